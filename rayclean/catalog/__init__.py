@@ -1,0 +1,1 @@
+"""Shards to rows: labels, truth kept apart, and what was put aside and why."""

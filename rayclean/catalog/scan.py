@@ -1,0 +1,205 @@
+"""One shard to rows: every sample becomes a row, or is put aside with its reason.
+
+Reads the shard once from start to end and decodes each image once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import BinaryIO, NamedTuple
+
+import pyarrow as pa
+
+from rayclean.catalog.labels import ClassList, LabelField
+from rayclean.errors import ShardChangedError
+from rayclean.shards.decode import BadSample, decode_image, pixel_digest
+from rayclean.shards.tar import Member, TruncatedTar, group_members, scan_members
+from rayclean.shards.urls import open_shard
+
+MAX_TEXT = 300
+
+ROWS_SCHEMA = pa.schema(
+    [
+        ("index_in_shard", pa.int32()),  # position among the shard's rows
+        ("sample", pa.int32()),  # position among all its samples
+        ("key", pa.string()),
+        ("member", pa.string()),  # name of the image in the tar
+        ("offset", pa.int64()),
+        ("size", pa.int64()),
+        ("label", pa.int32()),
+        ("digest", pa.binary(16)),
+    ]
+)
+TRUTH_SCHEMA = pa.schema([("index_in_shard", pa.int32()), ("label", pa.int32())])
+QUARANTINE_SCHEMA = pa.schema(
+    [("sample", pa.int32()), ("key", pa.string()), ("reason", pa.string()), ("text", pa.string())]
+)
+
+
+@dataclass(frozen=True)
+class ScanSettings:
+    """How a sample is read.
+
+    Attributes:
+        images: extensions of image members, lower case, best first.
+        label: where the given label is.
+        truth: where the true label is, None without truth.
+        classes: what labels mean.
+        max_pixels: see `decode_image`.
+    """
+
+    images: tuple[str, ...]
+    label: LabelField
+    truth: LabelField | None
+    classes: ClassList
+    max_pixels: float
+
+    @property
+    def extensions(self) -> frozenset[str]:
+        """Members that are read."""
+        labels = {each.extension for each in (self.label, self.truth) if each}
+        return frozenset(labels.union(self.images))
+
+
+@dataclass(frozen=True)
+class ShardScan:
+    """What a shard holds: `rows.num_rows + quarantine.num_rows == num_samples`.
+
+    Attributes:
+        rows: ROWS_SCHEMA.
+        truth: TRUTH_SCHEMA, a line a row, null where the truth is missing or unreadable; None without truth.
+        quarantine: QUARANTINE_SCHEMA.
+        num_samples: groups of members in the tar.
+        truncated: how the tar breaks off, empty for a whole one.
+    """
+
+    rows: pa.Table
+    truth: pa.Table | None
+    quarantine: pa.Table
+    num_samples: int
+    truncated: str
+
+
+class _Part(NamedTuple):
+    member: Member
+    content: bytes | None  # None for members that are not needed, and for the one that is cut
+
+
+class _Row(NamedTuple):
+    member: Member
+    label: int
+    truth: int | None
+    digest: bytes
+
+
+@dataclass
+class _Scan:
+    """State of one pass."""
+
+    settings: ScanSettings
+    broken: TruncatedTar | None = None
+    keys: set[str] = field(default_factory=set)  # of the rows so far
+
+    def parts(self, file: BinaryIO, url: str) -> Iterator[_Part]:
+        """Members with their content; the cut one, where it is known, comes last."""
+        wanted = self.settings.extensions
+        try:
+            for member in scan_members(file, url):
+                yield _Part(member, _read(file, member, url) if member.extension in wanted else None)
+        except TruncatedTar as broken:
+            self.broken = broken
+            if broken.member:
+                yield _Part(broken.member, None)
+
+    def judge(self, sample: list[_Part]) -> _Row:
+        """The row of a sample. Raises BadSample."""
+        members = {part.member.extension: part.member for part in sample}
+        contents = {part.member.extension: part.content for part in sample if part.content is not None}
+        image = next((members[extension] for extension in self.settings.images if extension in contents), None)
+        if image is None:
+            found = ", ".join(sorted(members)) or "none"
+            raise BadSample("missing_image", f"expected {', '.join(self.settings.images)}, found {found}")
+        value = self.settings.label.read(contents)
+        if image.key in self.keys:
+            raise BadSample("duplicate_key", "a complete sample of this key came before")
+        label = self.settings.classes.index_of(value)
+        pixels = decode_image(contents[image.extension], self.settings.max_pixels)
+        self.keys.add(image.key)
+        return _Row(image, label, self._truth(contents), pixel_digest(pixels))
+
+    def _truth(self, contents: Mapping[str, bytes]) -> int | None:
+        if self.settings.truth is None:
+            return None
+        try:
+            return self.settings.classes.index_of(self.settings.truth.read(contents))
+        except BadSample:  # truth serves the evaluation only; a row needs none
+            return None
+
+
+def scan_shard(url: str, settings: ScanSettings) -> ShardScan:
+    """Catalogs a shard.
+
+    A sample is a row if its image decodes, its label is a class and no row before has its key. Of a tar that
+    breaks off, the sample at the break is put aside: nothing says that it was whole.
+
+    Args:
+        url: absolute local path or fsspec URL.
+        settings: how a sample is read.
+
+    Raises:
+        InputError: missing, no access, not a tar, or compressed.
+        ShardChangedError: it became shorter while it was read.
+    """
+    scan = _Scan(settings)
+    keys: list[str] = []
+    outcomes: list[_Row | BadSample] = []
+    with open_shard(url) as file:
+        for sample in group_members(scan.parts(file, url), lambda part: (part.member.key, part.member.extension)):
+            keys.append(sample[0].member.key)
+            try:
+                outcomes.append(scan.judge(sample))
+            except BadSample as bad:
+                outcomes.append(bad.with_traceback(None))  # its frames would hold the image
+    if scan.broken and outcomes:
+        outcomes[-1] = BadSample("truncated", scan.broken.reason)
+    truncated = scan.broken.reason if scan.broken else ""
+    return _tables(keys, outcomes, settings.truth is not None, truncated)
+
+
+def _read(file: BinaryIO, member: Member, url: str) -> bytes:
+    file.seek(member.offset)
+    content = file.read(member.size)
+    if len(content) < member.size:
+        raise ShardChangedError(f"{url} became shorter while it was read; run again once nothing writes to it")
+    return content
+
+
+def _tables(keys: list[str], outcomes: list[_Row | BadSample], has_truth: bool, truncated: str) -> ShardScan:
+    found = [(sample, row) for sample, row in enumerate(outcomes) if isinstance(row, _Row)]
+    rows = [
+        {
+            "index_in_shard": index,
+            "sample": sample,
+            "key": row.member.key,
+            "member": row.member.name,
+            "offset": row.member.offset,
+            "size": row.member.size,
+            "label": row.label,
+            "digest": row.digest,
+        }
+        for index, (sample, row) in enumerate(found)
+    ]
+    truth = [{"index_in_shard": index, "label": row.truth} for index, (_, row) in enumerate(found)]
+    quarantine = [
+        {"sample": sample, "key": keys[sample], "reason": bad.reason, "text": bad.text[:MAX_TEXT]}
+        for sample, bad in enumerate(outcomes)
+        if isinstance(bad, BadSample)
+    ]
+    return ShardScan(
+        pa.Table.from_pylist(rows, ROWS_SCHEMA),
+        pa.Table.from_pylist(truth, TRUTH_SCHEMA) if has_truth else None,
+        pa.Table.from_pylist(quarantine, QUARANTINE_SCHEMA),
+        len(outcomes),
+        truncated,
+    )

@@ -1,0 +1,213 @@
+"""The catalog's units: a shard each, then one that joins them into columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rayclean.arrays import Array
+from rayclean.catalog.labels import ClassList, LabelField
+from rayclean.catalog.scan import ScanSettings, ShardScan, scan_shard
+from rayclean.catalog.table import COLUMNS_FILE, NO_ROW, SHARDS_FILE, SUMMARY_FILE, Catalog
+from rayclean.config import DataSection
+from rayclean.errors import ShardChangedError
+from rayclean.shards.urls import ShardIdentity, expand_shards, identify_shard, short_names
+from rayclean.storage.contents import read_table
+from rayclean.storage.draws import draw_id
+from rayclean.storage.fingerprint import fingerprint
+from rayclean.storage.store import Store
+from rayclean.storage.units import Job, UnitResult, block_name
+
+VERSION = 1
+SOURCES_FILE = "sources.parquet"
+
+
+def find_sources(data: DataSection) -> pa.Table:
+    """The shards of a config: url, name (below the longest common folder), size, tag.
+
+    Raises:
+        InputError: a pattern matches nothing, or a shard cannot be reached.
+    """
+    urls = expand_shards(data.shards)
+    with ThreadPoolExecutor(16) as threads:
+        identities = list(threads.map(identify_shard, urls))
+    return pa.table(
+        {
+            "url": pa.array(urls, pa.string()),
+            "name": pa.array(short_names(urls), pa.string()),
+            "size": pa.array([identity.size for identity in identities], pa.int64()),
+            "tag": pa.array([identity.tag for identity in identities], pa.string()),
+        }
+    )
+
+
+def catalog_fingerprint(data: DataSection, classes: ClassList, sources: pa.Table) -> str:
+    """What the catalog depends on: the shards' identity and how a sample is read."""
+    fields = {
+        "image": data.image_extensions,
+        "label": data.label,
+        "truth": data.truth,
+        "classes": list(classes.names),
+        "max_pixels": data.max_pixels,
+        "sources": sources.select(["name", "size", "tag"]).to_pylist(),
+    }
+    return fingerprint("catalog", VERSION, fields, [])
+
+
+@dataclass(frozen=True)
+class CatalogJob(Job):
+    """Reads every sample of a shard once: rows, truth kept apart, quarantine."""
+
+    stage: ClassVar[str] = "catalog"
+    suffix: ClassVar[str] = ".parquet"
+    pool: ClassVar[str] = "catalog"
+    settings: ScanSettings
+    num_shards: int
+
+    def units(self) -> Sequence[str]:
+        """A unit a shard."""
+        return [f"rows/{block_name(i)}" for i in range(self.num_shards)]
+
+    def open(self) -> Callable[[str], UnitResult]:
+        """Loads the list of shards."""
+        sources = read_table(self.store, f"{self.folder}/{SOURCES_FILE}").to_pylist()
+
+        def compute(unit: str) -> UnitResult:
+            name = unit.removeprefix("rows/")
+            source = sources[int(name)]
+            scan = scan_shard(source["url"], self.settings)
+            _check_unchanged(ShardIdentity(source["url"], source["size"], source["tag"]))
+            beside = {f"quarantine/{name}.parquet": scan.quarantine}
+            if scan.truth is not None:
+                beside[f"truth/{name}.parquet"] = scan.truth
+            facts = {"quarantined": scan.quarantine.num_rows, "samples": scan.num_samples}
+            return UnitResult(_row_table(scan), beside, rows=scan.num_samples, facts=facts)
+
+        return compute
+
+
+def _check_unchanged(recorded: ShardIdentity) -> None:
+    found = identify_shard(recorded.url)
+    if found != recorded:
+        raise ShardChangedError(
+            f"{recorded.url} changed while it was read: expected {recorded.size} bytes (tag {recorded.tag}), "
+            f"found {found.size} bytes (tag {found.tag}); run again to catalog the new content"
+        )
+
+
+def _row_table(scan: ShardScan) -> pa.Table:
+    """The rows of a shard with their identity for seeded draws; counts of the shard in the metadata."""
+    keys, digests = scan.rows["key"].to_pylist(), scan.rows["digest"].to_pylist()
+    draws = [draw_id(key, digest) for key, digest in zip(keys, digests, strict=True)]
+    table = scan.rows.append_column("draw_id", pa.array(draws, pa.uint64()))
+    return table.replace_schema_metadata({"samples": str(scan.num_samples), "truncated": scan.truncated})
+
+
+@dataclass(frozen=True)
+class ColumnsJob(Job):
+    """Joins the shards' rows: numbers them, orders them by label, finds equal pixels. One unit."""
+
+    stage: ClassVar[str] = "catalog"
+    pool: ClassVar[str] = "catalog"
+    num_classes: int
+
+    def units(self) -> Sequence[str]:
+        """The one unit."""
+        return [COLUMNS_FILE.removesuffix(self.suffix)]
+
+    def open(self) -> Callable[[str], UnitResult]:
+        """Nothing to load."""
+        return lambda _: _join(self.store, self.folder, self.num_classes)
+
+
+_ROW_COLUMNS = ["label", "offset", "size", "digest", "draw_id"]
+
+
+def _join(store: Store, folder: str, num_classes: int) -> UnitResult:
+    """Columns by row, the shards' table and the summary.
+
+    Holds about 60 bytes a row; the tables of the shards pass one by one.
+    """
+    sources = read_table(store, f"{folder}/{SOURCES_FILE}")
+    parts: dict[str, list[Array]] = {name: [] for name in [*_ROW_COLUMNS, "shard"]}
+    counts: list[dict[str, Any]] = []
+    reasons: dict[str, int] = {}
+    for shard in range(sources.num_rows):
+        table = read_table(store, f"{folder}/rows/{block_name(shard)}.parquet")
+        quarantine = read_table(store, f"{folder}/quarantine/{block_name(shard)}.parquet", ["reason"])
+        for entry in pc.value_counts(quarantine["reason"]).to_pylist():
+            reasons[entry["values"]] = reasons.get(entry["values"], 0) + entry["counts"]
+        metadata = table.schema.metadata
+        counts.append(
+            {
+                "samples": int(metadata[b"samples"]),
+                "rows": table.num_rows,
+                "quarantined": quarantine.num_rows,
+                "truncated": metadata[b"truncated"].decode(),
+            }
+        )
+        for name in ("label", "offset", "size", "draw_id"):
+            parts[name].append(table[name].to_numpy())
+        digests = b"".join(table["digest"].to_pylist())
+        parts["digest"].append(np.frombuffer(digests, "<u8").reshape(-1, 2))
+        parts["shard"].append(np.full(table.num_rows, shard, np.int32))
+    columns = {name: np.concatenate(arrays) for name, arrays in parts.items()}
+    columns["by_label"] = np.argsort(columns["label"], kind="stable")
+    columns["class_counts"] = np.bincount(columns["label"], minlength=num_classes).astype(np.int64)
+    columns["duplicate_of"] = find_duplicates(columns["digest"])
+    shards = _shard_table(sources, counts)
+    summary = {
+        "rows": len(columns["label"]),
+        "samples": sum(count["samples"] for count in counts),
+        "quarantined": reasons,
+        "shards": len(counts),
+        "truncated_shards": sum(bool(count["truncated"]) for count in counts),
+        "empty_shards": sum(count["samples"] == 0 for count in counts),
+        "duplicates": int((columns["duplicate_of"] != NO_ROW).sum()),
+    }
+    return UnitResult(columns, {SHARDS_FILE: shards, SUMMARY_FILE: summary}, rows=summary["rows"])
+
+
+def _shard_table(sources: pa.Table, counts: list[dict[str, Any]]) -> pa.Table:
+    rows = np.array([count["rows"] for count in counts], np.int64)
+    table = sources
+    for name, kind in (("samples", pa.int64()), ("rows", pa.int64()), ("quarantined", pa.int64())):
+        table = table.append_column(name, pa.array([count[name] for count in counts], kind))
+    table = table.append_column("truncated", pa.array([count["truncated"] for count in counts], pa.string()))
+    return table.append_column("first_row", pa.array(np.cumsum(rows) - rows))
+
+
+def find_duplicates(digest: Array) -> Array:
+    """For each row the smallest row with an equal digest, -1 where that is the row itself.
+
+    Args:
+        digest: (N, 2) uint64.
+
+    Returns:
+        (N,) int64.
+    """
+    order = np.lexsort((digest[:, 1], digest[:, 0]))  # stable: rows ascend within equal digests
+    ordered = digest[order]
+    starts = np.ones(len(order), bool)
+    starts[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    first = order[np.maximum.accumulate(np.where(starts, np.arange(len(order)), 0))]
+    result = np.empty(len(order), np.int64)
+    result[order] = np.where(first == order, NO_ROW, first)
+    return result
+
+
+def scan_settings(data: DataSection, classes: ClassList) -> ScanSettings:
+    """How a sample is read."""
+    truth = LabelField.parse(data.truth) if data.truth else None
+    return ScanSettings(data.image_extensions, LabelField.parse(data.label), truth, classes, data.max_pixels)
+
+
+def open_catalog(store: Store, fingerprint: str) -> Catalog:
+    """The finished catalog of a fingerprint."""
+    return Catalog(store, f"catalog-{fingerprint}", fingerprint)

@@ -1,0 +1,184 @@
+"""The catalog as the later stages see it: columns by row, mapped from one file, and the shards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from rayclean.arrays import Array
+from rayclean.shards.access import PixelReader
+from rayclean.shards.urls import ShardIdentity
+from rayclean.storage.contents import map_arrays, read_json, read_table
+from rayclean.storage.store import Store
+from rayclean.storage.units import block_name
+
+COLUMNS_FILE = "columns.safetensors"
+SHARDS_FILE = "shards.parquet"
+SUMMARY_FILE = "summary.json"
+NO_ROW = -1
+KEPT_BYTES = 256 * 2**20  # decoded images that a worker keeps: 80,000 of 32 px
+ENTRY_BYTES = 256  # of a kept image, beside its pixels
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """All rows of a run. Picklable and cheap: columns are mapped where they are used.
+
+    Attributes:
+        store: the run's files.
+        folder: `catalog-<fingerprint>`.
+        fingerprint: of the catalog's inputs.
+    """
+
+    store: Store
+    folder: str
+    fingerprint: str
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"store": self.store, "folder": self.folder, "fingerprint": self.fingerprint}
+
+    @cached_property
+    def _columns(self) -> dict[str, Array]:
+        return map_arrays(self.store, f"{self.folder}/{COLUMNS_FILE}")
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """Counts: rows, samples, quarantined by reason, truncated shards, empty shards."""
+        result: dict[str, Any] = read_json(self.store, f"{self.folder}/{SUMMARY_FILE}")
+        return result
+
+    @cached_property
+    def shards(self) -> pa.Table:
+        """url, name, size, tag, samples, rows, quarantined, truncated, first_row of each shard."""
+        return read_table(self.store, f"{self.folder}/{SHARDS_FILE}")
+
+    @property
+    def num_rows(self) -> int:
+        """N."""
+        return len(self.label)
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.class_counts)
+
+    @property
+    def label(self) -> Array:
+        """Given labels, (N,) int32."""
+        return self._columns["label"]
+
+    @property
+    def class_counts(self) -> Array:
+        """Rows of each given label, (K,) int64."""
+        return self._columns["class_counts"]
+
+    @property
+    def by_label(self) -> Array:
+        """Rows ordered by (label, row), (N,) int64."""
+        return self._columns["by_label"]
+
+    @property
+    def digest(self) -> Array:
+        """Digests of the decoded pixels, (N, 2) uint64; equal means equal pixels."""
+        return self._columns["digest"]
+
+    @property
+    def duplicate_of(self) -> Array:
+        """The smallest row with equal pixels, (N,) int64, -1 where there is none but itself."""
+        return self._columns["duplicate_of"]
+
+    @property
+    def draw_id(self) -> Array:
+        """The sample's identity for seeded draws, (N,) uint64; the same in any sharding."""
+        return self._columns["draw_id"]
+
+    def label_range(self, label: int) -> tuple[int, int]:
+        """Where a label's rows lie in `by_label`."""
+        starts = np.concatenate([[0], np.cumsum(self.class_counts)])
+        return int(starts[label]), int(starts[label + 1])
+
+    def identities(self) -> list[ShardIdentity]:
+        """What each shard was when the catalog was made."""
+        columns = self.shards.select(["url", "size", "tag"]).to_pylist()
+        return [ShardIdentity(row["url"], row["size"], row["tag"]) for row in columns]
+
+    def pixels(self, size: int, max_pixels: float, kept_bytes: int = 0) -> RowPixels:
+        """Random access to the rows' images as (size, size, 3) uint8; keeps up to `kept_bytes` of them."""
+        identities = self.identities()
+        reader = PixelReader([identity.url for identity in identities], size, max_pixels, identities)
+        return RowPixels(self, reader, size, kept_bytes)
+
+    @cached_property
+    def _shared_pixels(self) -> dict[tuple[int, float], RowPixels]:
+        return {}
+
+    def shared_pixels(self, size: int, max_pixels: float) -> RowPixels:
+        """As `pixels`, but one for all jobs of a worker, which read the same rows at every snapshot.
+
+        It keeps images in memory. Not for threads.
+        """
+        key = size, max_pixels
+        if key not in self._shared_pixels:
+            self._shared_pixels[key] = self.pixels(size, max_pixels, KEPT_BYTES)
+        return self._shared_pixels[key]
+
+    def rows_of_shard(self, shard: int) -> pa.Table:
+        """The row table of one shard, in row order."""
+        return read_table(self.store, f"{self.folder}/rows/{block_name(shard)}.parquet")
+
+    def truth_of_shard(self, shard: int) -> pa.Table | None:
+        """The truth of one shard's rows (index_in_shard, label), None where the run has none. Benchmarks only."""
+        name = f"{self.folder}/truth/{block_name(shard)}.parquet"
+        return read_table(self.store, name) if self.store.exists(name) else None
+
+    def shards_of(self, start: int, stop: int) -> list[tuple[int, int, int]]:
+        """The shards that rows [start, stop) lie in: (shard, first, last + 1) as indexes in the shard."""
+        first = self.shards["first_row"].to_numpy()
+        counts = self.shards["rows"].to_numpy()
+        result = []
+        for shard in range(int(np.searchsorted(first, start, side="right")) - 1, len(first)):
+            a, b = max(start - first[shard], 0), min(stop - first[shard], counts[shard])
+            if first[shard] >= stop:
+                break
+            if a < b:
+                result.append((max(shard, 0), int(a), int(b)))
+        return result
+
+
+class RowPixels:
+    """Reads images of rows by the catalog's offsets; keeps the first ones, up to `kept_bytes`.
+
+    None makes room for another: whoever passes through all rows again and again would find none of the last.
+    """
+
+    def __init__(self, catalog: Catalog, reader: PixelReader, size: int, kept_bytes: int) -> None:
+        self.catalog, self.reader, self.size = catalog, reader, size
+        self.kept: dict[int, Array] = {}
+        self.max_kept = kept_bytes // (size * size * 3 + ENTRY_BYTES)
+
+    def read(self, rows: Array) -> Array:
+        """Decoded images of `rows`.
+
+        Args:
+            rows: (R,) int64.
+
+        Returns:
+            (R, size, size, 3) uint8.
+        """
+        images = np.empty((len(rows), self.size, self.size, 3), np.uint8)
+        for i, row in enumerate(rows.tolist()):
+            image = self.kept.get(row)
+            if image is None:
+                image = self._decode(row)
+                if len(self.kept) < self.max_kept:
+                    self.kept[row] = image
+            images[i] = image
+        return images
+
+    def _decode(self, row: int) -> Array:
+        columns = self.catalog._columns
+        return self.reader.read(int(columns["shard"][row]), int(columns["offset"][row]), int(columns["size"][row]))

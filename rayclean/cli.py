@@ -1,0 +1,162 @@
+"""The commands: parse, load the config, call; no logic."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shlex
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+
+from rayclean import __version__
+from rayclean.config import Config, load_config
+from rayclean.errors import InputError, RaycleanError
+
+app = typer.Typer(
+    name="rayclean",
+    help="Finds the wrong labels in web-scale image data sets.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 160)  # files have no width
+err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file, such as configs/digits.yaml.")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[section.field=value ...]", help="Replace fields.")]
+RunDir = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run (run.dir).")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Let Ray speak.")]
+INTERRUPTED = 130
+
+
+def _version(show: bool) -> None:
+    if show:
+        out.print(f"rayclean {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Finds the wrong labels in web-scale image data sets."""
+
+
+@app.command()
+def run(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    until: Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage.")] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Do the job: shards in, a table of label scores out. The same command continues it."""
+    from rayclean import pipeline, results
+    from rayclean.report.text import print_summary
+
+    started_s = time.monotonic()
+    this, summary = pipeline.run(load_config(config, overrides or []), until, err, verbose)
+    if summary is None:
+        out.print(f"done until {until}; the same command without --until goes on")
+        return
+    truth = results.true_noise_rate(this)
+    print_summary(out, this.store.root, summary, time.monotonic() - started_s, truth)
+    raise typer.Exit(results.exit_code(this.config, summary))
+
+
+@app.command()
+def status(folder: RunDir) -> None:
+    """Show how far each stage of a run is."""
+    from rayclean import pipeline
+    from rayclean.report.text import print_status
+
+    print_status(out, pipeline.status(load_run(folder)))
+
+
+@app.command()
+def evaluate(
+    folder: RunDir,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    worst: Annotated[int, typer.Option(help="Also list so many of the worst rows.")] = 0,
+    curves: Annotated[bool, typer.Option("--curves", help="Also print AUROC at every snapshot.")] = False,
+) -> None:
+    """Compare every score with the truth, where the run has one."""
+    from rayclean import results
+    from rayclean.report.text import print_curves, print_evaluation, print_worst
+
+    result = results.evaluate_run(load_run(folder))
+    if as_json:
+        sys.stdout.write(json.dumps(result.to_json(), indent=1) + "\n")
+        return
+    if worst:
+        print_worst(out, str(folder), worst)
+    print_evaluation(out, result)
+    if curves:
+        print_curves(out, result)
+
+
+@app.command()
+def plan(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Print rows, forwards, memory, disk and time before anything starts."""
+    from rayclean.report.plan import estimate
+    from rayclean.report.text import print_plan
+
+    print_plan(out, estimate(load_config(config, overrides or [])))
+
+
+@app.command()
+def doctor(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Check the shards and the cluster."""
+    from rayclean import doctor as checks
+
+    failed = False
+    for finding in checks.examine(load_config(config, overrides or [])):
+        out.print(f"{finding.level:<8}{finding.text}", markup=False)
+        failed |= finding.level == "error"
+    raise typer.Exit(2 if failed else 0)
+
+
+def load_run(folder: Path) -> Config:
+    """The config of the last start of a run.
+
+    Raises:
+        InputError: the folder holds no run.
+    """
+    path = folder / "config.yaml"
+    if not path.exists():
+        raise InputError(f"{folder} holds no run (no config.yaml); give the run.dir of a config that was started")
+    return load_config(path)
+
+
+def main() -> None:
+    """Entry point: turns errors into exit codes."""
+    # A driver that a script starts in the background ignores SIGINT; ours must not.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(message)s",
+        handlers=[RichHandler(console=err, show_time=False, show_path=False, show_level=False, markup=False)],
+    )
+    for name in ("ray", "fsspec", "PIL", "faiss"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        code = app(standalone_mode=False)
+    except RaycleanError as e:
+        err.print(f"rayclean: {e}", style="red", markup=False)
+        code = e.exit_code
+    except typer.TyperException as e:  # usage: what, and how it is meant
+        e.show()  # type: ignore[attr-defined]
+        code = e.exit_code
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    if code == INTERRUPTED:  # which Typer returns for an interrupt in a command
+        err.print(f"\ninterrupted; go on with: {shlex.join(['rayclean', *sys.argv[1:]])}", markup=False)
+    sys.exit(code)

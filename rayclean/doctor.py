@@ -1,0 +1,88 @@
+"""Checks before a run: are the shards sound, is the run folder writable, is the cluster fit for it?"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from rayclean import cluster
+from rayclean.catalog.labels import ClassList
+from rayclean.catalog.scan import scan_shard
+from rayclean.catalog.stage import find_sources, scan_settings
+from rayclean.config import Config
+from rayclean.errors import RaycleanError
+from rayclean.storage.store import Store
+
+SAMPLED_SHARDS = 3
+# The share of a shard's rows that its commonest label may have before it looks sorted by class.
+SORTED_SHARE = 0.9
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of `rayclean doctor`."""
+
+    level: Literal["ok", "warning", "error"]
+    text: str
+
+
+def examine(config: Config) -> Iterator[Finding]:
+    """Checks the shards, then the run folder, then the cluster; an error of one does not hide the others."""
+    for check in (_shards, _folder, _cluster):
+        try:
+            yield from check(config)
+        except RaycleanError as e:
+            yield Finding("error", str(e))
+
+
+def _shards(config: Config) -> Iterator[Finding]:
+    sources = find_sources(config.data).to_pylist()
+    total = sum(source["size"] for source in sources)
+    yield Finding("ok", f"{len(sources):,} shards, {total / 1e9:.2f} GB")
+    classes = ClassList.load(config.data.classes)
+    settings = scan_settings(config.data, classes)
+    step = max(1, len(sources) // SAMPLED_SHARDS)
+    for source in sources[::step][:SAMPLED_SHARDS]:
+        scan = scan_shard(source["url"], settings)
+        bad = scan.quarantine.num_rows
+        level: Literal["ok", "warning", "error"] = "ok"
+        notes = [f"{scan.rows.num_rows:,} rows"]
+        if bad:
+            reasons = sorted(set(scan.quarantine["reason"].to_pylist()))
+            notes.append(f"{bad:,} samples for quarantine ({', '.join(reasons)})")
+            level = "error" if bad > config.data.max_bad_share * max(scan.num_samples, 1) else "warning"
+        if scan.truncated:
+            notes.append(f"cut short: {scan.truncated}")
+            level = "error"
+        counts = np.bincount(scan.rows["label"].to_numpy(), minlength=1)
+        if classes.num_classes > 1 and scan.rows.num_rows > 1 and counts.max() > SORTED_SHARE * counts.sum():
+            notes.append(
+                f"{counts.max() / counts.sum():.0%} of one class: shards that are sorted by class train badly "
+                "unless the decoded set fits data.cache_bytes; shuffle the samples over the shards"
+            )
+            level = "warning" if level == "ok" else level
+        yield Finding(level, f"{source['name']}: {', '.join(notes)}")
+
+
+def _folder(config: Config) -> Iterator[Finding]:
+    store = Store(config.run.dir)
+    store.publish("doctor-probe", b"rayclean")
+    store.remove("doctor-probe")
+    free = f", {shutil.disk_usage(store.path).free / 1e9:.0f} GB free" if store.is_local else ""
+    yield Finding("ok", f"run.dir {store.root} can be written{free}")
+
+
+def _cluster(config: Config) -> Iterator[Finding]:
+    with cluster.connect():
+        hosts = cluster.check_nodes(Store(config.run.dir))
+        yield Finding("ok", f"Ray on {len(hosts)} node(s); all see run.dir and have the same versions")
+        training = cluster.settle_training(config.resources.train, config.train.workers)
+        scoring = cluster.settle(config.resources.score, runs_networks=True)
+        yield Finding(
+            "ok", f"training: {training.actors} worker(s) of {training.threads} thread(s) on {training.device}"
+        )
+        yield Finding("ok", f"scoring: {scoring.actors} actor(s) of {scoring.threads} thread(s) on {scoring.device}")

@@ -1,0 +1,1 @@
+"""From a snapshot and the shards to features and logits of every row."""

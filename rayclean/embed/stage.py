@@ -1,0 +1,92 @@
+"""Embedding: a snapshot's features and logits of every row, a block of rows a unit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from rayclean.arrays import Array
+from rayclean.catalog.table import Catalog
+from rayclean.embed.beliefs import MAX_DENSE_CLASSES, pack, softmax, with_rest
+from rayclean.embed.table import Embedding
+from rayclean.storage.fingerprint import fingerprint
+from rayclean.storage.units import Job, UnitResult, block_names, block_range
+from rayclean.train.forward import Forward, ForwardSettings
+from rayclean.train.snapshots import NetworkSpec, Snapshot, load_snapshot
+from rayclean.train.trajectories import sample_losses
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class EmbedJob(Job):
+    """Runs a snapshot over all rows."""
+
+    stage: ClassVar[str] = "embed"
+    catalog: Catalog
+    snapshot: Snapshot
+    spec: NetworkSpec
+    forward: ForwardSettings
+    max_pixels: float
+    block_rows: int
+
+    def units(self) -> Sequence[str]:
+        """A unit a block of rows; a block may span shards."""
+        return block_names(self.catalog.num_rows, self.block_rows)
+
+    def open(self) -> Callable[[str], UnitResult]:
+        """Loads the network."""
+        network = load_snapshot(self.store, self.snapshot.file, self.spec)
+        forward = Forward(network, self.spec, self.forward)
+        pixels = self.catalog.shared_pixels(self.spec.size, self.max_pixels)
+
+        def compute(unit: str) -> UnitResult:
+            start, stop = block_range(int(unit), self.block_rows, self.catalog.num_rows)
+            features, logits = forward.embed(forward.normalized(pixels.read(np.arange(start, stop))))
+            labels = self.catalog.label[start:stop]
+            content = embedding_arrays(features.cpu().numpy(), logits.cpu().numpy(), labels)
+            return UnitResult(content, rows=stop - start, facts={"forwards": stop - start})
+
+        return compute
+
+    @property
+    def embedding(self) -> Embedding:
+        """What the finished job gives."""
+        return Embedding(self.store, self.folder, self.block_rows, self.catalog.num_classes)
+
+
+def embedding_arrays(features: Array, logits: Array, labels: Array) -> dict[str, Array]:
+    """What a block's file holds: features (float16), loss and margin at the given label, logits or beliefs."""
+    loss, margin, _ = sample_losses(logits, labels)
+    arrays: dict[str, Array] = {
+        "features": features.astype(np.float16),
+        "loss": loss.astype(np.float32),
+        "margin": margin.astype(np.float32),
+    }
+    if logits.shape[1] <= MAX_DENSE_CLASSES:
+        return arrays | {"logits": logits}
+    return arrays | pack(with_rest(softmax(logits)), labels)
+
+
+def embed_job(
+    catalog: Catalog,
+    snapshot: Snapshot,
+    spec: NetworkSpec,
+    forward: ForwardSettings,
+    max_pixels: float,
+    block_rows: int,
+) -> EmbedJob:
+    """The embedding of a snapshot."""
+    fields = {
+        "size": spec.size,
+        "mean": spec.mean,
+        "std": spec.std,
+        "precision": forward.precision,
+        "batch_size": forward.batch_size,
+        "block_rows": block_rows,
+    }
+    mark = fingerprint("embed", VERSION, fields, [catalog.fingerprint, snapshot.fingerprint])
+    return EmbedJob(catalog.store, f"embed-{mark}", catalog, snapshot, spec, forward, max_pixels, block_rows)

@@ -1,0 +1,68 @@
+"""The embedding of a snapshot, as later stages read it: features and beliefs of any rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from rayclean.arrays import Array
+from rayclean.embed.beliefs import softmax, unpack, with_rest
+from rayclean.storage.contents import map_arrays
+from rayclean.storage.store import Store
+from rayclean.storage.units import block_name
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Features and beliefs of every row at a snapshot, in mapped files of `block_rows` rows each.
+
+    Picklable and cheap; files are opened at the first row that is asked of them.
+    """
+
+    store: Store
+    folder: str
+    block_rows: int
+    num_classes: int
+
+    def __getstate__(self) -> dict[str, object]:
+        fields = ("store", "folder", "block_rows", "num_classes")
+        return {name: getattr(self, name) for name in fields}  # not the mapped files
+
+    @cached_property
+    def _blocks(self) -> dict[int, dict[str, Array]]:
+        return {}
+
+    def block(self, index: int) -> dict[str, Array]:
+        """The arrays of one block of rows."""
+        if index not in self._blocks:
+            self._blocks[index] = map_arrays(self.store, f"{self.folder}/{block_name(index)}.safetensors")
+        return self._blocks[index]
+
+    def _gather(self, rows: Array, read: Callable[[dict[str, Array], Array], Array]) -> Array:
+        blocks = rows // self.block_rows
+        pieces = [
+            (here, read(self.block(int(block)), rows[here] - block * self.block_rows))
+            for block in np.unique(blocks)
+            for here in (np.flatnonzero(blocks == block),)
+        ]
+        result = np.empty((len(rows), pieces[0][1].shape[1]), pieces[0][1].dtype)
+        for here, values in pieces:
+            result[here] = values
+        return result
+
+    def features(self, rows: Array) -> Array:
+        """(R, d) float16 features of one or more `rows` (R,)."""
+        return self._gather(rows, lambda block, which: block["features"][which])
+
+    def beliefs(self, rows: Array) -> Array:
+        """(R, K + 1) float64 softmax of one or more `rows` (R,), the sum of what the file dropped last."""
+
+        def read(block: dict[str, Array], which: Array) -> Array:
+            if "logits" in block:
+                return with_rest(softmax(block["logits"][which]))
+            return unpack(block, which, self.num_classes)
+
+        return self._gather(rows, read)

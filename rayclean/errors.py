@@ -1,0 +1,53 @@
+"""The errors that rayclean raises on purpose; all else is a bug.
+
+RaycleanError             exit code 1   something that the user can act on
+├── UnitError             exit code 1   a unit cannot be computed now; a rerun may
+│   ├── ShardChangedError exit code 1   a shard is not the one that the catalog saw
+│   └── EnvironmentMixError             files of another environment lie in the folder
+├── StageError            exit code 1   units of a stage failed
+├── ConfigError           exit code 2   a config, an option or a path that cannot be right
+├── InputError            exit code 2   data that cannot be read at all
+└── RunHeldError          exit code 2   another driver holds the run
+"""
+
+from __future__ import annotations
+
+
+class RaycleanError(Exception):
+    """Base of every error that names a cause and a next step."""
+
+    exit_code = 1
+
+
+class UnitError(RaycleanError):
+    """A unit could not be computed; the run goes on with what does not need it."""
+
+
+class ShardChangedError(UnitError):
+    """A shard's size or tag differs from what the catalog recorded."""
+
+
+class StageError(RaycleanError):
+    """Units of a stage failed, so that later stages cannot be computed."""
+
+
+class ConfigError(RaycleanError):
+    """The config, a command-line option or a path in it is wrong."""
+
+    exit_code = 2
+
+
+class InputError(RaycleanError):
+    """The input data cannot be read at all: no match, not a tar, no access."""
+
+    exit_code = 2
+
+
+class RunHeldError(RaycleanError):
+    """Another live driver holds the run."""
+
+    exit_code = 2
+
+
+class EnvironmentMixError(UnitError):
+    """Finished units were computed in another environment than this one."""

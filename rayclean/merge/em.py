@@ -1,0 +1,124 @@
+"""Expectation maximisation for two components of one score.
+
+Letters: N rows, sorted by score; F features of a score, in which a component's log density is linear or
+quadratic: (log s, -log(1 - s)) for beta densities, the standardised score itself for Gaussians.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import betaln, expit
+
+Float64 = NDArray[np.float64]
+
+# .03: low noise rates are not found from .1.
+START_QUANTILES = (0.5, 0.03, 0.1, 0.25, 0.75, 0.9)
+MAX_ITERATIONS = 500
+# Change of the mean log-likelihood a row at which the iteration ends.
+TOLERANCE = 1e-7
+# Keeps every component's weight above 0 (Arazo et al. floor the responsibilities alike).
+RESPONSIBILITY_FLOOR = 1e-12
+# a + b of a beta component. Its variance is m (1 - m) / (a + b + 1), so the bounds hold it away from 0 (one
+# value taking a component for itself, with infinite likelihood) and from m (1 - m), where a and b pass 0.
+CONCENTRATION = (0.02, 1e4)
+# Variance of a Gaussian component of scores that have variance 1.
+MIN_VARIANCE = 1e-3
+
+
+class Component(NamedTuple):
+    """Mean and shape: a + b of a beta density, the standard deviation of a Gaussian."""
+
+    mean: float
+    shape: float
+
+
+class Family(NamedTuple):
+    """What expectation maximisation needs of a density."""
+
+    log_density: Callable[[Float64, Component], Float64]  # (N, F) features -> (N,)
+    shape: Callable[[float, float], float]  # mean, variance -> shape
+
+
+class TwoComponents(NamedTuple):
+    """A fit: the component of the larger mean, called clean, and its share of the rows first."""
+
+    clean: Component
+    noisy: Component
+    clean_weight: float
+    responsibilities: Float64  # (N,) P(clean component | score)
+    log_likelihood: float  # mean a row
+
+
+def _beta_log_density(features: Float64, component: Component) -> Float64:
+    a = component.mean * component.shape
+    b = component.shape - a
+    return (a - 1.0) * features[:, 0] - (b - 1.0) * features[:, 1] - float(betaln(a, b))
+
+
+def _beta_shape(mean: float, variance: float) -> float:
+    spread = mean * (1.0 - mean)
+    return min(max(spread / max(variance, 1e-300) - 1.0, CONCENTRATION[0]), CONCENTRATION[1])
+
+
+def _gauss_log_density(features: Float64, component: Component) -> Float64:
+    standard = (features[:, 0] - component.mean) / component.shape
+    return -0.5 * standard**2 - math.log(component.shape) - 0.5 * math.log(2.0 * math.pi)
+
+
+def _gauss_shape(_mean: float, variance: float) -> float:
+    return math.sqrt(max(variance, MIN_VARIANCE))
+
+
+BETA = Family(_beta_log_density, _beta_shape)
+GAUSS = Family(_gauss_log_density, _gauss_shape)
+
+
+def fit_two_components(values: Float64, features: Float64, family: Family) -> TwoComponents:
+    """Fit by expectation maximisation from several splits of the rows; the best log-likelihood wins.
+
+    The M-step of a beta density matches weighted moments (Arazo et al., ICML 2019), which is not the maximum
+    of the likelihood: a step may lower it a little, so the end is a change below TOLERANCE.
+
+    Args:
+        values: (N,) sorted scores, for the moments; at least two different ones.
+        features: (N, F) of these, finite, for the densities.
+        family: BETA or GAUSS.
+    """
+    fits = [_iterate(values, features, family, quantile) for quantile in START_QUANTILES]
+    best = max(fits, key=lambda fit: fit.log_likelihood)  # the first of equals
+    if best.clean.mean >= best.noisy.mean:
+        return best
+    return TwoComponents(
+        best.noisy, best.clean, 1.0 - best.clean_weight, 1.0 - best.responsibilities, best.log_likelihood
+    )
+
+
+def _iterate(values: Float64, features: Float64, family: Family, quantile: float) -> TwoComponents:
+    """Expectation maximisation from the split of the sorted rows at `quantile`."""
+    upper = (np.arange(len(values)) >= quantile * len(values)).astype(np.float64)
+    previous = -math.inf
+    for _ in range(MAX_ITERATIONS):
+        upper = np.clip(upper, RESPONSIBILITY_FLOOR, 1.0 - RESPONSIBILITY_FLOOR)
+        weight = float(upper.mean())
+        first, second = _component(values, upper, family), _component(values, 1.0 - upper, family)
+        log_first = family.log_density(features, first) + math.log(weight)
+        log_second = family.log_density(features, second) + math.log1p(-weight)
+        upper = expit(log_first - log_second)
+        log_likelihood = float(np.logaddexp(log_first, log_second).mean())
+        if abs(log_likelihood - previous) < TOLERANCE:
+            break
+        previous = log_likelihood
+    return TwoComponents(first, second, weight, upper, log_likelihood)
+
+
+def _component(values: Float64, responsibilities: Float64, family: Family) -> Component:
+    """M-step: the component of the same weighted mean and variance."""
+    total = responsibilities.sum()
+    mean = float((responsibilities * values).sum() / total)
+    variance = float((responsibilities * (values - mean) ** 2).sum() / total)
+    return Component(mean, family.shape(mean, variance))

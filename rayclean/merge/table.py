@@ -1,0 +1,88 @@
+"""The final table's columns from a block's scores and the fitted mixture: pure arithmetic."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from rayclean.arrays import Array
+from rayclean.merge.mixture import ScoreMixture
+from rayclean.schema import SCORES, SHARD_TYPE, label_schema
+from rayclean.scores.table import BlockScores
+
+
+def mixture_input(name: str, block: BlockScores) -> tuple[Array, Array | None]:
+    """What a score's mixture is fitted to and applied to: the score, and 1 - score where that is known."""
+    values = block.scores[name]
+    if SCORES[name].mixture == "exp":
+        return np.exp(values), -np.expm1(values)
+    return values, block.one_minus.get(name)
+
+
+def label_score(mixture: ScoreMixture, name: str, block: BlockScores) -> Array:
+    """(N,) float32 probability that the given label is right, by one score's mixture."""
+    return mixture.probability(*mixture_input(name, block))
+
+
+def nullable(values: Array, missing: Array, kind: pa.DataType) -> pa.Array:
+    """A column with nulls where `missing`."""
+    return pa.array(values, kind, mask=missing)
+
+
+def evidence(neighbors: Array, labels: Array) -> tuple[pa.Array, pa.Array]:
+    """Lists of the nearest rows and of their given labels; a row with fewer neighbours has shorter lists.
+
+    Args:
+        neighbors: (N, 3) rows, -1 at the end where there are fewer.
+        labels: (N, 3) their labels.
+    """
+    there = neighbors >= 0
+    offsets = np.concatenate([[0], np.cumsum(there.sum(axis=1))]).astype(np.int32)
+    rows = pa.ListArray.from_arrays(offsets, pa.array(neighbors[there], pa.int64()))
+    return rows, pa.ListArray.from_arrays(offsets, pa.array(labels[there], pa.int32()))
+
+
+def table_of_block(
+    identity: dict[str, pa.Array],
+    given: Array,
+    duplicate_of: Array,
+    probability: Array,
+    block: BlockScores,
+    neighbor_labels: Array,
+    few_neighbors: Array,
+    threshold: float,
+) -> pa.Table:
+    """One block of the final table.
+
+    Args:
+        identity: columns row, shard and key.
+        given: (N,) given labels.
+        duplicate_of: (N,) -1 where there is none.
+        probability: (N,) `label_score`.
+        block: all scores.
+        neighbor_labels: (N, 3) given labels of `block.neighbors`.
+        few_neighbors: (N,) bool.
+        threshold: `merge.threshold`.
+    """
+    predicted = block.belief.argmax(axis=1)
+    rows, labels = evidence(block.neighbors, neighbor_labels)
+    columns = identity | {
+        "given_label": pa.array(given, pa.int32()),
+        "label_score": pa.array(probability, pa.float32()),
+        "is_label_issue": pa.array(probability < threshold),
+        "predicted_label": pa.array(predicted, pa.int32()),
+        "predicted_score": pa.array(block.belief[np.arange(len(predicted)), predicted], pa.float32()),
+        "few_neighbors": pa.array(few_neighbors),
+        "duplicate_of": nullable(duplicate_of, duplicate_of < 0, pa.int64()),
+        "neighbor_rows": rows,
+        "neighbor_labels": labels,
+    }
+    for name, values in block.scores.items():
+        columns[f"score_{name}"] = nullable(values.astype(np.float32), np.isnan(values), pa.float32())
+    schema = label_schema(tuple(block.scores))
+    return pa.table([columns[name] for name in schema.names], schema=schema)
+
+
+def shard_column(indexes: Array, names: list[str]) -> pa.Array:
+    """The dictionary-encoded shard of each row."""
+    return pa.DictionaryArray.from_arrays(pa.array(indexes, pa.int32()), pa.array(names, pa.string())).cast(SHARD_TYPE)

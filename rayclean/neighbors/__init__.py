@@ -1,0 +1,1 @@
+"""From embeddings to lists of nearest rows, with the same label and of any label."""

@@ -1,0 +1,208 @@
+"""Units on one pool of Ray Data actors: computed and published by the actors, counted here."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import resource
+import time
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+import ray.data
+from ray.util.annotations import RayDeprecationWarning
+
+from rayclean.cluster import Workers, fitting, keep_freed_memory
+from rayclean.errors import StageError
+from rayclean.progress import Meter
+from rayclean.storage.fingerprint import environment_stamp
+from rayclean.storage.units import Job, UnitResult, check_environment, compute_and_publish
+
+# A block costs Ray Data about 10 ms and some memory in the driver; past this many items units share one.
+MAX_ITEMS = 2000
+OPEN_JOBS = 4
+WORKER_DIED = "its worker process died each time (out of memory?)"
+# Three processes try a unit. A node's death is noticed by missing heartbeats only, after up to 20 s, in which its
+# units' tries are used up; hence a second round, once the death is known.
+MAX_RETRIES = 2
+ROUNDS = 2
+NODE_DEATH_S = 30
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class JobReport:
+    """What became of one job's units in this start; `facts` are sums over the units computed now."""
+
+    units: int = 0
+    skipped: int = 0
+    rows: int = 0
+    busy_s: float = 0.0
+    peak_rss_bytes: int = 0
+    facts: dict[str, float] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+class UnitActor:
+    """Computes units of any job of a step; opens a job at its first unit and keeps the last few open."""
+
+    def __init__(self, jobs: Sequence[Job], workers: Workers, mix_allowed: bool) -> None:
+        self.jobs = jobs
+        self.mix_allowed = mix_allowed
+        self.opened: OrderedDict[int, Callable[[str], UnitResult]] = OrderedDict()
+        threads = int(os.environ.get("OMP_NUM_THREADS") or workers.threads)
+        keep_freed_memory()
+        self.stamp = environment_stamp(threads, _device_name(workers.device))
+
+    def _compute(self, index: int) -> Callable[[str], UnitResult]:
+        if index not in self.opened:
+            job = self.jobs[index]
+            check_environment(job.store, job.folder, self.stamp, self.mix_allowed)
+            while len(self.opened) >= OPEN_JOBS:
+                self.opened.popitem(last=False)
+            self.opened[index] = job.open()
+        self.opened.move_to_end(index)
+        return self.opened[index]
+
+    def _run(self, index: int, unit: str) -> dict[str, Any]:
+        started_s = time.monotonic()
+        row: dict[str, Any] = {"job": index, "unit": unit, "error": "", "rows": 0, "facts": "{}"}
+        try:
+            job = self.jobs[index]
+            if not job.store.exists(job.file(unit)):  # a retry of a group whose actor died
+                result = compute_and_publish(job, self._compute(index), unit, self.stamp)
+                row |= {"rows": result.rows, "facts": json.dumps(dict(result.facts))}
+        except Exception as e:
+            row["error"] = f"{type(e).__name__}: {e}"
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return row | {"seconds": time.monotonic() - started_s, "peak_rss_bytes": peak}
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+        """Computes the units of one item; a row each, whatever becomes of them."""
+        rows = [self._run(int(batch["job"][0]), unit) for unit in str(batch["units"][0]).split("\n")]
+        return {key: [row[key] for row in rows] for key in rows[0]}
+
+
+def _device_name(device: str) -> str:
+    if device == "cpu":
+        return "cpu"
+    import torch
+
+    return str(torch.cuda.get_device_name())
+
+
+def _grouped(jobs: Sequence[Job], todo: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
+    """Items for Ray Data: one unit each, or as many as keep the number of items bounded."""
+    size = -(-_total(todo) // MAX_ITEMS)
+    return [
+        {"job": index, "units": "\n".join(units[start : start + size])}
+        for index, units in enumerate(todo)
+        for start in range(0, len(units), size)
+    ]
+
+
+def run_units(
+    jobs: Sequence[Job], todo: Sequence[Sequence[str]], workers: Workers, mix_allowed: bool, meter: Meter
+) -> list[JobReport]:
+    """Computes units of several jobs as one dataset on one pool of actors.
+
+    Args:
+        jobs: the jobs.
+        todo: for each job the units that are missing.
+        workers: the pool.
+        mix_allowed: accept units of another environment.
+        meter: is told of each finished unit.
+
+    Returns:
+        One report a job. Only counters travel back: the published files are the truth, so a unit that was
+        reported by nobody but whose file is there has not failed.
+    """
+    reports = [JobReport(failed=dict.fromkeys(units, WORKER_DIED)) for units in todo]
+    left = todo
+    for attempt in range(ROUNDS):
+        if attempt:
+            log.warning("%s: %d units were lost with their workers; sending them again", jobs[0].stage, _total(left))
+            time.sleep(NODE_DEATH_S)
+        try:
+            _send(jobs, left, workers, mix_allowed, meter, reports)
+        except ray.exceptions.RayError as e:
+            if attempt == ROUNDS - 1:
+                raise StageError(f"Ray could not run {jobs[0].stage}: {str(e).strip().splitlines()[-1]}") from e
+        left = [_lost(job, report) for job, report in zip(jobs, reports, strict=True)]
+        if not any(left):
+            break
+    return reports
+
+
+def _total(todo: Sequence[Sequence[str]]) -> int:
+    return sum(len(units) for units in todo)
+
+
+def _lost(job: Job, report: JobReport) -> list[str]:
+    """Units of which nobody told and no file is there; those with a file have not failed."""
+    report.failed = {unit: error for unit, error in report.failed.items() if not job.store.exists(job.file(unit))}
+    return [unit for unit, error in report.failed.items() if error == WORKER_DIED]
+
+
+def _send(
+    jobs: Sequence[Job],
+    todo: Sequence[Sequence[str]],
+    workers: Workers,
+    mix_allowed: bool,
+    meter: Meter,
+    reports: Sequence[JobReport],
+) -> None:
+    """Sends units through one pool and notes what comes back."""
+    items = _grouped(jobs, todo)
+    if not items:
+        return
+    context = ray.data.DataContext.get_current()
+    context.max_errored_blocks = -1  # a unit whose process died each time is missing; the others go on
+    context.wait_for_min_actors_s = 300  # no resources free: an error, not silence
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    with warnings.catch_warnings():
+        # max_restarts and max_task_retries have no other name in Ray 2.60; without them a unit that kills its
+        # process is tried for ever.
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        dataset = _dataset(items, jobs, workers, mix_allowed)
+    for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow"):
+        for row in batch.to_pylist():
+            _note(reports[row["job"]], row, meter)
+
+
+def _dataset(items: list[dict[str, Any]], jobs: Sequence[Job], workers: Workers, mix_allowed: bool) -> ray.data.Dataset:
+    actors = min(workers.actors, len(items))
+    return ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+        UnitActor,
+        batch_size=1,
+        fn_constructor_args=(list(jobs), workers, mix_allowed),
+        num_cpus=workers.cpus,
+        num_gpus=workers.gpus or None,
+        # Starts with what fits now and grows when nodes come (back).
+        compute=ray.data.ActorPoolStrategy(min_size=min(actors, fitting(workers)), max_size=actors),
+        max_restarts=-1,
+        max_task_retries=MAX_RETRIES,
+    )
+
+
+def _note(report: JobReport, row: dict[str, Any], meter: Meter) -> None:
+    """Adds one finished unit to its job's report."""
+    report.busy_s += row["seconds"]
+    report.peak_rss_bytes = max(report.peak_rss_bytes, row["peak_rss_bytes"])
+    if row["error"]:
+        report.failed[row["unit"]] = row["error"]
+        meter.advance(0, failed=1)
+        return
+    report.failed.pop(row["unit"], None)
+    report.units += 1
+    report.rows += row["rows"]
+    facts = json.loads(row["facts"])
+    for name, value in facts.items():
+        report.facts[name] = report.facts.get(name, 0) + value
+    meter.advance(1, rows=row["rows"], bad=int(facts.get("quarantined", 0)))

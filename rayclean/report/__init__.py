@@ -1,0 +1,1 @@
+"""What the finished run is worth, where the truth is known."""

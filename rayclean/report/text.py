@@ -1,0 +1,135 @@
+"""What the commands print."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+from rich.console import Console
+from rich.table import Table
+
+from rayclean.report.evaluate import Evaluation
+from rayclean.report.plan import Plan
+from rayclean.schema import SCORES
+from rayclean.storage.contents import read_table
+from rayclean.storage.store import Store
+
+# How far the loss must fall below its best before `evaluate` says that labels were memorised.
+MEMORISED = 0.1
+
+
+def print_summary(
+    console: Console, root: str, summary: dict[str, Any], seconds: float, true_noise_rate: float | None
+) -> None:
+    """Where the table is and what it says; the true noise rate beside the estimate where it is known."""
+    truth = f"; true {true_noise_rate:.3f}" if true_noise_rate is not None else ""
+    quarantined = sum(summary["quarantined"].values())
+    console.print(
+        f"done in {seconds:.0f} s: {root}/labels (part-*.parquet, classes.parquet, summary.json)", markup=False
+    )
+    console.print(
+        f"{summary['rows']:,} rows, {summary['issues']:,} flagged as wrong labels, "
+        f"estimated noise rate {summary['noise_rate']:.3f} (by {summary['merge_score']}{truth})"
+    )
+    if not summary["reliable"]:
+        console.print(f"unreliable: {summary['reason']}; rank by label_score rather than trust its value", markup=False)
+    if quarantined:
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(summary["quarantined"].items()))
+        console.print(f"quarantined: {quarantined:,} of {summary['samples']:,} samples ({reasons})", markup=False)
+    for name, text in (("truncated_shards", "cut short"), ("empty_shards", "empty")):
+        if summary[name]:
+            console.print(f"{summary[name]:,} of {summary['shards']:,} shards are {text}")
+
+
+def print_status(console: Console, stages: Iterable[Any]) -> None:
+    """One line a step."""
+    for stage in stages:
+        state = "done" if stage.done >= stage.total else f"{stage.done}/{stage.total}"
+        if stage.wall_s is not None:
+            state += f", {_duration(stage.wall_s)}"
+        if stage.left_s is not None:
+            state += f", {stage.units_per_s:.2g} units/s, {_duration(stage.left_s)} left"
+        console.print(f"{stage.stage:<12} {state}", markup=False)
+
+
+def print_evaluation(console: Console, result: Evaluation) -> None:
+    """AUROC of each score, best and final, and how good the table is."""
+    table = Table("score", "best AUROC", "at epoch", "final AUROC", title="clean against wrong labels")
+    for name, quality in result.scores.items():
+        table.add_row(name, f"{quality.best:.3f}", str(quality.best_epoch), f"{quality.final:.3f}")
+    table.add_row("label_score", "", "", f"{result.label_score['auroc']:.3f}", style="bold")
+    console.print(table)
+    right = result.predicted_right
+    console.print(f"noise rate: true {result.true_noise_rate:.3f}, estimated {result.estimated_noise_rate:.3f}")
+    console.print(
+        f"predicted_label right: {right['all']:.3f} of all rows (given label: {right['given_right']:.3f}), "
+        f"{right['truly_wrong']:.3f} of the truly wrong ones"
+    )
+    known = {name: value for name, value in result.label_score.items() if not math.isnan(value)}
+    loss, iofm = result.scores.get("loss"), result.scores.get("iofm")
+    if loss and iofm and loss.best - loss.final > MEMORISED:
+        console.print(
+            f"The network has memorised the wrong labels: loss fell from {loss.best:.3f} to {loss.final:.3f}, while "
+            f"iofm, which looks between the samples, stands at {iofm.final:.3f}."
+        )
+    console.print("label_score: " + ", ".join(f"{name} {value:.3f}" for name, value in known.items()))
+
+
+def print_curves(console: Console, result: Evaluation) -> None:
+    """AUROC of each score at each snapshot."""
+    paths = [quality for name, quality in result.scores.items() if SCORES[name].family == "interpolation"]
+    epochs = sorted({epoch for quality in paths or result.scores.values() for epoch in quality.curve})
+    table = Table("score", *(str(epoch) for epoch in epochs), title="AUROC as of each snapshot's epoch")
+    for name, quality in result.scores.items():
+        table.add_row(name, *(f"{quality.curve[e]:.3f}" if e in quality.curve else "" for e in epochs))
+    console.print(table)
+
+
+def worst_rows(root: str, count: int) -> pa.Table:
+    """The rows with the smallest label_score, worst first; ties by row."""
+    store = Store(root)
+    columns = ["row", "shard", "key", "given_label", "predicted_label", "label_score"]
+    worst: pa.Table | None = None
+    for name in store.list("labels"):
+        if not name.startswith("part-"):
+            continue
+        part = read_table(store, f"labels/{name}", columns)
+        both = part if worst is None else pa.concat_tables([worst, part], promote_options="permissive")
+        worst = both.sort_by([("label_score", "ascending"), ("row", "ascending")]).slice(0, count)
+    return worst if worst is not None else pa.table({})
+
+
+def print_worst(console: Console, root: str, count: int) -> None:
+    """The worst rows with their predicted labels."""
+    table = Table("shard", "key", "given", "predicted", "label_score", title=f"the {count} worst labels")
+    for row in worst_rows(root, count).to_pylist():
+        cells = (row["shard"], repr(row["key"]), row["given_label"], row["predicted_label"])
+        table.add_row(*(str(cell).replace("[", r"\[") for cell in cells), f"{row['label_score']:.4f}")
+    console.print(table)
+
+
+def print_plan(console: Console, plan: Plan) -> None:
+    """Rows, forwards, memory, disk and time."""
+    counted = "" if plan.exact else " (projected from the first shard)"
+    console.print(f"{plan.shards:,} shards, {plan.rows:,} samples{counted}, {plan.snapshots} snapshot(s) to score")
+    console.print(
+        f"forwards: {plan.training_forwards:,} to train and follow, {plan.scoring_forwards:,} to score; "
+        f"{plan.forwards_per_s:,.0f} a second on this machine with one worker's threads"
+    )
+    train_s, score_s = plan.seconds["train"], plan.seconds["score"]
+    console.print(
+        f"time on one such worker: {_duration(train_s)} to train, {_duration(score_s)} to score; "
+        "scoring divides by the number of actors"
+    )
+    console.print(
+        f"memory: {plan.worker_bytes / 1e9:.1f} GB a worker, {plan.driver_bytes / 1e9:.1f} GB for the driver; "
+        f"disk: {plan.disk_bytes / 1e9:.2f} GB in run.dir"
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,62 @@
+"""What a finished run says, beside its table: how good it is where the truth is known, and its exit code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rayclean.config import Config
+from rayclean.errors import InputError
+from rayclean.merge.publish import check_labels
+from rayclean.report.evaluate import UNKNOWN, Evaluation, evaluate, read_truth
+from rayclean.run import Run, look
+from rayclean.storage.contents import read_json
+from rayclean.storage.store import Store
+from rayclean.train.stage import is_trained
+
+
+def evaluate_run(config: Config) -> Evaluation:
+    """Compares a finished run with its truth.
+
+    Raises:
+        InputError: the table is not complete, or the run has no truth.
+    """
+    if config.data.truth is None:
+        raise InputError(f"{config.run.dir} has no truth to compare with; set data.truth where the shards hold it")
+    store = Store(config.run.dir)
+    manifest = check_labels(store)
+    this = look(config, store)
+    if not is_trained(this.task) or manifest["merge"] != this.merge()[1].folder:
+        raise InputError(
+            f"{config.run.dir}: the table comes from {manifest['merge']}, made with another config or version of "
+            "rayclean than this one; give its `rayclean run` command again to bring it up to date"
+        )
+    labels = read_truth(this.catalog)
+    if not (labels != UNKNOWN).any():
+        raise InputError(f"{config.run.dir}: data.truth ({config.data.truth}) is set, but no sample has it")
+    epochs = tuple(snapshot.epoch for snapshot in this.path_snapshots()) or (config.train.epochs,)
+    noise_rate = read_json(store, "labels/summary.json")["noise_rate"]
+    return evaluate(
+        this.score_files(),
+        this.trained.folder,
+        this.trained.epochs,
+        epochs,
+        labels,
+        noise_rate,
+        config.merge.threshold,
+    )
+
+
+def true_noise_rate(this: Run) -> float | None:
+    """Share of wrong labels by the truth, None where the run has none; for people, never for the table."""
+    if this.config.data.truth is None:
+        return None
+    labels = read_truth(this.catalog)
+    known = labels != UNKNOWN
+    return float((this.catalog.label[known] != labels[known]).mean()) if known.any() else None
+
+
+def exit_code(config: Config, summary: dict[str, Any]) -> int:
+    """0, or 3 where more samples or shards are bad than `data.max_bad_share` allows."""
+    quarantined = sum(summary["quarantined"].values()) / max(summary["samples"], 1)
+    truncated = summary["truncated_shards"] / max(summary["shards"], 1)
+    return 3 if max(quarantined, truncated) > config.data.max_bad_share else 0

@@ -1,0 +1,93 @@
+"""Every score and every column of the tables that people read: name, type, meaning, direction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Score:
+    """One score; higher always means that the given label is more likely right.
+
+    Attributes:
+        family: the idea that it comes from.
+        mixture: densities of its one-dimensional mixture: beta for scores in [0, 1], Gaussian for unbounded ones,
+            `exp` for minus a loss: beta on its exponential, which keeps small losses apart.
+        needs_epochs: whether it is a sum over training epochs.
+        meaning: for people.
+    """
+
+    name: str
+    family: Literal["trajectory", "interpolation", "vote"]
+    mixture: Literal["beta", "gauss", "exp"]
+    needs_epochs: bool
+    meaning: str
+
+
+# A new score is a file in rayclean/scores and a line here, in the table's order.
+SCORES = {
+    score.name: score
+    for score in (
+        Score("loss", "trajectory", "exp", False, "minus the cross-entropy loss after the last epoch"),
+        Score("ens_loss", "trajectory", "exp", True, "minus the loss, mean over all epochs"),
+        Score("margin", "trajectory", "gauss", False, "given label's logit less the largest other, last epoch"),
+        Score("aum", "trajectory", "gauss", True, "the margin, mean over all epochs (area under the margin)"),
+        Score("wrong_events", "trajectory", "gauss", True, "minus the number of epochs with another prediction"),
+        Score(
+            "iofm",
+            "interpolation",
+            "beta",
+            False,
+            "belief along paths to same-label neighbours, all snapshots",
+        ),
+        Score("iofm_last", "interpolation", "beta", False, "the same at the last snapshot alone"),
+        Score("vote", "vote", "beta", False, "share of the nearest rows of any label that have the given label"),
+    )
+}
+MERGE_ORDER = ("iofm", "aum", "ens_loss", "loss")
+SHARD_TYPE = pa.dictionary(pa.int32(), pa.string())
+
+
+def label_columns(scores: tuple[str, ...]) -> list[tuple[str, pa.DataType, str]]:
+    """Columns of the final table: name, type, meaning."""
+    return [
+        ("row", pa.int64(), "position in the catalog"),
+        ("shard", SHARD_TYPE, "the tar, below the longest folder common to all shards"),
+        ("key", pa.string(), "the sample's WebDataset key"),
+        ("given_label", pa.int32(), "the label in the shard"),
+        ("label_score", pa.float32(), "probability that the given label is right; 1 clean, 0 wrong"),
+        ("is_label_issue", pa.bool_(), "label_score is under merge.threshold"),
+        ("predicted_label", pa.int32(), "the most likely true class"),
+        ("predicted_score", pa.float32(), "its probability, 0 to 1"),
+        *((f"score_{name}", pa.float32(), f"{SCORES[name].meaning}; higher is cleaner") for name in scores),
+        ("few_neighbors", pa.bool_(), "fewer than iofm.num other images of this label"),
+        ("duplicate_of", pa.int64(), "the smallest row with equal pixels; null where there is none"),
+        ("neighbor_rows", pa.list_(pa.int64()), "the three nearest rows of any label at the last snapshot"),
+        ("neighbor_labels", pa.list_(pa.int32()), "their given labels"),
+    ]
+
+
+def label_schema(scores: tuple[str, ...]) -> pa.Schema:
+    """The final table's Arrow schema; each column's meaning is in its metadata."""
+    return pa.schema(
+        [pa.field(name, kind, metadata={"meaning": meaning}) for name, kind, meaning in label_columns(scores)]
+    )
+
+
+CLASS_SCHEMA = pa.schema(
+    [
+        pa.field("label", pa.int32(), metadata={"meaning": "given label"}),
+        pa.field("name", pa.string(), metadata={"meaning": "its name"}),
+        pa.field("rows", pa.int64(), metadata={"meaning": "rows with this given label"}),
+        pa.field("issues", pa.int64(), metadata={"meaning": "rows of these with is_label_issue"}),
+        pa.field(
+            "noise_rate",
+            pa.float64(),
+            metadata={"meaning": "mean of 1 - label_score, 0 to 1; null without rows"},
+        ),
+        pa.field("predicted", pa.int32(), metadata={"meaning": "most common predicted label among its issues"}),
+    ]
+)

@@ -1,0 +1,1 @@
+"""One idea a file: what says that a given label is right."""

@@ -1,0 +1,73 @@
+"""IOFM of a snapshot: partial sums of paths reduced by row, a block of rows a unit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from rayclean.arrays import Array
+from rayclean.catalog.table import Catalog
+from rayclean.embed.beliefs import pack, unpack
+from rayclean.embed.table import Embedding
+from rayclean.scores.interpolation import path_means
+from rayclean.storage.contents import map_arrays
+from rayclean.storage.fingerprint import fingerprint
+from rayclean.storage.units import Job, UnitResult, block_names, block_range
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class InterpolateJob(Job):
+    """Reduces a snapshot's partial sums."""
+
+    stage: ClassVar[str] = "interpolate"
+    catalog: Catalog
+    embedding: Embedding
+    paths_folder: str
+    steps: int
+
+    def units(self) -> Sequence[str]:
+        """A unit a block of rows."""
+        return block_names(self.catalog.num_rows, self.embedding.block_rows)
+
+    def open(self) -> Callable[[str], UnitResult]:
+        """Maps the partial sums of all blocks of pairs; their rows ascend, so a block of rows is a slice each."""
+        names = [name for name in self.store.list(self.paths_folder) if name.endswith(self.suffix)]
+        files = [map_arrays(self.store, f"{self.paths_folder}/{name}") for name in names]
+
+        def compute(unit: str) -> UnitResult:
+            start, stop = block_range(int(unit), self.embedding.block_rows, self.catalog.num_rows)
+            own = self.embedding.beliefs(np.arange(start, stop))
+            sums, num_paths = reduce_by_row(files, start, stop, self.catalog.num_classes)
+            labels = self.catalog.label[start:stop]
+            means = path_means(own, sums, num_paths, self.steps, labels)
+            content = {"score": means.score, "one_minus": means.one_minus, "num_paths": num_paths.astype(np.int16)}
+            return UnitResult(content | pack(means.belief, labels), rows=stop - start)
+
+        return compute
+
+
+def reduce_by_row(files: Sequence[dict[str, Array]], start: int, stop: int, num_classes: int) -> tuple[Array, Array]:
+    """Adds up the partial sums of rows [start, stop), file by file in order.
+
+    Returns:
+        (N, K + 1) float64 sums, the last column of what files dropped, and (N,) int64 numbers of paths.
+    """
+    sums = np.zeros((stop - start, num_classes + 1))
+    num_paths = np.zeros(stop - start, np.int64)
+    for file in files:
+        first, last = np.searchsorted(file["rows"], [start, stop])
+        here = file["rows"][first:last] - start
+        sums[here] += unpack(file, slice(first, last), num_classes)
+        num_paths[here] += file["num_paths"][first:last]
+    return sums, num_paths
+
+
+def interpolate_job(catalog: Catalog, embedding: Embedding, paths_folder: str, steps: int) -> InterpolateJob:
+    """The scores of a snapshot's paths."""
+    mark = fingerprint("interpolate", VERSION, {"block_rows": embedding.block_rows}, [paths_folder])
+    return InterpolateJob(catalog.store, f"interpolate-{mark}", catalog, embedding, paths_folder, steps)

@@ -1,0 +1,54 @@
+"""Neighbour vote and evidence from the any-label lists, a block of rows a unit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from rayclean.catalog.table import Catalog
+from rayclean.neighbors.select import NO_NEIGHBOR
+from rayclean.scores.vote import neighbor_vote
+from rayclean.storage.contents import map_arrays
+from rayclean.storage.fingerprint import fingerprint
+from rayclean.storage.units import Job, UnitResult, block_names, block_range
+
+VERSION = 1
+EVIDENCE = 3
+
+
+@dataclass(frozen=True)
+class VoteJob(Job):
+    """The share of a row's any-label neighbours with its label, and the three nearest as evidence."""
+
+    stage: ClassVar[str] = "vote"
+    catalog: Catalog
+    lists_folder: str
+    block_rows: int
+
+    def units(self) -> Sequence[str]:
+        """A unit a block of rows."""
+        return block_names(self.catalog.num_rows, self.block_rows)
+
+    def open(self) -> Callable[[str], UnitResult]:
+        """Nothing to load."""
+
+        def compute(unit: str) -> UnitResult:
+            start, stop = block_range(int(unit), self.block_rows, self.catalog.num_rows)
+            lists = map_arrays(self.store, f"{self.lists_folder}/any/{unit}.safetensors")
+            there = lists["rows"] != NO_NEIGHBOR
+            labels = np.where(there, self.catalog.label[np.maximum(lists["rows"], 0)], NO_NEIGHBOR)
+            vote = neighbor_vote(labels, there, self.catalog.label[start:stop])
+            nearest, distances = lists["rows"][:, :EVIDENCE], lists["distances"][:, :EVIDENCE]
+            content = {"vote": vote, "neighbors": nearest, "neighbor_distances": distances}
+            return UnitResult(content, rows=stop - start)
+
+        return compute
+
+
+def vote_job(catalog: Catalog, lists_folder: str, block_rows: int) -> VoteJob:
+    """The vote of a snapshot's any-label lists."""
+    mark = fingerprint("vote", VERSION, {"block_rows": block_rows}, [lists_folder])
+    return VoteJob(catalog.store, f"vote-{mark}", catalog, lists_folder, block_rows)

@@ -1,0 +1,1 @@
+"""Tars to samples to pixels, random access by offset, and writing tars."""

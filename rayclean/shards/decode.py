@@ -1,0 +1,115 @@
+"""Bytes to pixels, by an allow-list of formats; whatever is wrong with a sample has a name."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+Pixels = npt.NDArray[np.uint8]
+Reason = Literal[
+    "missing_label", "missing_image", "undecodable", "bad_label", "too_large", "duplicate_key", "truncated"
+]
+REASONS: tuple[str, ...] = get_args(Reason)
+FORMATS = ("PNG", "JPEG", "WEBP")
+
+
+class BadSample(Exception):
+    """A sample that cannot be a row.
+
+    Attributes:
+        reason: one of `REASONS`.
+        text: for people.
+    """
+
+    def __init__(self, reason: Reason, text: str) -> None:
+        super().__init__(f"{reason}: {text}")
+        self.reason = reason
+        self.text = text
+
+    def __reduce__(self) -> tuple[type[BadSample], tuple[Reason, str]]:
+        return BadSample, (self.reason, self.text)
+
+
+def decode_image(data: bytes, max_pixels: float) -> Pixels:
+    """Decodes a PNG, JPEG or WebP image; of an animation the first frame.
+
+    Grey, palette and CMYK are converted; an alpha channel is dropped, so that a transparent pixel has the
+    colour that is stored for it; of 16 bits the upper 8 are taken; the rotation in EXIF is applied.
+
+    Args:
+        data: the file.
+        max_pixels: largest width x height, checked against the header before anything is decoded.
+
+    Returns:
+        (height, width, 3) uint8, RGB.
+
+    Raises:
+        BadSample: `too_large`, or `undecodable` (another format, corrupt, cut).
+    """
+    Image.MAX_IMAGE_PIXELS = None  # PIL's own limit: max_pixels takes its place, higher or lower
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        width, height = image.size
+        if width * height <= max_pixels:
+            image.load()
+            return _to_rgb(_upright(image))
+    except MemoryError:
+        raise
+    except Exception as error:  # hostile bytes make PIL raise nearly anything: struct.error, SyntaxError, ...
+        raise BadSample("undecodable", f"{type(error).__name__}: {_without_address(error)}") from error
+    raise BadSample("too_large", f"{width} x {height} pixels, allowed are {max_pixels:.0f} (data.max_pixels)")
+
+
+def _without_address(error: Exception) -> str:
+    """PIL names the buffer by its address, which differs from run to run; published files must not."""
+    return str(error).partition(" <_io.BytesIO")[0] or "no more is known"
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image) if image.getexif() else image  # it copies what needs no turn
+    except Exception:  # broken EXIF says nothing about the pixels, which are decoded by now
+        return image
+
+
+def _to_rgb(image: Image.Image) -> Pixels:
+    if image.mode.startswith("I"):  # 16-bit grey, which PIL would clip instead of scale
+        upper = np.clip(np.asarray(image).astype(np.int64), 0, 2**16 - 1) >> 8
+        return np.repeat(upper.astype(np.uint8)[:, :, None], 3, axis=2)
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def fit_image(pixels: Pixels, size: int) -> Pixels:
+    """Resizes the short side to `size` (bilinear, antialiased) and crops the centre.
+
+    Only the centre square is resampled, from exact fractional bounds: the same picture as resizing first,
+    without ever holding a very long strip at its new size.
+
+    Args:
+        pixels: (height, width, 3) uint8.
+        size: side of the result.
+
+    Returns:
+        (size, size, 3) uint8; the very same array where it already has this shape.
+    """
+    height, width = pixels.shape[:2]
+    if height == width == size:
+        return pixels
+    side = min(height, width)
+    left, top = (width - side) / 2, (height - side) / 2
+    image = Image.fromarray(pixels).resize(
+        (size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side)
+    )
+    return np.array(image)
+
+
+def pixel_digest(pixels: Pixels) -> bytes:
+    """16 bytes of BLAKE2b over shape and bytes: equal for equal pictures, whatever file they came from."""
+    digest = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.digest()

@@ -1,0 +1,207 @@
+"""Which shards a config names, what each one is at this moment, and how to open it."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO, cast
+
+import braceexpand
+import fsspec
+
+from rayclean.errors import ConfigError, InputError
+from rayclean.shards.compression import compressed_error, tool_of_name
+
+# One of these tells two versions of an object apart; stores name it differently. Best first.
+_TAGS = (
+    "ETag",
+    "etag",
+    "md5Hash",
+    "content_md5",
+    "LastModified",
+    "last_modified",
+    "updated",
+    "mtime",
+    "created",
+)
+_READ_AHEAD_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class ShardIdentity:
+    """What a shard was when somebody looked.
+
+    Attributes:
+        url: absolute local path or fsspec URL.
+        size: bytes.
+        tag: etag, or time of the last change (local: mtime in ns); empty where the store tells neither.
+    """
+
+    url: str
+    size: int
+    tag: str
+
+
+def local_path(url: str) -> str | None:
+    """The path of a local shard, None for one that fsspec must fetch."""
+    if url.startswith(("file://", "local://")):
+        return url.partition("://")[2]
+    return None if "://" in url else url
+
+
+def expand_shards(patterns: str | Sequence[str]) -> list[str]:
+    """The shards that patterns stand for.
+
+    Args:
+        patterns: local globs, brace ranges (`{0000..0099}`), fsspec URLs (also with globs), or a list.
+
+    Returns:
+        Sorted and unique; local ones as absolute paths. Without a glob a remote shard is not looked up here.
+
+    Raises:
+        ConfigError: an empty or unbalanced pattern, or `pipe:`, which would run a shell.
+        InputError: no match for a pattern, a store that does not answer, or a compressed tar.
+    """
+    given = [patterns] if isinstance(patterns, str) else list(patterns)
+    if not given:
+        raise ConfigError("data.shards is an empty list; name at least one shard")
+    urls = sorted({url for pattern in given for url in _expand_pattern(pattern)})
+    for url in urls:
+        if tool := tool_of_name(url):
+            raise compressed_error(url, tool)
+    return urls
+
+
+def _expand_pattern(pattern: str) -> list[str]:
+    if not pattern.strip():
+        raise ConfigError("data.shards has an empty pattern; remove it or name a shard")
+    _refuse_pipe(pattern)
+    if os.path.isfile(pattern):  # a name that itself has braces or brackets
+        return [os.path.abspath(pattern)]
+    try:
+        parts = list(braceexpand.braceexpand(pattern))
+    except ValueError as error:
+        raise ConfigError(f"data.shards: {pattern}: unbalanced braces; write for instance {{0000..0099}}") from error
+    return [url for part in parts for url in _match(part, pattern)]
+
+
+def _refuse_pipe(pattern: str) -> None:
+    if pattern.strip().lower().startswith("pipe:"):
+        raise ConfigError(
+            f"data.shards: {pattern}: pipe: runs a shell command and is refused; "
+            "name files or fsspec URLs (s3://, gs://, https://)"
+        )
+
+
+def _match(part: str, pattern: str) -> list[str]:
+    _refuse_pipe(part)
+    path = local_path(part)
+    found = _match_remote(part) if path is None else _match_local(path)
+    if not found:
+        which = pattern if part == pattern else f"{pattern} ({part})"
+        raise InputError(f"data.shards: {which}: no file matches; check the path")
+    return found
+
+
+def _match_local(path: str) -> list[str]:
+    path = os.path.abspath(os.path.expanduser(path))
+    if os.path.isdir(path):
+        raise InputError(f"data.shards: {path}: found a folder, expected shards; write {path}/*.tar")
+    if os.path.exists(path):
+        return [path]
+    return [match for match in glob.glob(path, recursive=True) if os.path.isfile(match)]
+
+
+def _match_remote(url: str) -> list[str]:
+    try:
+        fs, path = fsspec.core.url_to_fs(url)
+        # In an http URL the question mark starts the query.
+        if not re.search(r"[*\[]" if url.startswith("http") else r"[*?\[]", path):
+            return [url]
+        found: Mapping[str, Any] = fs.glob(path, detail=True)
+        names = [name for name, info in found.items() if info["type"] == "file"]
+        if url.endswith(path):  # keeps the URL as it was written, chained protocols too
+            return [url.removesuffix(path) + name for name in names]
+        return [fs.unstrip_protocol(name) for name in names]
+    except Exception as error:  # each store has its own exceptions, few of them OSError
+        raise _unreadable(url, error) from error
+
+
+def short_names(urls: Sequence[str]) -> list[str]:
+    """Paths of shards below the longest folder common to all, at least the base name.
+
+    Args:
+        urls: as `expand_shards` gives them.
+
+    Returns:
+        One name a shard, in the same order; different as long as the URLs are.
+    """
+    parts = [url.split("/") for url in urls]
+    shortest = min((len(part) for part in parts), default=1)
+    common = 0
+    while common < shortest - 1 and len({part[common] for part in parts}) == 1:
+        common += 1
+    return ["/".join(part[common:]) for part in parts]
+
+
+def identify_shard(url: str) -> ShardIdentity:
+    """What a shard is now.
+
+    Raises:
+        InputError: missing, no access, or not a file; with the cause.
+    """
+    try:
+        return stat_shard(url)
+    except Exception as error:  # see _match_remote
+        raise _unreadable(url, error) from error
+
+
+def stat_shard(url: str) -> ShardIdentity:
+    """As `identify_shard`, with the file system's own exceptions, which say whether a retry may help."""
+    path = local_path(url)
+    if path is None:
+        return _stat_remote(url)
+    with open(path, "rb", opener=_open_without_waiting) as file:  # finds missing rights, which stat does not
+        facts = os.fstat(file.fileno())
+    if not stat.S_ISREG(facts.st_mode):
+        raise OSError("not a regular file")
+    return ShardIdentity(url, facts.st_size, str(facts.st_mtime_ns))
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a named pipe would wait for a writer for ever
+
+
+def _stat_remote(url: str) -> ShardIdentity:
+    fs, path = fsspec.core.url_to_fs(url)
+    fs.invalidate_cache(path)  # a listing of an hour ago would hide a change
+    facts: Mapping[str, Any] = fs.info(path)
+    if facts.get("type", "file") != "file" or facts.get("size") is None:
+        raise OSError(f"expected a file of known size, found {facts.get('type')} of size {facts.get('size')}")
+    tag = next((facts[name] for name in _TAGS if facts.get(name)), "")
+    return ShardIdentity(url, int(facts["size"]), str(tag).strip('"'))
+
+
+def open_shard(url: str) -> BinaryIO:
+    """Opens a shard for reading from the start, seekable and buffered.
+
+    Raises:
+        InputError: missing, or no access. Other failures pass, since a retry may help.
+    """
+    path = local_path(url)
+    try:
+        if path is not None:
+            return open(path, "rb", buffering=_READ_AHEAD_BYTES)
+        fs, name = fsspec.core.url_to_fs(url)
+        return cast(BinaryIO, fs.open(name, "rb"))
+    except (FileNotFoundError, PermissionError, IsADirectoryError, ImportError) as error:
+        raise _unreadable(url, error) from error
+
+
+def _unreadable(url: str, error: Exception) -> InputError:
+    cause = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+    return InputError(f"{url}: cannot be read: {cause}; check the path and the access rights")

@@ -1,0 +1,145 @@
+"""A folder that a run lives in: whole files only, published by one atomic step.
+
+Locally a file is written under a temporary name, flushed to disk and renamed; on an object store one PUT does
+the same. Readers never see a part of a file, and whoever publishes last wins, with the same bytes.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import socket
+import threading
+from pathlib import Path
+
+import fsspec
+
+from rayclean.errors import ConfigError
+
+TEMPORARY = ".tmp-"
+
+
+class Store:
+    """Files below one root, by paths relative to it.
+
+    Args:
+        root: a local folder, or any fsspec URL. A store is picklable and cheap to make.
+    """
+
+    def __init__(self, root: str) -> None:
+        try:
+            # Workers elsewhere publish files that a remembered listing would hide.
+            self.fs, path = fsspec.core.url_to_fs(root, use_listings_cache=False)
+        except (ValueError, ImportError) as e:
+            raise ConfigError(f"run.dir {root}: {e}") from e
+        self.is_local = isinstance(self.fs, fsspec.implementations.local.LocalFileSystem)
+        self.path = os.path.abspath(path) if self.is_local else path.rstrip("/")
+        self.root = self.path if self.is_local else root.rstrip("/")
+
+    def __reduce__(self) -> tuple[type[Store], tuple[str]]:
+        return Store, (self.root,)
+
+    def full(self, name: str) -> str:
+        """The path of a file as its file system knows it."""
+        return f"{self.path}/{name}" if name else self.path
+
+    def exists(self, name: str) -> bool:
+        """Whether a whole file (or a folder) of this name is there."""
+        return os.path.exists(self.full(name)) if self.is_local else bool(self.fs.exists(self.full(name)))
+
+    def list(self, folder: str) -> list[str]:
+        """Names in a folder, sorted, without temporary files; empty when there is no such folder."""
+        try:
+            if self.is_local:
+                names = os.listdir(self.full(folder))
+            else:
+                names = [os.path.basename(p.rstrip("/")) for p in self.fs.ls(self.full(folder), detail=False)]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(name for name in names if TEMPORARY not in name)
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a file."""
+        if self.is_local:
+            return Path(self.full(name)).read_bytes()
+        data: bytes = self.fs.cat_file(self.full(name))
+        return data
+
+    def map(self, name: str) -> memoryview:
+        """The bytes of a file without copying them: local files are mapped and share their pages."""
+        if not self.is_local:
+            return memoryview(self.read(name))
+        with open(self.full(name), "rb") as file:
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+    def publish(self, name: str, data: bytes | memoryview) -> None:
+        """Makes `data` appear whole under `name`, replacing what was there."""
+        if not self.is_local:
+            self.fs.pipe_file(self.full(name), bytes(data))
+            return
+        final = self.full(name)
+        folder = os.path.dirname(final)
+        os.makedirs(folder, exist_ok=True)
+        # Workers of a dead driver may still write: no two writers may share a temporary name.
+        writer = f"{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}"
+        temporary = f"{folder}/.{os.path.basename(final)}{TEMPORARY}{writer}"
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.rename(temporary, final)
+        except BaseException:
+            if os.path.exists(temporary):
+                os.unlink(temporary)
+            raise
+        _sync_folder(folder)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Publishes only if there is no such file yet; returns whether it did."""
+        if not self.is_local:
+            try:
+                self.fs.pipe_file(self.full(name), data, mode="create")
+            except FileExistsError:
+                return False
+            return True
+        final = self.full(name)
+        os.makedirs(os.path.dirname(final), exist_ok=True)
+        temporary = f"{final}{TEMPORARY}{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}"
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(temporary, final)  # fails if it is there; rename would replace
+        except FileExistsError:
+            return False
+        finally:
+            if os.path.exists(temporary):
+                os.unlink(temporary)
+        return True
+
+    def remove(self, name: str) -> None:
+        """Removes a file or a folder with all below it; missing is fine."""
+        if self.exists(name):
+            self.fs.rm(self.full(name), recursive=True)
+
+    def modified_s(self, name: str) -> float:
+        """When a file was published, in seconds since 1970."""
+        if self.is_local:
+            return os.stat(self.full(name)).st_mtime
+        return float(self.fs.modified(self.full(name)).timestamp())
+
+
+def _sync_folder(folder: str) -> None:
+    """Makes a rename survive a power cut; some network file systems refuse to sync folders."""
+    try:
+        fd = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(fd)
+    except OSError:
+        pass
+    finally:
+        os.close(fd)

@@ -1,0 +1,150 @@
+"""The unit protocol: a stage is a list of units, a unit is a pure function whose result is one published file.
+
+Done means that the file exists. So any number of workers, retries, kills and leftover workers of a dead driver
+give the same bytes, and a rerun computes what is missing and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from rayclean.errors import EnvironmentMixError
+from rayclean.storage.contents import Content, encode
+from rayclean.storage.store import Store
+
+ENVIRONMENT_FILE = "_environment.json"
+RETRY_PAUSES_S = (0.5, 2.0, 8.0)
+
+
+@dataclass(frozen=True)
+class UnitResult:
+    """What a unit computed.
+
+    Attributes:
+        content: the unit's own file; that it exists means that the unit is done.
+        beside: further files of the unit (paths relative to the job's folder), published before it.
+        rows: samples that it covered, for progress.
+        facts: counters that the driver adds up for the record; they must not depend on who computed them.
+    """
+
+    content: Content
+    beside: Mapping[str, Content] = field(default_factory=dict)
+    rows: int = 0
+    facts: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Job(ABC):
+    """One stage on one input (a snapshot, a role): all that a worker needs to compute any of its units.
+
+    A job is small and picklable; the driver lists its units, a worker opens it once and computes many.
+
+    Attributes:
+        store: the run's files.
+        folder: where its results go, `<stage>-<fingerprint>`.
+    """
+
+    store: Store
+    folder: str
+    stage: ClassVar[str] = ""
+    suffix: ClassVar[str] = ".safetensors"
+    pool: ClassVar[str] = "score"
+
+    @abstractmethod
+    def units(self) -> Sequence[str]:
+        """Names of all units, in order; a name is its file's path in the folder, without the suffix."""
+
+    @abstractmethod
+    def open(self) -> Callable[[str], UnitResult]:
+        """Loads what the units share and returns the function that computes one."""
+
+    def file(self, unit: str) -> str:
+        """The path of a unit's file in the store."""
+        return f"{self.folder}/{unit}{self.suffix}"
+
+    def missing(self) -> list[str]:
+        """Units without a file, in order."""
+        units = self.units()
+        done: dict[str, set[str]] = {}
+        missing = []
+        for unit in units:
+            folder, _, name = self.file(unit).rpartition("/")
+            if folder not in done:
+                done[folder] = set(self.store.list(folder))
+            if name not in done[folder]:
+                missing.append(unit)
+        return missing
+
+
+def check_environment(store: Store, folder: str, stamp: str, mix_allowed: bool) -> None:
+    """Refuses to add files to a folder whose files were computed elsewhere.
+
+    Raises:
+        EnvironmentMixError: another environment computed what lies there.
+    """
+    name = f"{folder}/{ENVIRONMENT_FILE}"
+    if mix_allowed or store.create(name, stamp.encode()):
+        return
+    found = store.read(name).decode()
+    if found == stamp:
+        return
+    old, new = json.loads(found), json.loads(stamp)
+    changed = [f"{key}: {old.get(key)} there, {new[key]} here" for key in new if old.get(key) != new[key]]
+    raise EnvironmentMixError(
+        f"{folder} holds units computed in another environment ({'; '.join(changed)}); finish the run there, "
+        f"remove {folder}, or set run.mix_environments=true to accept results that differ in their last bits"
+    )
+
+
+def compute_and_publish(job: Job, compute: Callable[[str], UnitResult], unit: str, stamp: str) -> UnitResult:
+    """Computes one unit and publishes its files, the unit's own last.
+
+    I/O errors are retried three times with growing pauses; any other error is raised at once.
+    """
+    for pause_s in (*RETRY_PAUSES_S, None):
+        try:
+            result = compute(unit)
+            for name, content in result.beside.items():
+                job.store.publish(f"{job.folder}/{name}", encode(name, content, stamp))
+            job.store.publish(job.file(unit), encode(job.file(unit), result.content, stamp))
+            return result
+        except (OSError, TimeoutError):
+            if pause_s is None:
+                raise
+            time.sleep(pause_s)
+    raise AssertionError("unreachable")
+
+
+def block_name(index: int) -> str:
+    """The name of the index-th block: sorts as it counts."""
+    return f"{index:06d}"
+
+
+def block_range(index: int, size: int, total: int) -> tuple[int, int]:
+    """The half-open range of the index-th block of `size` out of `total`."""
+    return index * size, min((index + 1) * size, total)
+
+
+def num_blocks(total: int, size: int) -> int:
+    """How many blocks of `size` cover `total`."""
+    return -(-total // size)
+
+
+def block_names(total: int, size: int) -> list[str]:
+    """Names of all blocks of `size` that cover `total`."""
+    return [block_name(i) for i in range(num_blocks(total, size))]
+
+
+def run_inline(jobs: Iterable[Job], stamp: str = "{}") -> None:
+    """Computes what is missing in this process: for tests and small tools, without Ray."""
+    for job in jobs:
+        missing = job.missing()
+        if missing:
+            compute = job.open()
+            for unit in missing:
+                compute_and_publish(job, compute, unit, stamp)

@@ -1,0 +1,1 @@
+"""Training on streamed shards: networks, losses, trajectories, snapshots."""

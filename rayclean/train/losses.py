@@ -1,0 +1,93 @@
+"""Training losses: cross-entropy, MixUp, and cross-entropy with negative entropy.
+
+Letters: N images, K classes. `generator` is a CPU generator, so that CPU and GPU see the same draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from rayclean.errors import ConfigError
+
+LOSS_NAMES = ("mixup", "ce", "ce+ne")
+
+
+def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Mean of -log f_y over the batch, a scalar >= 0; logits (N, K), labels (N,) int64."""
+    return F.cross_entropy(logits, labels)
+
+
+def mixup(
+    images: torch.Tensor, labels: torch.Tensor, alpha: float, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, float]:
+    """Mixes each image with a random partner of the batch (Zhang et al., ICLR 2018, equation 1).
+
+    One lambda ~ Beta(alpha, alpha) serves the whole batch, as in the authors' code.
+
+    Args:
+        images: (N, 3, H, W) normalised.
+        labels: (N,) int64.
+        alpha: > 0.
+        generator: of the partners and of lambda.
+
+    Returns:
+        mixed (N, 3, H, W) = lambda * images + (1 - lambda) * partners; labels; the partners' labels; lambda.
+    """
+    partner = torch.randperm(len(images), generator=generator).to(images.device)
+    # torch draws from a Beta distribution with its global generator only.
+    seed = int(torch.randint(2**62, (), generator=generator))
+    lam = float(np.random.default_rng(seed).beta(alpha, alpha))
+    mixed = lam * images + (1 - lam) * images[partner]
+    return mixed, labels, labels[partner], lam
+
+
+def mixup_loss(logits: torch.Tensor, labels_a: torch.Tensor, labels_b: torch.Tensor, lam: float) -> torch.Tensor:
+    """MixUp's loss, a scalar: lambda * CE(logits, labels_a) + (1 - lambda) * CE(logits, labels_b)."""
+    return lam * cross_entropy(logits, labels_a) + (1 - lam) * cross_entropy(logits, labels_b)
+
+
+def ce_negative_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """CE - H(f), a scalar >= -log K: pushes the network away from confident output [INN].
+
+    Args:
+        logits: (N, K).
+        labels: (N,) int64.
+    """
+    log_f = F.log_softmax(logits, dim=1)
+    negative_entropy = (log_f.exp() * log_f).sum(dim=1).mean()
+    return F.nll_loss(log_f, labels) + negative_entropy
+
+
+def training_loss(
+    kind: str,
+    model: Callable[[torch.Tensor], torch.Tensor],
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    alpha: float,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """The loss of one batch, a scalar to differentiate.
+
+    Args:
+        kind: one of `LOSS_NAMES`.
+        model: (N, 3, H, W) images to (N, K) logits.
+        images: (N, 3, H, W) normalised.
+        labels: (N,) int64, on the images' device.
+        alpha: of MixUp.
+        generator: of MixUp's draws.
+
+    Raises:
+        ConfigError: there is no such loss.
+    """
+    if kind == "mixup":
+        mixed, labels_a, labels_b, lam = mixup(images, labels, alpha, generator)
+        return mixup_loss(model(mixed), labels_a, labels_b, lam)
+    if kind == "ce":
+        return cross_entropy(model(images), labels)
+    if kind == "ce+ne":
+        return ce_negative_entropy(model(images), labels)
+    raise ConfigError(f"train.loss: unknown name '{kind}'; valid: {', '.join(LOSS_NAMES)}")

@@ -1,0 +1,15 @@
+"""What to say of a name that is not valid."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+from rayclean.errors import ConfigError
+
+
+def unknown_name(setting: str, name: str, valid: Sequence[str]) -> ConfigError:
+    """The error for an unknown name, with the nearest valid one, or all where none is near."""
+    close = difflib.get_close_matches(name, valid, n=1)
+    hint = f"did you mean '{close[0]}'?" if close else f"valid: {', '.join(valid)}"
+    return ConfigError(f"{setting}: unknown name '{name}'; {hint}")

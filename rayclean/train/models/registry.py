@@ -1,0 +1,127 @@
+"""Networks by name: those of this package, any of torchvision's, or a user's by import path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from rayclean.errors import ConfigError
+from rayclean.train.models import preact_resnet, wide_resnet
+from rayclean.train.models.custom import custom_body
+from rayclean.train.models.names import unknown_name
+from rayclean.train.models.network import Network
+from rayclean.train.models.preact_resnet import PreActResNet18
+from rayclean.train.models.small_resnet import SmallResNet
+from rayclean.train.models.torchvision_models import torchvision_body, torchvision_names
+from rayclean.train.models.weights import load_state, read_state
+from rayclean.train.models.wide_resnet import WideResNet28x2
+
+# width -> body and its feature_dim; only `small_resnet` has a width of its own.
+_BODIES: dict[str, Callable[[int], tuple[nn.Module, int]]] = {
+    "small_resnet": lambda width: (SmallResNet(width), 4 * width),
+    "preact_resnet18": lambda _: (PreActResNet18(), preact_resnet.FEATURE_DIM),
+    "wide_resnet28_2": lambda _: (WideResNet28x2(), wide_resnet.FEATURE_DIM),
+}
+MODEL_NAMES = tuple(_BODIES)
+
+
+@dataclass(frozen=True)
+class ModelDefaults:
+    """What a network is fed where the config does not say.
+
+    Attributes:
+        size: side of the images in pixels.
+        mean: subtracted from each channel of images in [0, 1].
+        std: what each channel is divided by then.
+    """
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+CIFAR_DEFAULTS = ModelDefaults(32, (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616))
+IMAGENET_DEFAULTS = ModelDefaults(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+INCEPTION_DEFAULTS = ModelDefaults(299, IMAGENET_DEFAULTS.mean, IMAGENET_DEFAULTS.std)
+
+
+def model_defaults(name: str) -> ModelDefaults:
+    """The images that a network is made for; for a user's own network those of ImageNet backbones.
+
+    Raises:
+        ConfigError: there is no such network.
+    """
+    check_model_name(name)
+    if name in MODEL_NAMES:
+        return CIFAR_DEFAULTS
+    return INCEPTION_DEFAULTS if name == "inception_v3" else IMAGENET_DEFAULTS
+
+
+def check_model_name(name: str) -> None:
+    """Refuses a name that no network has; import paths (`package.module:factory`) are tried when built.
+
+    Raises:
+        ConfigError: with the nearest valid name.
+    """
+    if name in MODEL_NAMES or ":" in name:
+        return
+    try:
+        names = (*MODEL_NAMES, *torchvision_names())
+    except ConfigError as e:
+        raise ConfigError(f"{unknown_name('model.name', name, MODEL_NAMES)}; of others: {e}") from e
+    if name not in names:
+        raise unknown_name("model.name", name, (*names, "package.module:factory"))
+
+
+def build_model(
+    name: str,
+    num_classes: int,
+    *,
+    width: int = 16,
+    weights: str | None = None,
+    bottleneck: int | None = None,
+    seed: int = 0,
+    image_size: int | None = None,
+) -> Network:
+    """Builds a network on the CPU, in training mode.
+
+    Args:
+        name: one of `MODEL_NAMES`, a network of torchvision, or `package.module:factory`.
+        num_classes: K.
+        width: w of `small_resnet`.
+        weights: for torchvision's networks `DEFAULT`, a name of its weights, or a file with its state dict,
+            whose head is dropped; for a user's network a file with its state dict; else a snapshot's file.
+        bottleneck: units of a linear layer with ReLU before the last one; a user's head is then drawn anew.
+        seed: of all weights that are drawn; torch's global generators stay untouched.
+        image_size: side of the images, for networks that are built for one size.
+
+    Raises:
+        ConfigError: the name, the weights, or what a user's factory returns cannot be right.
+    """
+    check_model_name(name)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs too
+        if ":" in name:
+            body, head = custom_body(name, num_classes, weights)
+            return _network(body, head.in_features, num_classes, bottleneck, head)
+        if name not in MODEL_NAMES:
+            body, dim = torchvision_body(name, weights, image_size)
+            return _network(body, dim, num_classes, bottleneck)
+        body, dim = _BODIES[name](width)
+        network = _network(body, dim, num_classes, bottleneck)
+    if weights is not None:
+        expected = f"a snapshot of {name} with model.width, model.bottleneck and classes as configured"
+        load_state(network, read_state(weights), weights, expected)
+    return network
+
+
+def _network(
+    body: nn.Module, dim: int, num_classes: int, bottleneck: int | None, head: nn.Linear | None = None
+) -> Network:
+    if bottleneck is None:
+        return Network(body, head or nn.Linear(dim, num_classes))
+    layers = nn.Sequential(nn.Linear(dim, bottleneck), nn.ReLU())
+    return Network(body, nn.Linear(bottleneck, num_classes), layers)

@@ -1,0 +1,65 @@
+"""State dicts from files, without ever running what a pickle holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from rayclean.errors import ConfigError
+
+State = Mapping[str, torch.Tensor]
+WRAPPERS = ("model", "state_dict")  # keys under which checkpoints keep the state dict
+
+
+def read_state(path: str) -> State:
+    """Reads a state dict: `.safetensors`, or a torch file loaded with weights only.
+
+    Raises:
+        ConfigError: there is no such file, or it holds anything but tensors by name.
+    """
+    if not Path(path).is_file():
+        raise ConfigError(
+            f"model.weights {path}: there is no such file; only torchvision's networks have weights by name"
+        )
+    try:
+        if path.endswith(".safetensors"):
+            from safetensors.torch import load_file  # not needed to score arrays in memory
+
+            state: Any = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as e:
+        cause = str(e).splitlines()[0] if str(e) else type(e).__name__
+        raise ConfigError(
+            f"model.weights {path}: cannot be loaded with weights only ({cause}); save a state dict"
+        ) from e
+    if isinstance(state, Mapping):
+        state = next((state[key] for key in WRAPPERS if key in state), state)
+    if not isinstance(state, Mapping) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise ConfigError(
+            f"model.weights {path}: expected a state dict (tensors by name), found {type(state).__name__}"
+        )
+    return dict(state)
+
+
+def load_state(module: nn.Module, state: State, source: str, expected: str) -> None:
+    """Copies a state dict into a module, every name and shape equal.
+
+    Args:
+        module: changed in place.
+        state: tensors by name.
+        source: where they come from, for the error.
+        expected: what they should be, for the error.
+
+    Raises:
+        ConfigError: they do not fit.
+    """
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as e:
+        detail = str(e).splitlines()[-1].strip()[:200]
+        raise ConfigError(f"model.weights {source}: expected {expected}; {detail}") from e

@@ -1,0 +1,262 @@
+"""Training on Ray Train: one TorchTrainer a role, a checkpoint each epoch, one file when it is done."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.fs
+import ray.train
+import torch
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from rayclean.catalog.table import Catalog
+from rayclean.cluster import Workers, keep_freed_memory
+from rayclean.config import Config
+from rayclean.errors import StageError
+from rayclean.progress import Meter
+from rayclean.storage.contents import encode, read_json
+from rayclean.storage.fingerprint import digest, fingerprint
+from rayclean.storage.store import Store
+from rayclean.storage.units import num_blocks
+from rayclean.train.feed import FeedSettings
+from rayclean.train.forward import ForwardSettings
+from rayclean.train.loop import Rank, State, TrainTask, train
+from rayclean.train.snapshots import (
+    NetworkSpec,
+    Snapshot,
+    find_snapshot,
+    load_weights_from,
+    network_spec,
+    publish_weights,
+    snapshot_name,
+    weights_digest,
+)
+from rayclean.train.trajectories import trajectory_name
+
+VERSION = 1
+DONE_FILE = "trained.json"
+WORKERS_FILE = "workers.json"
+STATE_FILE = "state.pt"
+CHECKPOINTS = "checkpoints"
+MAX_FAILURES = 3
+POLL_S = 1.0
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished role.
+
+    Attributes:
+        folder: `train-<role>-<fingerprint>`.
+        epochs: epochs with trajectories.
+        snapshots: in order of their epochs.
+        trajectories: fingerprint over all trajectory files; empty without any.
+    """
+
+    folder: str
+    epochs: int
+    snapshots: tuple[Snapshot, ...]
+    trajectories: str
+    spec: NetworkSpec
+
+
+def train_task(
+    config: Config, store: Store, catalog: Catalog, precision: tuple[str, str], workers: Workers
+) -> TrainTask:
+    """What role `main` of a config trains.
+
+    `precision` is that of training and of scoring, resolved; the threads of `workers` are those of a worker.
+    """
+    spec = network_spec(config, catalog.num_classes)
+    forward = ForwardSettings(workers.device, precision[1], config.score.batch_size)
+    feed = FeedSettings(
+        size=spec.size,
+        max_pixels=config.data.max_pixels,
+        cache_bytes=config.data.cache_bytes,
+        shuffle_rows=config.data.shuffle_rows,
+        batch_size=config.train.batch_size,
+        seed=config.run.seed,
+    )
+    fields = {
+        "model": config.model.model_dump() | {"weights": weights_digest(config.model.weights)},
+        "train": config.train.model_dump(exclude={"workers", "precision", "from_"}),
+        "from": weights_digest(config.train.from_),
+        "spec": [spec.size, spec.mean, spec.std],
+        "precision": precision,
+        "score_batch": config.score.batch_size,
+        "feed": [feed.cache_bytes, feed.shuffle_rows, feed.seed],
+        "block_rows": config.blocks.rows,
+    }
+    folder = f"train-main-{fingerprint('train-main', VERSION, fields, [catalog.fingerprint])}"
+    return TrainTask(
+        store=store,
+        folder=folder,
+        catalog=catalog,
+        spec=spec,
+        train=config.train,
+        weights=config.model.weights,
+        feed=feed,
+        forward=forward,
+        precision=precision[0],
+        block_rows=config.blocks.rows,
+        threads=workers.threads,
+    )
+
+
+def is_trained(task: TrainTask) -> bool:
+    """Whether the role is finished."""
+    return task.store.exists(f"{task.folder}/{DONE_FILE}")
+
+
+def find_trained(task: TrainTask) -> Trained:
+    """The finished role of a task."""
+    done = read_json(task.store, f"{task.folder}/{DONE_FILE}")
+    epochs = task.train.snapshot_epochs()
+    snapshots = tuple(find_snapshot(task.store, task.folder, "main", epoch) for epoch in epochs)
+    return Trained(task.folder, task.train.epochs, snapshots, done["trajectories"], task.spec)
+
+
+def train_role(task: TrainTask, workers: Workers, meter: Meter) -> Trained:
+    """Trains a role to its end, going on where an earlier start left it.
+
+    Raises:
+        StageError: the workers failed more often than Ray Train restarts them.
+    """
+    if not is_trained(task):
+        if task.train.epochs == 0:
+            network = task.spec.build(task.feed.seed, task.weights)
+            if task.train.from_ is not None:
+                load_weights_from(task.train.from_, network)
+            publish_weights(task.store, f"{task.folder}/{snapshot_name(0)}", network)
+        else:
+            _note_workers(task, workers)
+            with _watched(task, meter):
+                _fit(task, workers)
+        done = {"trajectories": _digest_trajectories(task)}
+        task.store.publish(f"{task.folder}/{DONE_FILE}", encode(DONE_FILE, done, "{}"))
+    return find_trained(task)
+
+
+def _fit(task: TrainTask, workers: Workers) -> None:
+    resources = {"CPU": workers.cpus} | ({"GPU": workers.gpus} if workers.gpus else {})
+    filesystem = None
+    if not task.store.is_local:
+        filesystem = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(task.store.fs))
+    trainer = TorchTrainer(
+        _train_on_worker,
+        train_loop_config={"task": task},
+        torch_config=TorchConfig(backend="nccl" if workers.gpus else "gloo"),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=workers.actors, use_gpu=bool(workers.gpus), resources_per_worker=resources
+        ),
+        run_config=ray.train.RunConfig(
+            name=CHECKPOINTS,
+            storage_path=task.store.full(task.folder),
+            storage_filesystem=filesystem,
+            failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+            logging_config=ray.train.LoggingConfig(log_level="CRITICAL"),
+        ),
+    )
+    try:
+        _call_apart(trainer.fit)
+    except ray.train.TrainingFailedError as e:
+        cause = [line for line in str(e).splitlines() if line.strip()]
+        raise StageError(f"training failed {MAX_FAILURES + 1} times, last with: {cause[-1] if cause else e}") from e
+
+
+def _call_apart(function: Callable[[], object]) -> None:
+    """Calls a function outside the main thread, and waits.
+
+    In the main thread Ray Train replaces the handler of SIGINT, for good, by one that exits with code 0.
+    """
+    ended: Future[object] = Future()
+
+    def call() -> None:
+        try:
+            ended.set_result(function())
+        except BaseException as e:
+            ended.set_exception(e)
+
+    threading.Thread(target=call, daemon=True).start()
+    ended.result()
+
+
+def _train_on_worker(config: dict[str, Any]) -> None:
+    """The train function: one rank."""
+    keep_freed_memory()
+    context = ray.train.get_context()
+    rank = Rank(context.get_world_rank(), context.get_world_size())
+    state: State | None = None
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is not None:
+        with checkpoint.as_directory() as folder:
+            state = torch.load(Path(folder) / STATE_FILE, map_location="cpu", weights_only=True)
+    train(config["task"], rank, state, _report)
+
+
+def _report(epoch: int, state: State | None) -> None:
+    name = f"epoch-{epoch:04d}"
+    if state is None:
+        ray.train.report({"epoch": epoch}, checkpoint_dir_name=name)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        torch.save(state, Path(folder) / STATE_FILE)
+        checkpoint = ray.train.Checkpoint.from_directory(folder)
+        ray.train.report({"epoch": epoch}, checkpoint=checkpoint, checkpoint_dir_name=name)
+
+
+def _note_workers(task: TrainTask, workers: Workers) -> None:
+    """Records the number of workers; says so when a resume has another one."""
+    name = f"{task.folder}/{WORKERS_FILE}"
+    if not task.store.create(name, encode(name, {"workers": workers.actors, "threads": workers.threads}, "{}")):
+        before = read_json(task.store, name)["workers"]
+        if before != workers.actors:
+            log.warning(
+                "%s was started with %d workers and goes on with %d: its weights will differ from an unbroken "
+                "run's, statistically the same",
+                task.folder,
+                before,
+                workers.actors,
+            )
+
+
+@contextmanager
+def _watched(task: TrainTask, meter: Meter) -> Iterator[None]:
+    """Shows finished epochs while the block runs: their trajectories appear in the store."""
+    stop = threading.Event()
+
+    def watch() -> None:
+        shown = 0
+        while not stop.wait(POLL_S):
+            # The newest epoch's folder is still being filled.
+            done = max(0, len(task.store.list(f"{task.folder}/trajectories")) - 1)
+            meter.advance(max(0, done - shown), rows=max(0, done - shown) * task.catalog.num_rows)
+            shown = max(shown, done)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _digest_trajectories(task: TrainTask) -> str:
+    """A fingerprint over all trajectory files, empty where there are none."""
+    if not task.train.epochs:
+        return ""
+    blocks = num_blocks(task.catalog.num_rows, task.block_rows)
+    names = [trajectory_name(epoch, block) for epoch in range(1, task.train.epochs + 1) for block in range(blocks)]
+    digests = [digest(task.store.map(f"{task.folder}/{name}")) for name in names]
+    return fingerprint("trajectories", VERSION, {}, digests)

@@ -1,0 +1,172 @@
+"""Where a label is, and which class it names."""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rayclean.catalog.labels import ClassList, LabelField
+from rayclean.errors import ConfigError
+from rayclean.shards.decode import BadSample
+
+TEN = ClassList.load(10)
+PETS = ClassList.load(["cat", "dog", "no"])
+
+
+def reason(field: str, members: dict[str, bytes], classes: ClassList = TEN) -> str:
+    with pytest.raises(BadSample) as caught:
+        classes.index_of(LabelField.parse(field).read(members))
+    return caught.value.reason
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("cls", LabelField("cls")),
+        ("Label.TXT", LabelField("label.txt")),
+        ("json:label", LabelField("json", ("label",))),
+        ("json:a.b.c", LabelField("json", ("a", "b", "c"))),
+        ("json", LabelField("json")),
+    ],
+)
+def test_fields(text: str, field: LabelField) -> None:
+    assert LabelField.parse(text) == field
+
+
+@pytest.mark.parametrize("text", ["", " ", "json:", "json:a..b", "json:.a", ".cls", "a/b", ":x", "yaml:label"])
+def test_fields_that_cannot_be_right(text: str) -> None:
+    with pytest.raises(ConfigError, match="label field"):
+        LabelField.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("field", "content", "value"),
+    [
+        ("cls", b" 7\n", "7"),
+        ("cls", b"\xef\xbb\xbf7", "7"),
+        ("cls", "caf\u00e9".encode(), "caf\u00e9"),
+        ("json:a.b", b'{"a": {"b": 3}}', 3),
+        ("json:a", b'{"a": 3.0}', 3.0),
+        ("json:a", b'{"a": "dog"}', "dog"),
+    ],
+)
+def test_a_label_is_read_as_it_is_written(field: str, content: bytes, value: object) -> None:
+    found = LabelField.parse(field).read({field.partition(":")[0]: content})
+    assert (found, type(found)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    ("field", "members"),
+    [
+        ("cls", {}),
+        ("cls", {"json": b"{}"}),
+        ("json:a", {"json": b"{}"}),
+        ("json:a", {"json": b'{"a": null}'}),
+        ("json:a.b", {"json": b'{"a": 1}'}),
+        ("json:a", {"json": b"[1]"}),
+    ],
+)
+def test_missing_labels(field: str, members: dict[str, bytes]) -> None:
+    assert reason(field, members) == "missing_label"
+
+
+@pytest.mark.parametrize(
+    ("field", "content"),
+    [
+        ("cls", b""),
+        ("cls", b"abc"),
+        ("cls", b"\xff\xfe"),
+        ("cls", b"10"),
+        ("cls", b"-1"),
+        ("cls", b"nan"),
+        ("cls", b"1.5"),
+        ("cls", b"1e0"),
+        ("cls", b"1_0"),
+        ("cls", "\u0663".encode()),
+        ("cls", b"9" * 5000),
+        ("json:a", b'{"a": '),
+        ("json:a", b"\xff"),
+        ("json:a", b'{"a": NaN}'),
+        ("json:a", b'{"a": Infinity}'),
+        ("json:a", b'{"a": true}'),
+        ("json:a", b'{"a": 1.5}'),
+        ("json:a", b'{"a": 1e300}'),
+        ("json:a", b'{"a": [1]}'),
+        ("json:a", b'{"a": {"b": 1}}'),
+        ("json:a", b'{"a": -1}'),
+        ("json:a", b'{"a": ' + b"9" * 5000 + b"}"),
+        ("json:a", b"[" * 100_000),
+        ("json:a", b'{"a": "\\ud800"}'),
+    ],
+)
+def test_bad_labels(field: str, content: bytes) -> None:
+    with pytest.raises(BadSample) as caught:
+        TEN.index_of(LabelField.parse(field).read({field.partition(":")[0]: content}))
+    assert caught.value.reason == "bad_label"
+    caught.value.text.encode()  # fits a table
+    assert len(caught.value.text) < 300
+
+
+@given(st.integers(-20, 20))
+def test_whole_numbers_in_range_are_classes_in_any_form(number: int) -> None:
+    forms: list[object] = [number, float(number), str(number), f"{number}.0", json.loads(json.dumps(number))]
+    for value in forms:
+        if 0 <= number < 10:
+            assert TEN.index_of(value) == number
+        else:
+            with pytest.raises(BadSample, match="out of range: 0 <= label < 10"):
+                TEN.index_of(value)
+
+
+@given(st.floats() | st.booleans() | st.none())
+def test_no_other_scalar_is_a_class(value: float | bool | None) -> None:
+    if isinstance(value, float) and math.isfinite(value) and value.is_integer() and 0 <= value < 10:
+        assert TEN.index_of(value) == int(value)
+        return
+    with pytest.raises(BadSample):
+        TEN.index_of(value)
+
+
+def test_names_match_exactly() -> None:
+    assert [PETS.index_of(name) for name in ("cat", "dog", "no")] == [0, 1, 2]
+    for name in ("Cat", "cat ", "ca", "cow", ""):
+        with pytest.raises(BadSample, match="none of the 3 classes"):
+            PETS.index_of(name)
+    assert PETS.index_of(1) == 1
+
+
+def test_numbers_as_text_are_indexes_unless_a_class_is_called_by_a_number() -> None:
+    assert PETS.index_of("2") == 2
+    digits = ClassList.load(["3", "1"])
+    assert [digits.index_of("3"), digits.index_of("1")] == [0, 1]
+    with pytest.raises(BadSample):
+        digits.index_of("0")
+
+
+def test_class_lists(tmp_path: Path) -> None:
+    assert (TEN.num_classes, TEN.names[:2]) == (10, ("0", "1"))
+    path = tmp_path / "names.txt"
+    path.write_text("cat\n dog\r\nno\n\n", encoding="utf-8-sig")
+    assert ClassList.load(str(path)) == PETS
+    assert pickle.loads(pickle.dumps(PETS)).index_of("dog") == 1
+
+
+@pytest.mark.parametrize(
+    "spec", [0, -1, [], [""], ["a", " "], ["a", 1], ["a", False], ["a", "b", "a"], "/no/such/file"]
+)
+def test_class_lists_that_cannot_be_right(spec: int | list[str] | str) -> None:
+    with pytest.raises(ConfigError, match=r"data\.classes"):
+        ClassList.load(spec)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", b"a\n\nb\n", b"a\na\n", b"\xff"])
+def test_files_of_names_that_cannot_be_right(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "names.txt").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"data\.classes"):
+        ClassList.load(str(tmp_path / "names.txt"))

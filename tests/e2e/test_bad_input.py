@@ -1,0 +1,110 @@
+"""What a user meets when the data or the config is wrong, or when the run is interrupted."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from rayclean import cli
+from rayclean.config import load_config
+from tests.e2e.driver import seen, started, wait_for
+from tests.e2e.runs import PARTS, RUN_TIMEOUT_S, Finished, RunFolder, finish
+from tests.helpers import sample, write_tar
+
+pytestmark = pytest.mark.timeout(500)
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("data.shards={folder}/none-*.tar", "none-*.tar: no file matches; check the path"),
+        ("data.shards={folder}/gone/00.tar", "gone/00.tar: no file matches; check the path"),
+        ("data.shard=x", "data.shard: unknown field; did you mean 'shards'?"),
+        ("train.epochs=0", "train.from"),
+    ],
+)
+def test_what_cannot_be_right_is_one_line_and_exit_code_2(
+    override: str,
+    expected: str,
+    digits: RunFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = RunFolder(digits.config, tmp_path / "run")
+    monkeypatch.setattr("sys.argv", run.command(override.format(folder=tmp_path)))
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+    assert exit_.value.code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("rayclean: ")
+    assert expected in lines[0]
+    assert not run.path.exists()  # refused before anything started
+
+
+def _with_shards(digits: RunFolder, folder: Path) -> RunFolder:
+    """A run over shards of its own in a folder."""
+    return RunFolder(digits.config, folder / "run", (f"data.shards={folder}/*.tar",))
+
+
+def test_a_shard_that_is_no_tar_is_named(digits: RunFolder, env: dict[str, str], tmp_path: Path) -> None:
+    write_tar(tmp_path / "good.tar", sample("a"))
+    (tmp_path / "text.tar").write_text("not a tar " * 200)
+    ended = finish(_with_shards(digits, tmp_path), env, tmp_path / "log")
+    assert ended.code == 2
+    lines = ended.err.strip().splitlines()
+    assert len(lines) == 1, ended.err
+    assert f"{tmp_path}/text.tar" in lines[0]
+
+
+@pytest.mark.slow
+def test_a_shard_that_changes_after_the_start_is_named(digits: RunFolder, env: dict[str, str], tmp_path: Path) -> None:
+    write_tar(tmp_path / "shard.tar", sample("a"))
+    write_tar(tmp_path / "later.tmp", sample("b") + sample("c"))
+    run = _with_shards(digits, tmp_path)
+    with started(run.command(), env, tmp_path / "log") as driver:
+        wait_for("the start", lambda: next(run.path.glob("catalog-*/sources.parquet"), None), RUN_TIMEOUT_S)
+        os.replace(tmp_path / "later.tmp", tmp_path / "shard.tar")
+        ended = driver.wait(RUN_TIMEOUT_S)
+    assert ended.code == 1
+    assert f"{tmp_path}/shard.tar changed while it was read" in ended.err
+    assert "Traceback" not in ended.err
+
+
+@pytest.mark.slow
+def test_a_shard_that_is_cut_short_is_exit_code_3(reference: Finished, env: dict[str, str], tmp_path: Path) -> None:
+    shards = sorted(Path(load_config(reference.run.config).data.shards[0]).parent.glob("*.tar"))
+    for shard in shards:
+        shutil.copy(shard, tmp_path)
+    last = tmp_path / shards[-1].name
+    os.truncate(last, last.stat().st_size // 2)
+    weights = next(reference.run.path.glob("train-main-*/snapshots/epoch-0004.safetensors"))
+    run = _with_shards(reference.run, tmp_path)
+    ended = finish(run, env, tmp_path / "log", "train.epochs=0", f"train.from={weights}", "scores=[loss, margin]")
+    assert ended.code == 3, ended.err
+    assert "1 of 4 shards are cut short" in ended.out
+    assert (run.path / "labels/_manifest.json").exists()
+
+
+@pytest.mark.parametrize("stage", ["train", pytest.param("paths", marks=pytest.mark.slow)])
+def test_an_interrupted_run_says_how_to_go_on_and_leaves_nothing_running(
+    stage: str, until_catalog: Finished, env: dict[str, str], tmp_path: Path
+) -> None:
+    run = until_catalog.run.copy_without([], tmp_path / "run")
+    catalog = seen(run.path, "catalog-*/**/*")
+    with started(run.command(), env, tmp_path / "log") as driver:
+        wait_for(f"a part of {stage}", lambda: seen(run.path, PARTS[stage]), RUN_TIMEOUT_S)
+        driver.process.send_signal(signal.SIGINT)
+        ended = driver.wait(60)
+        wait_for("the end of Ray's processes", lambda: not driver.living(), 10)
+    assert ended.code == 130
+    assert f"interrupted; go on with: {shlex.join(['rayclean', *run.command()[1:]])}" in ended.err
+    assert "Traceback" not in ended.err
+    assert seen(run.path, "catalog-*/**/*") == catalog
+    assert not (run.path / "lease.json").exists()

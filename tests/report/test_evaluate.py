@@ -1,0 +1,177 @@
+"""`evaluate` against scikit-learn, on a run whose truth is known."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score, roc_auc_score
+
+from rayclean.arrays import Array
+from rayclean.config import Config
+from rayclean.errors import InputError
+from rayclean.report.evaluate import UNKNOWN, Evaluation, auroc, read_truth
+from rayclean.results import evaluate_run
+from rayclean.run import Run
+from rayclean.scores.trajectory import trajectory_scores
+from rayclean.storage.contents import map_arrays, read_table
+from rayclean.train.trajectories import read_trajectory
+from tests.helpers import Content, sample
+
+
+@pytest.fixture(scope="module")
+def evaluation(trained: Run) -> Evaluation:
+    return evaluate_run(trained.config)
+
+
+@pytest.fixture(scope="module")
+def truth(trained: Run, tiny_samples: list[list[Content]]) -> Array:
+    """By key, from the samples themselves."""
+    by_key = {}
+    for members in tiny_samples:
+        content = {name.partition(".")[2]: data for name, data in members}
+        if "json" in content:
+            by_key[members[0][0].partition(".")[0]] = json.loads(content["json"])["truth"]
+    return np.array([by_key[key] for key in table_of(trained)["key"].to_pylist()])
+
+
+def table_of(run: Run) -> pa.Table:
+    names = [name for name in run.store.list("labels") if name.startswith("part-")]
+    return pa.concat_tables([read_table(run.store, f"labels/{name}") for name in names])
+
+
+def epochs_of(run: Run) -> list[tuple[Array, Array, Array]]:
+    """loss, margin, wrong of all rows after each epoch."""
+    blocks = range(-(-run.catalog.num_rows // run.config.blocks.rows))
+    result = []
+    for epoch in range(1, run.trained.epochs + 1):
+        pieces = [read_trajectory(run.store, run.task.folder, epoch, block) for block in blocks]
+        loss, margin, wrong = (np.concatenate(column) for column in zip(*pieces, strict=True))
+        result.append((loss, margin, wrong))
+    return result
+
+
+def test_the_truth_is_read_by_row(trained: Run, truth: Array) -> None:
+    found = read_truth(trained.catalog)
+    assert found.tolist() == truth.tolist()
+    wrong = (trained.catalog.label != truth).mean()
+    assert 0.1 < wrong < 0.4
+
+
+@pytest.mark.parametrize("name", ["loss", "ens_loss", "margin", "aum", "wrong_events"])
+def test_trajectory_curves(name: str, trained: Run, truth: Array, evaluation: Evaluation) -> None:
+    clean = trained.catalog.label == truth
+    epochs = epochs_of(trained)
+    expected = {
+        last: roc_auc_score(clean, trajectory_scores(*(np.stack(c) for c in zip(*epochs[:last], strict=True)))[name])
+        for last in range(1, len(epochs) + 1)
+    }
+    assert_quality(evaluation, name, expected)
+
+
+def assert_quality(evaluation: Evaluation, name: str, expected: dict[int, float]) -> None:
+    found = evaluation.scores[name]
+    assert found.curve.keys() == expected.keys()
+    np.testing.assert_allclose(list(found.curve.values()), list(expected.values()), rtol=0, atol=1e-12)
+    assert found.best == max(found.curve.values())
+    assert found.best_epoch == min(epoch for epoch, value in found.curve.items() if value == found.best)
+    assert found.final == found.curve[max(expected)]
+
+
+def test_interpolation_curves(trained: Run, truth: Array, evaluation: Evaluation) -> None:
+    clean = trained.catalog.label == truth
+    scores = {}
+    for snapshot in trained.trained.snapshots:
+        job = trained.interpolate(snapshot)
+        pieces = [map_arrays(trained.store, job.file(unit))["score"] for unit in job.units()]
+        scores[snapshot.epoch] = np.concatenate(pieces)
+    assert list(scores) == [2, 3]
+    assert_quality(evaluation, "iofm_last", {epoch: roc_auc_score(clean, s) for epoch, s in scores.items()})
+    means = {2: scores[2], 3: (scores[2] + scores[3]) / 2}
+    assert_quality(evaluation, "iofm", {epoch: roc_auc_score(clean, s) for epoch, s in means.items()})
+
+
+def test_a_score_of_the_last_snapshot_alone_has_a_curve_of_one_point(
+    trained: Run, truth: Array, evaluation: Evaluation
+) -> None:
+    clean = trained.catalog.label == truth
+    assert_quality(evaluation, "vote", {3: roc_auc_score(clean, table_of(trained)["score_vote"].to_numpy())})
+    assert list(evaluation.scores) == list(trained.config.score_names())
+
+
+def test_the_tables_own_figures(trained: Run, truth: Array, evaluation: Evaluation) -> None:
+    rows = table_of(trained).to_pandas()
+    clean = (rows["given_label"] == truth).to_numpy()
+    flagged, found = rows["is_label_issue"].to_numpy(), evaluation.label_score
+    assert found["auroc"] == pytest.approx(roc_auc_score(clean, rows["label_score"]))
+    assert found["average_precision"] == pytest.approx(average_precision_score(~clean, -rows["label_score"]))
+    assert (found["num_flagged"], found["num_wrong"]) == (flagged.sum(), (~clean).sum())
+    if flagged.any():
+        assert found["precision"] == pytest.approx(precision_score(~clean, flagged))
+    assert found["recall"] == pytest.approx(recall_score(~clean, flagged))
+    assert found["f1"] == pytest.approx(f1_score(~clean, flagged))
+    right = (rows["predicted_label"] == truth).to_numpy()
+    assert evaluation.predicted_right == pytest.approx(
+        {"all": right.mean(), "truly_wrong": right[~clean].mean(), "given_right": clean.mean()}
+    )
+    assert evaluation.true_noise_rate == pytest.approx((~clean).mean())
+    assert evaluation.estimated_noise_rate == pytest.approx((1 - rows["label_score"].astype(float)).mean())
+    assert evaluation.rows == len(rows)
+
+
+def test_the_result_is_plain_values(evaluation: Evaluation) -> None:
+    found = json.loads(json.dumps(evaluation.to_json()))
+    assert found["scores"]["iofm"]["final"] == evaluation.scores["iofm"].final
+
+
+def test_undefined_scores_are_left_out() -> None:
+    clean = np.array([True, False, True, False])
+    assert auroc(np.array([0.9, 0.1, np.nan, np.nan]), clean) == 1.0
+    assert math.isnan(auroc(np.array([0.9, np.nan, 0.2, np.nan]), clean))
+
+
+def test_a_run_without_epochs(scored: Run) -> None:
+    found = evaluate_run(scored.config)
+    assert set(found.scores) == set(scored.config.score_names())
+    assert {tuple(quality.curve) for quality in found.scores.values()} == {(0,)}
+    clean = scored.catalog.label == read_truth(scored.catalog)
+    for name, quality in found.scores.items():
+        assert quality.final == pytest.approx(roc_auc_score(clean, table_of(scored)[f"score_{name}"].to_numpy()))
+
+
+def test_rows_without_truth_do_not_count(
+    tiny_config: Callable[..., Config], finish: Callable[..., Run], write_tiny: Callable[..., str], tmp_path: Path
+) -> None:
+    given, known = [i % 3 for i in range(30)], [None if i % 5 == 0 else (i + i % 2) % 3 for i in range(30)]
+    samples = [
+        [*sample(f"k{i:02d}", label, i), (f"k{i:02d}.json", json.dumps({"truth": true}).encode())]
+        for i, (label, true) in enumerate(zip(given, known, strict=True))
+    ]
+    pattern = write_tiny(tmp_path / "shards", samples, (11,))
+    run = finish(tiny_config(tmp_path / "run", f"data.shards={pattern}"))
+    assert read_truth(run.catalog).tolist() == [UNKNOWN if true is None else true for true in known]
+    found = evaluate_run(run.config)
+    assert found.rows == 24
+    kept = np.array([true is not None for true in known])
+    clean = np.array([label == true for label, true in zip(given, known, strict=True)])[kept]
+    scores = table_of(run)["score_iofm"].to_numpy()[kept]
+    assert found.scores["iofm"].final == pytest.approx(roc_auc_score(clean, scores))
+
+
+def test_without_truth_or_without_a_table_it_says_so(
+    tiny_config: Callable[..., Config], finish: Callable[..., Run], write_tiny: Callable[..., str], tmp_path: Path
+) -> None:
+    pattern = write_tiny(tmp_path / "shards", [sample(f"k{i}", i % 3, i) for i in range(12)], (5,))
+    config = tiny_config(tmp_path / "run", f"data.shards={pattern}")
+    with pytest.raises(InputError, match="no complete table"):
+        evaluate_run(config)
+    finish(config)
+    with pytest.raises(InputError, match=r"data\.truth \(json:truth\) is set, but no sample has it"):
+        evaluate_run(config)
+    with pytest.raises(InputError, match=r"has no truth to compare with; set data\.truth"):
+        evaluate_run(tiny_config(tmp_path / "run", f"data.shards={pattern}", "data.truth="))

@@ -1,0 +1,187 @@
+"""Pixels of every kind of image that is a row, and the names of what is wrong with the rest."""
+
+from __future__ import annotations
+
+import pickle
+import struct
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from rayclean.shards.decode import BadSample, decode_image, fit_image, pixel_digest
+from tests.helpers import image_bytes, png_bytes, random_pixels
+
+PIXELS = random_pixels(3, 6, 10)
+RGB = Image.fromarray(PIXELS)
+GREY = RGB.convert("L")
+
+
+def bad_reason(data: bytes, max_pixels: float = 1e6) -> str:
+    with pytest.raises(BadSample) as caught:
+        decode_image(data, max_pixels)
+    assert caught.value.text
+    return caught.value.reason
+
+
+def rgba() -> Image.Image:
+    image = RGB.convert("RGBA")
+    image.putalpha(Image.fromarray(random_pixels(4, 6, 10)[:, :, 0]))
+    return image
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (image_bytes(RGB), PIXELS),
+        (image_bytes(RGB, "WEBP", lossless=True), PIXELS),
+        (image_bytes(rgba()), PIXELS),
+        (image_bytes(GREY), np.array(GREY.convert("RGB"))),
+        (image_bytes(GREY.convert("LA")), np.array(GREY.convert("RGB"))),
+        (image_bytes(RGB.quantize(16)), np.array(RGB.quantize(16).convert("RGB"))),
+        (image_bytes(RGB.quantize(16), transparency=2), np.array(RGB.quantize(16).convert("RGB"))),
+        (image_bytes(RGB.convert("1")), np.array(RGB.convert("1").convert("RGB"))),
+        (image_bytes(Image.new("CMYK", (10, 6), (255, 0, 0, 0)), "JPEG"), np.full((6, 10, 3), (0, 255, 255))),
+    ],
+    ids=["rgb", "webp", "rgba", "grey", "grey+alpha", "palette", "palette+transparent", "bits", "cmyk"],
+)
+def test_every_mode_becomes_rgb(data: bytes, expected: np.ndarray) -> None:
+    pixels = decode_image(data, 1e6)
+    assert pixels.shape == (6, 10, 3)
+    assert pixels.dtype == np.uint8
+    assert np.abs(pixels.astype(int) - expected).max() <= (2 if data[:2] == b"\xff\xd8" else 0)
+
+
+def test_16_bit_grey_is_scaled_and_not_clipped() -> None:
+    values = np.array([[0, 255, 256, 32768, 65535]], np.uint16)
+    pixels = decode_image(image_bytes(Image.fromarray(values)), 1e6)
+    np.testing.assert_array_equal(pixels[0, :, 0], values[0] >> 8)
+    assert (pixels == pixels[:, :, :1]).all()
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def raw_png(width: int, height: int, depth: int, colour: int, rows: bytes) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    parts = png_chunk(b"IHDR", header), png_chunk(b"IDAT", zlib.compress(rows)), png_chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize(("colour", "channels"), [(2, 3), (6, 4)])
+def test_16_bit_colour_keeps_the_upper_8(colour: int, channels: int) -> None:
+    values = np.random.default_rng(0).integers(0, 2**16, (1, 4, channels)).astype(">u2")
+    pixels = decode_image(raw_png(4, 1, 16, colour, b"\0" + values.tobytes()), 1e6)
+    np.testing.assert_array_equal(pixels, values[:, :, :3] >> 8)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (3, 2), (6, 3), (8, 1)])
+def test_the_rotation_of_exif_is_applied(kind: str, orientation: int, turns: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    plain = decode_image(image_bytes(RGB, kind), 1e6)
+    turned = decode_image(image_bytes(RGB, kind, exif=exif), 1e6)
+    np.testing.assert_array_equal(turned, np.rot90(plain, turns))
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_broken_exif_does_not_cost_the_image() -> None:
+    data = image_bytes(RGB, "JPEG", exif=b"Exif\0\0II*\0garbage")
+    np.testing.assert_array_equal(decode_image(data, 1e6), decode_image(image_bytes(RGB, "JPEG"), 1e6))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_a_cut_image_is_undecodable(kind: str) -> None:
+    data = image_bytes(random_pixels(0, 64, 64), kind)
+    for share in (0.0, 0.1, 0.5, 0.9):
+        assert bad_reason(data[: int(len(data) * share)]) == "undecodable"
+
+
+@pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "PPM"])
+def test_formats_outside_the_list_are_undecodable(kind: str) -> None:
+    assert bad_reason(image_bytes(RGB, kind)) == "undecodable"
+
+
+def test_a_pickle_is_no_image() -> None:
+    assert bad_reason(pickle.dumps({"image": [1]})) == "undecodable"
+
+
+@given(st.binary(max_size=8), st.integers(0, 150))
+def test_damaged_bytes_are_pixels_or_undecodable(damage: bytes, at: int) -> None:
+    data = png_bytes()
+    try:
+        decode_image(data[:at] + damage + data[at + len(damage) :], 1e6)
+    except BadSample as bad:
+        assert bad.reason in ("undecodable", "too_large")  # noqa: PT017
+
+
+def test_the_text_does_not_differ_from_run_to_run() -> None:
+    with pytest.raises(BadSample) as one:
+        decode_image(b"no image", 1e6)
+    with pytest.raises(BadSample) as two:
+        decode_image(bytes(bytearray(b"no image")), 1e6)
+    assert one.value.text == two.value.text
+    assert "0x" not in one.value.text
+
+
+def test_too_many_pixels_are_refused_by_the_header_alone() -> None:
+    bomb = raw_png(100_000, 100_000, 8, 2, b"")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert bad_reason(bomb, 50e6) == "too_large"
+    assert bad_reason(image_bytes(RGB), 59) == "too_large"
+    assert decode_image(image_bytes(RGB), 60).shape == (6, 10, 3)
+
+
+def test_a_bad_sample_travels_between_processes() -> None:
+    bad = pickle.loads(pickle.dumps(BadSample("bad_label", "why")))
+    assert (bad.reason, bad.text) == ("bad_label", "why")
+
+
+def test_an_image_of_the_right_size_is_not_touched() -> None:
+    pixels = random_pixels(1, 32, 32)
+    assert fit_image(pixels, 32) is pixels
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 24))
+def test_fitting_gives_the_size_and_no_new_values(height: int, width: int, size: int) -> None:
+    pixels = random_pixels(0, height, width)
+    fitted = fit_image(pixels, size)
+    assert fitted.shape == (size, size, 3)
+    assert fitted.dtype == np.uint8
+    assert pixels.min() <= fitted.min()
+    assert fitted.max() <= pixels.max()
+
+
+def test_only_the_centre_square_is_seen() -> None:
+    pixels = np.zeros((10, 40, 3), np.uint8)
+    pixels[:, 15:25] = 200
+    assert (fit_image(pixels, 10) == 200).all()
+    assert (fit_image(pixels.swapaxes(0, 1), 10) == 200).all()
+
+
+def test_shrinking_is_antialiased() -> None:
+    board = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
+    fitted = fit_image(np.repeat(board[:, :, None], 3, 2), 8)
+    assert np.abs(fitted.astype(int) - 127).max() < 16
+
+
+def test_a_long_strip_costs_no_memory() -> None:
+    assert fit_image(np.zeros((1, 1_000_000, 3), np.uint8), 224).shape == (224, 224, 3)
+
+
+def test_equal_pixels_have_equal_digests_and_others_not() -> None:
+    png, webp = image_bytes(RGB), image_bytes(RGB, "WEBP", lossless=True)
+    assert pixel_digest(decode_image(png, 1e6)) == pixel_digest(decode_image(webp, 1e6))
+    other = PIXELS.copy()
+    other[0, 0, 0] ^= 1
+    assert len(pixel_digest(PIXELS)) == 16
+    assert pixel_digest(other) != pixel_digest(PIXELS)
+    assert pixel_digest(PIXELS.reshape(10, 6, 3)) != pixel_digest(PIXELS)
+    assert pixel_digest(PIXELS[:, ::-1]) == pixel_digest(PIXELS[:, ::-1].copy())

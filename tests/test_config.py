@@ -1,0 +1,254 @@
+"""The config: what is written is what is meant, and what cannot be meant is refused with the way out."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rayclean.config import Config, TrainSection, dump_config, load_config, parse_config
+from rayclean.errors import ConfigError
+from rayclean.schema import SCORES
+
+ROOT = Path(__file__).parents[1]
+
+
+def tree(**sections: Any) -> dict[str, Any]:
+    """A config with all that is required, its sections merged with these."""
+    base: dict[str, Any] = {"run": {"dir": "run"}, "data": {"shards": "*.tar", "classes": 3}}
+    for name, section in sections.items():
+        base[name] = {**base.get(name, {}), **section} if isinstance(section, dict) else section
+    return base
+
+
+def write(folder: Path, content: Any) -> Path:
+    path = folder / "config.yaml"
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+    return path
+
+
+def refusal(folder: Path, content: Any, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(folder, content), overrides)
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+def test_what_is_not_said_is_filled_in() -> None:
+    config = parse_config(tree())
+    assert (config.train.epochs, config.train.loss, config.iofm.num, config.iofm.steps) == (40, "mixup", 10, 3)
+    assert config.data.image_extensions == ("png", "jpg", "jpeg", "webp")
+    assert config.merge_score() == "iofm"
+    assert config.score_names() == tuple(SCORES)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_config_that_is_shipped_is_valid(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in re.findall(r"\$\{(\w+)\}", path.read_text()):
+        monkeypatch.setenv(name, "somewhere")
+    assert load_config(path).merge_score()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (tree(train={"epoch": 3}), "train.epoch: unknown field; did you mean 'epochs'?"),
+        (tree(train={"form": "x"}), "train.form: unknown field; did you mean 'from'?"),
+        (tree(trian={}), "trian: unknown field; did you mean 'train'?"),
+        (tree(resources={"train": {"gpu": 1}}), "resources.train.gpu: unknown field; did you mean 'gpus'?"),
+        (tree(blocks={"zzzzz": 1}), "blocks.zzzzz: unknown field; valid: index_rows, pairs, rows, table_rows"),
+        (tree(scores=["iofn"]), "scores: unknown score 'iofn'; did you mean 'iofm'?"),
+        (tree(merge={"score": "aumm"}), "merge.score: unknown score 'aumm'; did you mean 'aum'?"),
+        ({"run": {"dir": "x"}}, "data: required, but not set"),
+        (tree() | {"run": {}}, "run.dir: required, but not set"),
+    ],
+)
+def test_names_that_are_wrong_or_missing(content: Any, said: str, tmp_path: Path) -> None:
+    assert said in refusal(tmp_path, content)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (tree(train={"epochs": -1}), "train.epochs: .*greater than or equal to 0.*found -1"),
+        (tree(train={"loss": "ce-ne"}), r"train.loss: .*'mixup', 'ce' or 'ce\+ne'.*found 'ce-ne'"),
+        (tree(train={"lr": float("nan")}), "train.lr: .*found nan"),
+        (tree(train={"lr": float("inf")}), "train.lr: .*found inf"),
+        (tree(data={"max_pixels": float("nan")}), "data.max_pixels: .*found nan"),
+        (tree(data={"max_pixels": 0}), "data.max_pixels: .*found 0"),
+        (tree(data={"std": [1, 0, 1]}), r"data.std\S*: .*found 0"),
+        (tree(data={"max_bad_share": 1.5}), "data.max_bad_share: .*found 1.5"),
+        (tree(run={"seed": -1}), "run.seed: .*found -1"),
+        (tree(run={"seed": 2**64}), "run.seed: .*found 18446744073709551616"),
+        (tree(iofm={"steps": 1}), "iofm.steps: .*found 1"),
+        (tree(model={"width": 0}), "model.width: .*found 0"),
+        (tree(blocks={"rows": 3000}), r"blocks.table_rows \(1000000\) must be a multiple of blocks.rows \(3000\)"),
+        (tree(train={"epochs": 0}), "train.epochs is 0, so train.from .*must name weights"),
+        (tree(train={"epochs": 0, "from": "x"}, scores=["aum", "iofm"]), "scores aum need epochs"),
+    ],
+)
+def test_values_that_cannot_be(content: Any, said: str, tmp_path: Path) -> None:
+    assert re.search(said, refusal(tmp_path, content))
+
+
+def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    text = refusal(tmp_path, tree(train={"epochs": -1, "lerning_rate": 1}, model={"width": 0}))
+    assert all(name in text for name in ("train.epochs", "train.lerning_rate", "model.width", "config.yaml"))
+
+
+def test_scores_without_epochs() -> None:
+    config = parse_config(tree(train={"epochs": 0, "from": "x"}))
+    assert not any(SCORES[name].needs_epochs for name in config.score_names())
+    assert config.train.snapshot_epochs() == (0,)
+
+
+@pytest.mark.parametrize(
+    ("scores", "wanted", "expected"),
+    [
+        (["vote", "iofm", "aum"], "auto", "iofm"),
+        (["loss", "aum"], "auto", "aum"),
+        (["vote"], "auto", "vote"),
+        (["vote", "loss"], "vote", "vote"),
+    ],
+)
+def test_the_score_that_is_merged(scores: list[str], wanted: str, expected: str) -> None:
+    config = parse_config(tree(scores=scores, merge={"score": wanted}))
+    assert config.merge_score() == expected
+    assert config.score_names() == tuple(name for name in SCORES if name in scores)  # in the table's order
+
+
+@pytest.mark.parametrize(("scores", "wanted"), [(["aum"], "iofm"), ([], "auto")])
+def test_a_merge_of_what_is_not_computed_is_refused(scores: list[str], wanted: str) -> None:
+    with pytest.raises(ConfigError, match="scores"):
+        parse_config(tree(scores=scores, merge={"score": wanted})).merge_score()
+
+
+@settings(deadline=None)
+@given(st.integers(1, 60), st.integers(1, 20))
+def test_the_last_epoch_is_always_a_snapshot(epochs: int, every: int) -> None:
+    found = TrainSection(epochs=epochs, snapshot_every=every).snapshot_epochs()
+    assert found[-1] == epochs
+    assert all(epoch % every == 0 for epoch in found[:-1])
+    assert list(found) == sorted(set(found))
+    assert set(range(every, epochs + 1, every)) <= set(found)
+
+
+@pytest.mark.parametrize(
+    ("override", "section", "field", "value"),
+    [
+        ("train.epochs=7", "train", "epochs", 7),
+        ("train.lr=5e-2", "train", "lr", 0.05),
+        ("train.from=a=b.safetensors", "train", "from_", "a=b.safetensors"),
+        ("data.size=", "data", "size", None),
+        ("data.classes=[cat, dog]", "data", "classes", ["cat", "dog"]),
+        ("model.width = 8", "model", "width", 8),
+        ("merge.threshold=.25", "merge", "threshold", 0.25),
+        ("run.mix_environments=true", "run", "mix_environments", True),
+    ],
+)
+def test_overrides(override: str, section: str, field: str, value: Any, tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, tree()), [override])
+    assert getattr(getattr(config, section), field) == value
+
+
+def test_the_last_override_wins_and_the_file_is_left_alone(tmp_path: Path) -> None:
+    path = write(tmp_path, tree(train={"epochs": 5}))
+    before = path.read_bytes()
+    assert load_config(path, ["train.epochs=6", "train.epochs=7"]).train.epochs == 7
+    assert path.read_bytes() == before
+    assert load_config(path, ["resources.score.actors=3", "scores=[aum]"]).resources.score.actors == 3
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("train.epochs", "'train.epochs' is not an override; write section.field=value"),
+        ("=3", "is not an override"),
+        ("train..epochs=3", "is not an override"),
+        ("run.dir.x=3", "'run.dir.x=3': dir is not a section"),
+        ("train.epochs=[1", "the value is not YAML"),
+        ("train.epohcs=3", "train.epohcs: unknown field; did you mean 'epochs'?"),
+        ("scores.aum=1", "scores"),
+    ],
+)
+def test_overrides_that_are_none(override: str, said: str, tmp_path: Path) -> None:
+    assert said in refusal(tmp_path, tree(), override)
+
+
+def test_the_environment_is_put_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BUCKET", "s3://b")
+    monkeypatch.delenv("NOWHERE", raising=False)
+    path = write(tmp_path, tree(data={"shards": ["${BUCKET}/a/*.tar", "$HOME.tar"], "truth": "json:x"}))
+    config = load_config(path, ["run.dir=${BUCKET}/run"])
+    assert config.data.shards == ["s3://b/a/*.tar", "$HOME.tar"]
+    assert config.run.dir == "s3://b/run"
+    assert "the environment has no NOWHERE" in refusal(tmp_path, tree(run={"dir": "${NOWHERE}/x"}))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("a: [", "is not YAML"),
+        ("- a\n- b", "expected sections (run, data, ...), found list"),
+        ("", "expected sections (run, data, ...), found NoneType"),
+        ("!!python/object/apply:os.getcwd []", "is not YAML"),
+    ],
+)
+def test_files_that_are_no_config(content: str, said: str, tmp_path: Path) -> None:
+    assert said in refusal(tmp_path, content)
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nothing\.yaml: cannot be read: No such file"):
+        load_config(tmp_path / "nothing.yaml")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="is not a text file"):
+        load_config(tmp_path / "binary")
+
+
+positive = st.integers(1, 10**6)
+share = st.floats(0, 1)
+names = st.text(st.characters(codec="utf-8", exclude_characters="$"), max_size=8)
+trees = st.fixed_dictionaries(
+    {
+        "run": st.fixed_dictionaries({"dir": names}, optional={"seed": st.integers(0, 2**63 - 1)}),
+        "data": st.fixed_dictionaries(
+            {"shards": names | st.lists(names), "classes": positive | st.lists(names) | names},
+            optional={"size": positive | st.none(), "mean": st.tuples(share, share, share), "truth": names},
+        ),
+    },
+    optional={
+        "train": st.fixed_dictionaries(
+            {},
+            optional={
+                "epochs": positive,
+                "lr": st.floats(0, 10, exclude_min=True),
+                "from": names | st.none(),
+                "loss": st.sampled_from(["mixup", "ce", "ce+ne"]),
+            },
+        ),
+        "scores": st.none() | st.lists(st.sampled_from(sorted(SCORES))),
+        "resources": st.fixed_dictionaries({}, optional={"score": st.fixed_dictionaries({"cpus": positive})}),
+    },
+)
+
+
+@settings(deadline=None)
+@given(trees)
+def test_a_saved_config_reads_back_as_it_was(given_tree: dict[str, Any]) -> None:
+    config = parse_config(given_tree)
+    saved = yaml.safe_load(yaml.safe_dump(dump_config(config)))
+    assert parse_config(saved) == config
+    assert isinstance(config, Config)
+    assert dump_config(parse_config(saved)) == dump_config(config)
+
+
+def test_a_config_cannot_be_changed() -> None:
+    config = parse_config(tree())
+    with pytest.raises(ValueError, match="frozen"):
+        config.train.epochs = 3

@@ -1,0 +1,253 @@
+"""docs/design.md, section 2: which part may import which, held by parsing every import of the package."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LAYERS = (
+    ("arrays", "errors", "schema", "config"),
+    ("cluster", "pool", "progress", "storage"),
+    ("shards",),
+    ("catalog",),
+    ("train",),
+    ("embed",),
+    ("neighbors",),
+    ("scores",),
+    ("merge",),
+    ("learn", "report"),
+    ("run", "pipeline", "results", "scorer", "doctor"),
+    ("cli", "__main__"),
+)
+RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+RAY_FILES = ("cluster.py", "pool.py")
+# Libraries that one adapter alone may import, so that a user without them never meets them.
+ADAPTERS = {
+    "torchvision": "rayclean/train/models/torchvision_models.py",
+    "timm": "rayclean/train/models/timm_models.py",
+}
+HEAVY = ("torch", "ray", "faiss", "torchvision", "sklearn", "pyarrow", "webdataset")
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module; `file` is relative to the root."""
+
+    file: str
+    line: int
+    module: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line} imports {self.module}"
+
+    @property
+    def top(self) -> str:
+        return self.module.partition(".")[0]
+
+
+def _module_name(path: Path, root: Path) -> str:
+    parts = path.relative_to(root).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _imported(node: ast.Import | ast.ImportFrom, package: list[str], modules: set[str]) -> Iterator[str]:
+    """Names of modules that a statement imports; `from a import b` is a.b where that is a module, else a."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+        return
+    base = package[: len(package) - node.level + 1] if node.level else []
+    source = ".".join([*base, *([node.module] if node.module else [])])
+    for alias in node.names:
+        yield f"{source}.{alias.name}" if f"{source}.{alias.name}" in modules else source
+
+
+def read_imports(root: Path) -> list[Import]:
+    """All imports below root/rayclean, those inside functions too."""
+    paths = sorted((root / "rayclean").rglob("*.py"))
+    modules = {_module_name(path, root) for path in paths}
+    found = []
+    for path in paths:
+        file = path.relative_to(root).as_posix()
+        package = list(path.relative_to(root).parent.parts)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), file)):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = dict.fromkeys(_imported(node, package, modules))
+                found += [Import(file, node.lineno, name) for name in names]
+    return found
+
+
+def _part(name: str) -> str | None:
+    """The folder or file of the package that a module lies in; None for the package itself and others."""
+    parts = name.split(".")
+    return parts[1] if parts[0] == "rayclean" and len(parts) > 1 else None
+
+
+def _module_of(file: str) -> str:
+    return _module_name(Path(file), Path())
+
+
+def _is_adapter(file: str) -> bool:
+    return Path(file).name == "stage.py" or file.endswith("_stage.py")
+
+
+def parts_without_layer(imports: list[Import]) -> list[str]:
+    """Parts of the package that section 2 does not place."""
+    names = {_part(_module_of(i.file)) for i in imports} | {_part(i.module) for i in imports}
+    return sorted(name for name in names if name is not None and name not in RANK)
+
+
+def upward_imports(imports: list[Import]) -> list[str]:
+    """Imports of a later layer by an earlier one. The package's own __init__ may hand on anything, lazily."""
+    found = []
+    for i in imports:
+        importer, target = _part(_module_of(i.file)), _part(i.module)
+        if importer in RANK and target in RANK and RANK[target] > RANK[importer]:
+            found.append(str(i))
+    return found
+
+
+def ray_outside_adapters(imports: list[Import]) -> list[str]:
+    """Imports of Ray anywhere but in cluster.py, pipeline.py and the adapters."""
+    allowed = {f"rayclean/{name}" for name in RAY_FILES}
+    return [str(i) for i in imports if i.top == "ray" and i.file not in allowed and not _is_adapter(i.file)]
+
+
+def adapters_importing_adapters(imports: list[Import]) -> list[str]:
+    """Imports of one stage's adapter by another's; pipeline.py and learn/ put them in order."""
+    is_stage = [i for i in imports if _is_adapter(i.file)]
+    return [str(i) for i in is_stage if i.top == "rayclean" and _is_adapter(i.module.replace(".", "/") + ".py")]
+
+
+def libraries_outside_their_adapter(imports: list[Import]) -> list[str]:
+    """Imports of torchvision or timm outside the one file that may."""
+    return [str(i) for i in imports if i.file != ADAPTERS.get(i.top, i.file)]
+
+
+def impure_scores(imports: list[Import]) -> list[str]:
+    """Imports of Ray or of the run's files by the arithmetic: scores/ but its adapters and table.py."""
+    in_scores = [i for i in imports if _part(_module_of(i.file)) == "scores"]
+    pure = [i for i in in_scores if not _is_adapter(i.file) and Path(i.file).name != "table.py"]
+    return [str(i) for i in pure if i.top == "ray" or _part(i.module) in ("storage", "cluster")]
+
+
+def tools_or_tests(imports: list[Import]) -> list[str]:
+    """Imports of tools/ or tests/ by the package."""
+    return [str(i) for i in imports if i.top in ("tools", "tests")]
+
+
+def import_cycles(imports: list[Import]) -> list[str]:
+    """Modules that import each other, in whatever number of steps.
+
+    The package's own __init__ is left out: it hands on names lazily, and any import of a module runs it.
+    """
+    graph: dict[str, set[str]] = {}
+    for i in imports:
+        if _part(_module_of(i.file)) and _part(i.module):
+            graph.setdefault(_module_of(i.file), set()).add(i.module)
+    found: list[str] = []
+    done: set[str] = set()
+
+    def visit(module: str, path: list[str]) -> None:
+        if module in path:
+            found.append(" -> ".join([*path[path.index(module) :], module]))
+        elif module not in done:
+            for target in sorted(graph.get(module, ())):
+                visit(target, [*path, module])
+            done.add(module)
+
+    for module in sorted(graph):
+        visit(module, [])
+    return found
+
+
+RULES = (
+    parts_without_layer,
+    upward_imports,
+    ray_outside_adapters,
+    adapters_importing_adapters,
+    libraries_outside_their_adapter,
+    impure_scores,
+    tools_or_tests,
+    import_cycles,
+)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_the_package_keeps(rule: Callable[[list[Import]], list[str]]) -> None:
+    broken = rule(read_imports(ROOT))
+    assert not broken, f"{rule.__doc__}\n" + "\n".join(broken)
+
+
+@pytest.mark.parametrize(
+    ("rule", "files", "said"),
+    [
+        (parts_without_layer, {"utils/x.py": "import os"}, "utils"),
+        (upward_imports, {"shards/tar.py": "\nimport rayclean.cli"}, "shards/tar.py:2 imports rayclean.cli"),
+        (upward_imports, {"shards/tar.py": "def f():\n  from ..catalog import table"}, "catalog"),
+        (upward_imports, {"config.py": "from rayclean import storage", "storage/__init__.py": ""}, "storage"),
+        (ray_outside_adapters, {"scores/vote.py": "import ray.data"}, "scores/vote.py:1 imports ray.data"),
+        (ray_outside_adapters, {"cli.py": "from ray import init"}, "cli.py:1"),
+        (
+            adapters_importing_adapters,
+            {
+                "embed/stage.py": "from rayclean.train import stage",
+                "train/stage.py": "",
+                "train/__init__.py": "",
+            },
+            "embed/stage.py:1 imports rayclean.train.stage",
+        ),
+        (adapters_importing_adapters, {"scores/a_stage.py": "import rayclean.embed.b_stage"}, "b_stage"),
+        (libraries_outside_their_adapter, {"shards/decode.py": "import torchvision.io"}, "torchvision.io"),
+        (impure_scores, {"scores/vote.py": "from ..storage.store import Store"}, "rayclean.storage.store"),
+        (tools_or_tests, {"cli.py": "from tools.make_digits import main"}, "tools.make_digits"),
+        (
+            import_cycles,
+            {"errors.py": "import rayclean.config", "config.py": "def f(): from rayclean import errors"},
+            "rayclean.config -> rayclean.errors -> rayclean.config",
+        ),
+    ],
+)
+def test_a_breach_is_found(
+    rule: Callable[[list[Import]], list[str]], files: dict[str, str], said: str, tmp_path: Path
+) -> None:
+    for name, text in {"__init__.py": "", **files}.items():
+        path = tmp_path / "rayclean" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    broken = rule(read_imports(tmp_path))
+    assert len(broken) == 1
+    assert said in broken[0]
+
+
+def test_what_is_allowed_is_not_a_breach(tmp_path: Path) -> None:
+    files = {
+        "__init__.py": "def __getattr__(name):\n  from rayclean.scorer import LabelScorer",
+        "scorer.py": "from rayclean import __version__\nfrom rayclean.scores.vote import vote",
+        "scores/__init__.py": "from rayclean.scores.vote import vote",
+        "scores/vote.py": "import numpy as np\nfrom rayclean.errors import UnitError",
+        "scores/vote_stage.py": "import ray\nfrom ..storage.store import Store\nfrom .vote import vote",
+        "train/models/torchvision_models.py": "import torchvision",
+        "errors.py": "",
+        "storage/store.py": "",
+    }
+    for name, text in files.items():
+        path = tmp_path / "rayclean" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    imports = read_imports(tmp_path)
+    assert [broken for rule in RULES for broken in rule(imports)] == []
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    code = "import sys, rayclean; print(*sorted(set(sys.argv[1:]) & set(sys.modules)))"
+    result = subprocess.run(
+        [sys.executable, "-c", code, *HEAVY], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert result.stdout.split() == []

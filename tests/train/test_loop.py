@@ -1,0 +1,180 @@
+"""Training: broken off and resumed it gives the same bits as unbroken; its files say what the weights do."""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rayclean.arrays import Array
+from rayclean.config import TrainSection
+from rayclean.run import Run
+from rayclean.storage.store import Store
+from rayclean.train.forward import Forward
+from rayclean.train.loop import Rank, State, TrainTask, learning_rate, train
+from rayclean.train.snapshots import load_snapshot, load_weights_from, snapshot_name
+from rayclean.train.trajectories import read_trajectory, sample_losses
+
+ALONE = Rank(0, 1)
+EPOCHS = 4
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+class Killed(Exception):
+    """The process ends here."""
+
+
+def files(task: TrainTask) -> dict[str, bytes]:
+    root = Path(task.store.path) / task.folder
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def train_in_pieces(task: TrainTask, *ends: int) -> list[int]:
+    """Trains, and is killed after each of the epochs in `ends`; goes on from what was reported, through a file."""
+    reported: list[int] = []
+    saved: bytes | None = None
+
+    def report(epoch: int, state: State | None) -> None:
+        nonlocal saved
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        saved = buffer.getvalue()
+        reported.append(epoch)
+        if epoch in ends:
+            raise Killed
+
+    for _ in range(len(ends) + 1):
+        state = torch.load(io.BytesIO(saved), weights_only=True) if saved else None
+        torch.manual_seed(len(reported))  # a new process draws from elsewhere
+        try:
+            train(task, ALONE, state, report)
+        except Killed:
+            continue
+    return reported
+
+
+@pytest.fixture(scope="module")
+def base(scored: Run, tmp_path_factory: pytest.TempPathFactory) -> TrainTask:
+    """A task on the catalog of the tiny run, with a store of its own."""
+    settings = TrainSection(epochs=EPOCHS, snapshot_every=3, batch_size=16)
+    return replace(scored.task, store=Store(str(tmp_path_factory.mktemp("loop"))), folder="loop", train=settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "feed"),
+    [
+        ("cached", {}, {}),
+        ("streamed", {"loss": "ce"}, {"cache_bytes": 0, "shuffle_rows": 20}),
+        ("autoaugment", {"loss": "ce+ne", "augment": "autoaugment", "schedule": "constant", "momentum": 0}, {}),
+    ],
+)
+def test_a_resumed_training_is_the_unbroken_one(
+    name: str, settings: dict[str, Any], feed: dict[str, Any], base: TrainTask
+) -> None:
+    section = TrainSection(**base.train.model_dump(by_alias=True) | settings)
+    whole = replace(base, folder=f"whole-{name}", train=section, feed=replace(base.feed, **feed))
+    broken = replace(whole, folder=f"broken-{name}")
+    assert train_in_pieces(whole) == [1, 2, 3, 4]
+    assert train_in_pieces(broken, 2) == [1, 2, 3, 4]
+    expected = files(whole)
+    assert sorted(expected) == sorted(
+        [snapshot_name(3), snapshot_name(4)]
+        + [f"trajectories/epoch-{epoch:04d}/{block:06d}.parquet" for epoch in range(1, 5) for block in range(4)]
+    )
+    found = files(broken)
+    assert found.keys() == expected.keys()
+    assert [file for file in expected if found[file] != expected[file]] == []
+    assert expected[snapshot_name(3)] != expected[snapshot_name(4)]
+
+
+def test_an_attempt_that_died_in_an_epoch_leaves_no_trace(base: TrainTask) -> None:
+    whole, broken = replace(base, folder="whole-2"), replace(base, folder="broken-2")
+    train_in_pieces(whole)
+    # Its last snapshot and trajectories are there, but its report was not registered: they are written again.
+    saved: list[bytes] = []
+
+    def report(epoch: int, state: State | None) -> None:
+        if epoch == 3:
+            raise Killed
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        saved.append(buffer.getvalue())
+
+    with pytest.raises(Killed):
+        train(broken, ALONE, None, report)
+    assert snapshot_name(3) in files(broken)
+    train(broken, ALONE, torch.load(io.BytesIO(saved[-1]), weights_only=True), lambda *_: None)
+    assert files(broken) == files(whole)
+
+
+def test_a_finished_training_is_left_alone(base: TrainTask) -> None:
+    task = replace(base, folder="finished")
+    states: list[Any] = []
+    train(task, ALONE, None, lambda epoch, state: states.append(state))
+    before = files(task)
+    for name in before:
+        task.store.remove(f"{task.folder}/{name}")
+    train(task, ALONE, states[-1], lambda *_: pytest.fail("nothing is left to report"))
+    assert files(task) == {}
+
+
+def test_another_seed_is_another_training(base: TrainTask) -> None:
+    one = replace(base, folder="seed-0", train=base.train.model_copy(update={"epochs": 1}))
+    other = replace(one, folder="seed-1", feed=replace(one.feed, seed=1))
+    for task in (one, other):
+        train(task, ALONE, None, lambda *_: None)
+    assert files(one)[snapshot_name(1)] != files(other)[snapshot_name(1)]
+
+
+def test_trajectories_are_what_the_snapshot_says_of_the_bare_images(trained: Run) -> None:
+    task, catalog = trained.task, trained.catalog
+    snapshot = load_snapshot(task.store, f"{task.folder}/{snapshot_name(3)}", task.spec)
+    forward = Forward(snapshot, task.spec, task.forward)
+    images = catalog.pixels(8, 1e6).read(np.arange(catalog.num_rows))
+    expected: tuple[Array, ...] = sample_losses(forward.logits(forward.normalized(images)).numpy(), catalog.label)
+    blocks = range(-(-catalog.num_rows // task.block_rows))
+    found = [read_trajectory(task.store, task.folder, 3, block) for block in blocks]
+    for column, wanted in zip(zip(*found, strict=True), expected, strict=True):
+        np.testing.assert_allclose(np.concatenate(column), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_it_learns(base: TrainTask) -> None:
+    settings = TrainSection(epochs=12, batch_size=8, loss="ce", augment="none", lr=0.1)
+    task = replace(base, folder="learns", train=settings)
+    train(task, ALONE, None, lambda *_: None)
+
+    def mean_loss(epoch: int) -> float:
+        return float(np.concatenate([read_trajectory(task.store, task.folder, epoch, b)[0] for b in range(4)]).mean())
+
+    assert mean_loss(12) < 0.7 * mean_loss(1)
+
+
+def test_training_starts_from_the_weights_that_are_named(base: TrainTask, tiny_snapshot: Path) -> None:
+    settings = base.train.model_copy(update={"epochs": 1, "lr": 1e-30, "weight_decay": 0, "from_": str(tiny_snapshot)})
+    task = replace(base, folder="from", train=settings)
+    train(task, ALONE, None, lambda *_: None)
+    found = load_snapshot(task.store, f"from/{snapshot_name(1)}", task.spec)
+    start = task.spec.build(9)
+    load_weights_from(str(tiny_snapshot), start)
+    for (name, value), (_, wanted) in zip(found.named_parameters(), start.named_parameters(), strict=True):
+        torch.testing.assert_close(value, wanted, msg=name)
+
+
+@settings(deadline=None)
+@given(st.floats(0, 1, exclude_max=True), st.floats(1e-4, 10))
+def test_the_rate_falls_along_a_cosine(progress: float, lr: float) -> None:
+    settings = TrainSection(lr=lr)
+    rate = learning_rate(settings, progress)
+    assert rate == pytest.approx(lr * math.cos(math.pi * progress / 2) ** 2, abs=1e-12 * lr)
+    assert learning_rate(TrainSection(lr=lr, schedule="constant"), progress) == lr
+    assert learning_rate(settings, 0) == lr
+    assert learning_rate(settings, min(progress + 0.1, 1)) <= rate
