@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
 import shlex
 import signal
 import sys
@@ -136,8 +138,8 @@ def load_run(folder: Path) -> Config:
     return load_config(path)
 
 
-def main() -> None:
-    """Entry point: turns errors into exit codes."""
+def call() -> int:
+    """Does what the command line says, and turns errors into an exit code."""
     # A driver that a script starts in the background ignores SIGINT; ours must not.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     logging.basicConfig(
@@ -159,4 +161,19 @@ def main() -> None:
         code = INTERRUPTED
     if code == INTERRUPTED:  # which Typer returns for an interrupt in a command
         err.print(f"\ninterrupted; go on with: {shlex.join(['rayclean', *sys.argv[1:]])}", markup=False)
-    sys.exit(code)
+    return int(code or 0)
+
+
+def main() -> None:
+    """Entry point: leaves the process at once when the command has ended.
+
+    Not by the interpreter's own way out: there the native threads of Ray and others race with their teardown, which
+    once in some hundred runs aborts a process whose table is complete, and its exit code is then -6. Ray leaves its
+    workers like this for the same reason (its pull request 18899).
+    """
+    code = call()
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(BrokenPipeError):  # the reader left, as `head` does
+            stream.flush()
+    os._exit(code)

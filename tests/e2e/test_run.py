@@ -103,9 +103,8 @@ def test_a_second_driver_is_refused(
     reference: Finished, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.argv", reference.run.command())
-    with hold(Store(str(reference.run.path))), pytest.raises(SystemExit) as exit_:
-        cli.main()
-    assert exit_.value.code == 2
+    with hold(Store(str(reference.run.path))):
+        assert cli.call() == 2
     assert f"is held by process {os.getpid()} on " in capsys.readouterr().err
 
 
