@@ -20,6 +20,10 @@ from rayclean.errors import ConfigError
 from rayclean.schema import MERGE_ORDER, SCORES
 
 SCORE_NAMES = tuple(SCORES)
+MAIN = "main"
+SELF = "self"
+# What roles do by default otherwise than `main`.
+ROLES: dict[str, dict[str, Any]] = {"ce": {"loss": "ce"}, "ce_ne": {"loss": "ce+ne"}}
 
 Positive = Annotated[int, Field(gt=0)]
 PositiveNumber = Annotated[float, Field(gt=0)]
@@ -73,7 +77,7 @@ class ModelSection(Section):
 
 
 class TrainSection(Section):
-    """How role `main` is trained."""
+    """How role `main` is trained; `roles` holds what other roles do otherwise, by name."""
 
     loss: Literal["mixup", "ce", "ce+ne"] = "mixup"
     mixup_alpha: float = Field(default=1.0, gt=0)
@@ -90,6 +94,7 @@ class TrainSection(Section):
     workers: Positive = 1
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     trajectories: Literal["exact"] = "exact"
+    roles: dict[str, dict[str, Any]] = {}
 
     def snapshot_epochs(self) -> tuple[int, ...]:
         """Epochs (from 1) after which weights are kept; the last one always is. Epoch 0: `epochs: 0`."""
@@ -120,6 +125,21 @@ class IofmSection(Section):
 
     num: Positive = 10
     steps: int = Field(default=3, ge=2)
+
+
+class InnSection(Section):
+    """INN: L neighbours of any label, near by the features of another network, paths of H steps.
+
+    `features`: a role, or `self` for the scoring network's own. `epochs`: snapshots that are scored, the last one
+    alone by default; the score is that of the last of them. `end_points: false` with `steps: 2` is the midpoint
+    score.
+    """
+
+    num: Positive = 10
+    steps: int = Field(default=10, ge=2)
+    features: str = "ce"
+    epochs: list[Positive] | None = None
+    end_points: bool = True
 
 
 class BlocksSection(Section):
@@ -166,6 +186,7 @@ class Config(Section):
     score: ScoreSection = ScoreSection()
     neighbors: NeighborsSection = NeighborsSection()
     iofm: IofmSection = IofmSection()
+    inn: InnSection = InnSection()
     blocks: BlocksSection = BlocksSection()
     scores: list[str] | None = None
     merge: MergeSection = MergeSection()
@@ -186,17 +207,67 @@ class Config(Section):
             )
         if self.train.epochs == 0 and self.train.from_ is None and self.model.weights is None:
             raise ValueError("train.epochs is 0, so train.from (or model.weights) must name weights to score with")
-        if self.train.epochs == 0 and self.scores:
-            needs_epochs = [name for name in self.scores if SCORES[name].needs_epochs]
-            if needs_epochs:
-                raise ValueError(f"scores {', '.join(needs_epochs)} need epochs, but train.epochs is 0")
+        for name, changes in self.train.roles.items():
+            self._check_role(name, changes)
+        for name in self.scores or []:
+            if SCORES[name].needs_epochs and self.train_of(SCORES[name].role).epochs == 0:
+                raise ValueError(f"score {name} needs epochs, but train.epochs is 0 in role {SCORES[name].role}")
+        if self.inn.features not in (SELF, MAIN, *ROLES, *self.train.roles):
+            valid = (SELF, *ROLES, *self.train.roles)
+            raise ValueError(f"inn.features: no role '{self.inn.features}'{_nearest(self.inn.features, valid)}")
+        untrained = self.train.epochs == 0 and self.inn.features not in (SELF, MAIN, *self.train.roles)
+        if "inn" in (self.scores or []) and untrained:
+            raise ValueError(
+                f"inn.features: train.epochs is 0, so no role {self.inn.features} is trained; set inn.features=self, "
+                f"or train.roles.{self.inn.features}"
+            )
+        open_epochs = sorted(set(self.inn.epochs or []) - set(self.train.snapshot_epochs()))
+        if open_epochs:
+            raise ValueError(f"inn.epochs: no snapshot after epoch {open_epochs[0]}; see train.snapshot_every")
         return self
+
+    def _check_role(self, name: str, changes: dict[str, Any]) -> None:
+        if name in (MAIN, SELF) or not re.fullmatch("[a-z][a-z0-9_]*", name):
+            raise ValueError(f"train.roles: a role cannot be called '{name}'; main is set by train itself")
+        for field in changes:
+            valid = [field.alias or key for key, field in TrainSection.model_fields.items() if key != "roles"]
+            if field not in (*valid, "model"):
+                raise ValueError(f"train.roles.{name}.{field}: unknown field{_nearest(field, [*valid, 'model'])}")
+        try:
+            train, model = self.train_of(name), self.model_of(name)
+        except ValidationError as e:
+            raise ValueError(f"train.roles.{name}.{'; '.join(_explain(error) for error in e.errors())}") from e
+        if train.epochs == 0 and "from" not in changes and model.weights is None:
+            raise ValueError(f"train.roles.{name}.epochs is 0, so its from (or model.weights) must name weights")
+
+    def train_of(self, role: str) -> TrainSection:
+        """How a role is trained: as `main`, but for what the role changes."""
+        if role == MAIN:
+            return self.train
+        changes = {**ROLES.get(role, {}), **self.train.roles.get(role, {})}
+        changes.pop("model", None)
+        same = self.train.model_dump(by_alias=True, exclude={"roles"})
+        return TrainSection.model_validate({**same, **changes})
+
+    def model_of(self, role: str) -> ModelSection:
+        """The network of a role; fields that the role does not set are those of `model`."""
+        changes = self.train.roles.get(role, {}).get("model", {})
+        return ModelSection.model_validate({**self.model.model_dump(), **changes})
+
+    def role_names(self) -> tuple[str, ...]:
+        """The roles that are trained: `main`, those that the scores need, and those that `train.roles` names."""
+        names = self.score_names()
+        needed = [SCORES[name].role for name in names]
+        if "inn" in names and self.inn.features != SELF:
+            needed.append(self.inn.features)
+        return tuple(dict.fromkeys((MAIN, *needed, *self.train.roles)))
 
     def score_names(self) -> tuple[str, ...]:
         """The scores of the run, in the table's order."""
         if self.scores is not None:
             return tuple(name for name in SCORE_NAMES if name in self.scores)
-        return tuple(name for name in SCORE_NAMES if self.train.epochs or not SCORES[name].needs_epochs)
+        usual = [score for score in SCORES.values() if score.default]
+        return tuple(score.name for score in usual if self.train.epochs or not score.needs_epochs)
 
     def merge_score(self) -> str:
         """The score whose mixture gives `label_score`.

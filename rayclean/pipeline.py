@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import resource
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,8 @@ from rayclean.catalog.stage import (
     scan_settings,
 )
 from rayclean.catalog.table import Catalog
-from rayclean.config import Config, dump_config
+from rayclean.config import MAIN, Config, dump_config
+from rayclean.embed.stage import EmbedJob
 from rayclean.embed.table import Embedding
 from rayclean.errors import ConfigError, InputError, StageError
 from rayclean.merge.publish import publish_labels
@@ -37,7 +38,7 @@ from rayclean.storage.contents import encode, read_json, read_table
 from rayclean.storage.lease import hold
 from rayclean.storage.store import Store
 from rayclean.storage.units import Job
-from rayclean.train.snapshots import Snapshot
+from rayclean.train.loop import TrainTask
 from rayclean.train.stage import is_trained, train_role
 
 log = logging.getLogger(__name__)
@@ -57,43 +58,56 @@ def _columns_jobs(run: Run) -> list[Job]:
 
 
 def _embed_jobs(run: Run) -> list[Job]:
-    return [*run.trajectory_jobs(), *(run.embed(snapshot) for snapshot in run.embedded_snapshots())]
+    return [*run.trajectory_jobs().values(), *run.embeds()]
 
 
 def _quantizer_jobs(run: Run) -> list[Job]:
-    return [QuantizerJob(*_index_inputs(run, snapshot)) for snapshot in _searched(run)]
+    return [QuantizerJob(*_index_inputs(run, *search)) for search in _searches(run)]
 
 
 def _index_jobs(run: Run) -> list[Job]:
-    return [IndexJob(*_index_inputs(run, snapshot)) for snapshot in _searched(run)]
+    return [IndexJob(*_index_inputs(run, *search)) for search in _searches(run)]
 
 
 def _probes_jobs(run: Run) -> list[Job]:
-    num = run.config.iofm.num
-    return [ProbesJob(run.store, run.lists_folder(s), run.catalog, run.index_settings(s), num) for s in _searched(run)]
+    return [
+        ProbesJob(run.store, run.lists_folder(space, num), run.catalog, run.index_settings(space), num)
+        for space, num in _searches(run)
+    ]
 
 
 def _list_jobs(run: Run) -> list[Job]:
-    jobs: list[Job] = [SameLabelJob(*_list_inputs(run, snapshot)) for snapshot in run.open_snapshots]
-    if run.wants_evidence:
-        jobs.append(AnyLabelJob(*_list_inputs(run, run.trained.snapshots[-1])))
-    return jobs
+    same = {(walk.space, walk.num): None for walk in run.open_walks if not walk.any_label}
+    any_label = {(walk.space, walk.num): None for walk in run.open_walks if walk.any_label}
+    any_label |= dict.fromkeys(_evidence(run))
+    return [
+        *(SameLabelJob(*_list_inputs(run, *search)) for search in same),
+        *(AnyLabelJob(*_list_inputs(run, *search)) for search in any_label),
+    ]
 
 
-def _index_inputs(run: Run, snapshot: Snapshot) -> tuple[Store, str, Catalog, Embedding, IndexSettings]:
-    embedding = run.embed(snapshot).embedding
-    return run.store, run.lists_folder(snapshot), run.catalog, embedding, run.index_settings(snapshot)
+def _distinct(jobs: Iterable[Job]) -> list[Job]:
+    """Jobs of different folders: two walks may share a job."""
+    return list({job.folder: job for job in jobs}.values())
 
 
-def _list_inputs(run: Run, snapshot: Snapshot) -> tuple[Store, str, Catalog, IndexSettings, int, int]:
-    settings, num = run.index_settings(snapshot), run.config.iofm.num
-    return run.store, run.lists_folder(snapshot), run.catalog, settings, num, run.config.blocks.rows
+def _index_inputs(run: Run, space: EmbedJob, num: int) -> tuple[Store, str, Catalog, Embedding, IndexSettings]:
+    return run.store, run.lists_folder(space, num), run.catalog, space.embedding, run.index_settings(space)
 
 
-def _searched(run: Run) -> tuple[Snapshot, ...]:
-    """Snapshots that need an index: those with open paths, and the last one while the evidence is missing."""
-    evidence = run.trained.snapshots[-1:] if run.wants_evidence else ()
-    return tuple(dict.fromkeys((*run.open_snapshots, *evidence)))
+def _list_inputs(run: Run, space: EmbedJob, num: int) -> tuple[Store, str, Catalog, IndexSettings, int, int]:
+    folder, settings = run.lists_folder(space, num), run.index_settings(space)
+    return run.store, folder, run.catalog, settings, num, run.config.blocks.rows
+
+
+def _evidence(run: Run) -> list[tuple[EmbedJob, int]]:
+    """The search for the table's evidence, while it is missing."""
+    return [(run.main.embed(run.main.last), run.config.iofm.num)] if run.wants_evidence else []
+
+
+def _searches(run: Run) -> list[tuple[EmbedJob, int]]:
+    """Spaces that need an index, with the length of their lists: those of open walks, and of the evidence."""
+    return list(dict.fromkeys([*((walk.space, walk.num) for walk in run.open_walks), *_evidence(run)]))
 
 
 @dataclass(frozen=True)
@@ -118,9 +132,9 @@ STAGES = (
     Stage("neighbors", _index_jobs),
     Stage("neighbors", _probes_jobs),  # likewise
     Stage("neighbors", _list_jobs),
-    Stage("pairs", lambda run: [run.pairs(snapshot) for snapshot in run.open_snapshots]),
-    Stage("paths", lambda run: [run.paths(snapshot) for snapshot in run.open_snapshots]),
-    Stage("interpolate", lambda run: [run.vote(), *(run.interpolate(s) for s in run.path_snapshots())]),
+    Stage("pairs", lambda run: _distinct(run.pairs(walk) for walk in run.open_walks)),
+    Stage("paths", lambda run: [run.paths(walk) for walk in run.open_walks]),
+    Stage("interpolate", lambda run: [run.vote(), *(run.interpolate(walk) for walk in run.walks)]),
     Stage("merge", lambda run: [run.merge()[0]]),
     Stage("merge", lambda run: [run.merge()[1]]),
 )
@@ -171,12 +185,13 @@ def tidy(this: Run) -> None:
     """
     if this.config.run.keep == "all":
         return
-    for snapshot in dict.fromkeys((*this.path_snapshots(), this.trained.snapshots[-1])):
-        paths = this.paths(snapshot)
-        for folder in (this.lists_folder(snapshot), paths.pairs_folder, paths.folder):
-            this.store.remove(folder)
-        if snapshot != this.trained.snapshots[-1]:
-            this.store.remove(paths.embedding.folder)
+    last = this.main.embed(this.main.last)
+    removed = {this.lists_folder(last, this.config.iofm.num)}
+    for walk in this.walks:
+        removed |= {this.lists_folder(walk.space, walk.num), this.pairs(walk).folder, this.paths(walk).folder}
+        removed |= {walk.space.folder, this.main.embed(walk.snapshot).folder}
+    for folder in removed - {last.folder}:
+        this.store.remove(folder)
 
 
 def _save_config(this: Run) -> None:
@@ -227,12 +242,16 @@ def _check_rows(this: Run) -> None:
 
 
 def _train(this: Run, console: Console) -> None:
-    if is_trained(this.task):
-        return
-    started_s = time.monotonic()
-    with meter("train", max(this.config.train.epochs, 1), console) as progress:
-        train_role(this.task, this.workers["train"], progress)
-    _record(this, STEPS, {"step": "train", "wall_s": time.monotonic() - started_s, **_driver_memory()})
+    for name, role in this.roles.items():
+        if is_trained(role.task):
+            continue
+        started_s = time.monotonic()
+        title = "train" if name == MAIN else f"train {name}"
+        with meter(title, max(role.task.train.epochs, 1), console) as progress:
+            train_role(role.task, this.workers["train"], progress)
+        _record(
+            this, STEPS, {"step": "train", "role": name, "wall_s": time.monotonic() - started_s, **_driver_memory()}
+        )
 
 
 def _driver_memory() -> dict[str, int]:
@@ -282,9 +301,8 @@ def status(config: Config) -> Iterator[Progressing]:
     wall_s = _wall_times(this)
     for stage in STAGES:
         if stage.jobs is None:
-            total = max(this.config.train.epochs, 1)
-            seen = len(this.store.list(f"{this.task.folder}/trajectories"))
-            done = total if is_trained(this.task) else min(seen, total - 1)
+            epochs = [_trained_epochs(role.task) for role in this.roles.values()]
+            done, total = (sum(column) for column in zip(*epochs, strict=True))
             rate = None
         else:
             jobs = stage.jobs(this)
@@ -294,6 +312,13 @@ def status(config: Config) -> Iterator[Progressing]:
         yield Progressing(stage.name, done, total, rate, wall_s.pop(stage.name, None))
         if done < total:
             return
+
+
+def _trained_epochs(task: TrainTask) -> tuple[int, int]:
+    """Epochs done, and epochs in all; a role that is not trained counts as one."""
+    total = max(task.train.epochs, 1)
+    seen = len(task.store.list(f"{task.folder}/trajectories"))
+    return (total if is_trained(task) else min(seen, total - 1)), total
 
 
 def _wall_times(this: Run) -> dict[str, float]:

@@ -7,7 +7,7 @@ from typing import Any
 from rayclean.config import Config
 from rayclean.errors import InputError
 from rayclean.merge.publish import check_labels
-from rayclean.report.evaluate import UNKNOWN, Evaluation, evaluate, read_truth
+from rayclean.report.evaluate import UNKNOWN, Epochs, Evaluation, evaluate, read_truth
 from rayclean.run import Run, look
 from rayclean.storage.contents import read_json
 from rayclean.storage.store import Store
@@ -25,7 +25,7 @@ def evaluate_run(config: Config) -> Evaluation:
     store = Store(config.run.dir)
     manifest = check_labels(store)
     this = look(config, store)
-    if not is_trained(this.task) or manifest["merge"] != this.merge()[1].folder:
+    if not all(is_trained(role.task) for role in this.roles.values()) or manifest["merge"] != this.merge()[1].folder:
         raise InputError(
             f"{config.run.dir}: the table comes from {manifest['merge']}, made with another config or version of "
             "rayclean than this one; give its `rayclean run` command again to bring it up to date"
@@ -33,17 +33,14 @@ def evaluate_run(config: Config) -> Evaluation:
     labels = read_truth(this.catalog)
     if not (labels != UNKNOWN).any():
         raise InputError(f"{config.run.dir}: data.truth ({config.data.truth}) is set, but no sample has it")
-    epochs = tuple(snapshot.epoch for snapshot in this.path_snapshots()) or (config.train.epochs,)
-    noise_rate = read_json(store, "labels/summary.json")["noise_rate"]
-    return evaluate(
-        this.score_files(),
-        this.trained.folder,
-        this.trained.epochs,
-        epochs,
-        labels,
-        noise_rate,
-        config.merge.threshold,
+    epochs = Epochs(
+        trained={name: (role.trained.folder, role.trained.epochs) for name, role in this.roles.items()},
+        iofm=tuple(walk.snapshot.epoch for walk in this.walks_of("iofm")),
+        inn=tuple(walk.snapshot.epoch for walk in this.walks_of("inn")),
+        last=this.main.last.epoch,
     )
+    noise_rate = read_json(store, "labels/summary.json")["noise_rate"]
+    return evaluate(this.score_files(), epochs, labels, noise_rate, config.merge.threshold)
 
 
 def true_noise_rate(this: Run) -> float | None:

@@ -15,30 +15,53 @@ from rayclean.catalog.stage import (
     catalog_fingerprint,
 )
 from rayclean.catalog.table import Catalog
-from rayclean.config import Config
-from rayclean.embed.stage import EmbedJob, embed_job
+from rayclean.config import MAIN, SELF, Config
+from rayclean.embed.stage import EmbedJob
 from rayclean.errors import InputError
 from rayclean.merge.stage import ApplyJob, FitJob, merge_jobs
 from rayclean.neighbors.index import IndexSettings
 from rayclean.neighbors.stage import neighbors_folder
+from rayclean.roles import Role
 from rayclean.schema import SCORES
 from rayclean.scores.interpolate_stage import InterpolateJob, interpolate_job
-from rayclean.scores.paths_stage import PairsJob, PathsJob, pairs_job, paths_job
+from rayclean.scores.interpolation import INTERIOR, TRAPEZOID
+from rayclean.scores.pairs_stage import PairsJob, pairs_job
+from rayclean.scores.paths_stage import PathsJob, paths_job
 from rayclean.scores.table import ScoreFiles
-from rayclean.scores.trajectory_stage import trajectory_job
+from rayclean.scores.trajectory_stage import TrajectoryJob, trajectory_job
 from rayclean.scores.vote_stage import vote_job
 from rayclean.storage.contents import encode, read_json
 from rayclean.storage.store import Store
 from rayclean.storage.units import Job
-from rayclean.train.forward import ForwardSettings
-from rayclean.train.loop import TrainTask
 from rayclean.train.precision import resolve_precision
 from rayclean.train.snapshots import Snapshot
-from rayclean.train.stage import Trained, find_trained, train_task
 
 PRECISION_FILE = "precision.json"
 CATALOG_FILE = "catalog.json"
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Paths from all rows to their neighbours, walked by one snapshot of role `main`.
+
+    Attributes:
+        score: `iofm` or `inn`.
+        snapshot: whose beliefs are averaged along the paths.
+        space: whose features say what is near.
+        any_label: neighbours of any label, not of the row's own alone.
+        num: L.
+        steps: H.
+        end_weight: of a path's ends.
+    """
+
+    score: str
+    snapshot: Snapshot
+    space: EmbedJob
+    any_label: bool
+    num: int
+    steps: int
+    end_weight: float
 
 
 @dataclass
@@ -57,120 +80,134 @@ class Run:
         return ClassList.load(self.config.data.classes)
 
     @cached_property
-    def task(self) -> TrainTask:
-        """The training of role `main`."""
-        return train_task(self.config, self.store, self.catalog, self.precision, self.workers["train"])
-
-    @cached_property
-    def trained(self) -> Trained:
-        """The finished role `main`."""
-        return find_trained(self.task)
-
-    @cached_property
-    def forward(self) -> ForwardSettings:
-        """How networks are run when they score."""
-        return ForwardSettings(self.workers["score"].device, self.precision[1], self.config.score.batch_size)
+    def roles(self) -> dict[str, Role]:
+        """The training runs, `main` first."""
+        parts = self.config, self.store, self.catalog, self.workers, self.precision
+        return {name: Role(name, *parts) for name in self.config.role_names()}
 
     @property
-    def wants_paths(self) -> bool:
-        """Whether any score needs paths."""
-        return any(SCORES[name].family == "interpolation" for name in self.config.score_names())
-
-    def path_snapshots(self) -> tuple[Snapshot, ...]:
-        """Snapshots whose paths are walked: all for `iofm`, else the last one, else none."""
-        if not self.wants_paths:
-            return ()
-        return self.trained.snapshots if "iofm" in self.config.score_names() else self.trained.snapshots[-1:]
+    def main(self) -> Role:
+        """The network whose beliefs are scored."""
+        return self.roles[MAIN]
 
     @cached_property
-    def open_snapshots(self) -> tuple[Snapshot, ...]:
-        """Snapshots whose paths are not scored yet: only they need lists, pairs and paths."""
-        return tuple(snapshot for snapshot in self.path_snapshots() if self.interpolate(snapshot).missing())
+    def walks(self) -> tuple[Walk, ...]:
+        """All paths that the scores need: IOFM's at every snapshot (`iofm_last` alone: at the last), then INN's."""
+        names, main, iofm = self.config.score_names(), self.main, self.config.iofm
+        wanted: tuple[Snapshot, ...] = ()
+        if "iofm" in names:
+            wanted = main.trained.snapshots
+        elif "iofm_last" in names:
+            wanted = main.trained.snapshots[-1:]
+        walks = [Walk("iofm", s, main.embed(s), False, iofm.num, iofm.steps, TRAPEZOID) for s in wanted]
+        if "inn" in names:
+            walks += [self._inn(snapshot) for snapshot in self._inn_snapshots()]
+        return tuple(walks)
+
+    def _inn_snapshots(self) -> list[Snapshot]:
+        epochs = self.config.inn.epochs
+        if epochs is None:
+            return [self.main.last]
+        return [snapshot for snapshot in self.main.trained.snapshots if snapshot.epoch in epochs]
+
+    def _inn(self, snapshot: Snapshot) -> Walk:
+        inn = self.config.inn
+        if inn.features in (SELF, MAIN):
+            space = self.main.embed(snapshot)
+        else:
+            role = self.roles[inn.features]
+            space = role.embed(role.last)
+        weight = TRAPEZOID if inn.end_points else INTERIOR
+        return Walk("inn", snapshot, space, True, inn.num, inn.steps, weight)
+
+    def walks_of(self, score: str) -> tuple[Walk, ...]:
+        """The walks of one score, in order of their epochs."""
+        return tuple(walk for walk in self.walks if walk.score == score)
+
+    @cached_property
+    def open_walks(self) -> tuple[Walk, ...]:
+        """Walks that are not scored yet: only they need lists, pairs and paths."""
+        return tuple(walk for walk in self.walks if self.interpolate(walk).missing())
 
     @property
     def wants_evidence(self) -> bool:
         """Whether the neighbours of the last snapshot are still to be found."""
         return bool(self.vote().missing())
 
-    def embedded_snapshots(self) -> tuple[Snapshot, ...]:
-        """Snapshots whose embedding is needed; the last one always, for beliefs and evidence."""
-        last = self.trained.snapshots[-1]
-        return tuple(dict.fromkeys((*self.open_snapshots, last)))
+    def embeds(self) -> tuple[EmbedJob, ...]:
+        """Embeddings that are needed; that of the last snapshot always, for beliefs and evidence."""
+        walked = [job for walk in self.open_walks for job in (self.main.embed(walk.snapshot), walk.space)]
+        return tuple({job.folder: job for job in (*walked, self.main.embed(self.main.last))}.values())
 
-    def embed(self, snapshot: Snapshot) -> EmbedJob:
-        """The embedding of a snapshot."""
-        return embed_job(
-            self.catalog,
-            snapshot,
-            self.trained.spec,
-            self.forward,
-            self.config.data.max_pixels,
-            self.config.blocks.rows,
-        )
-
-    def index_settings(self, snapshot: Snapshot) -> IndexSettings:
-        """How a snapshot's neighbours are searched; lists of any label are the last one's alone."""
+    def index_settings(self, space: EmbedJob) -> IndexSettings:
+        """How neighbours in a space are searched; lists of any label are for evidence and for INN."""
         neighbors = self.config.neighbors
+        any_label = [self.main.embed(self.main.last), *(walk.space for walk in self.walks_of("inn"))]
         return IndexSettings(
             pool=neighbors.pool,
             seed=self.config.run.seed,
             part_rows=self.config.blocks.index_rows,
             ivf_rows=neighbors.ivf_rows,
             recall_target=neighbors.recall_target,
-            any_label=snapshot == self.trained.snapshots[-1],
+            any_label=space.folder in {job.folder for job in any_label},
             device=self.workers["score"].device,
         )
 
-    def lists_folder(self, snapshot: Snapshot) -> str:
-        """The folder of a snapshot's index and lists."""
-        embedding, settings = self.embed(snapshot).embedding, self.index_settings(snapshot)
-        return neighbors_folder(self.catalog, embedding, settings, self.config.iofm.num, self.config.blocks.rows)
+    def lists_folder(self, space: EmbedJob, num: int) -> str:
+        """The folder of a space's index and of its lists of `num` neighbours."""
+        return neighbors_folder(self.catalog, space.embedding, self.index_settings(space), num, self.config.blocks.rows)
 
-    def pairs(self, snapshot: Snapshot) -> PairsJob:
-        """The pairs of a snapshot."""
-        blocks = self.config.blocks
-        embedding = self.embed(snapshot).embedding
-        return pairs_job(self.catalog, embedding, self.lists_folder(snapshot), blocks.index_rows, blocks.rows)
+    def pairs(self, walk: Walk) -> PairsJob:
+        """The pairs of a walk."""
+        blocks, folder = self.config.blocks, self.lists_folder(walk.space, walk.num)
+        return pairs_job(walk.any_label, self.catalog, walk.space.embedding, folder, blocks.index_rows, blocks.rows)
 
-    def paths(self, snapshot: Snapshot) -> PathsJob:
-        """The paths of a snapshot."""
+    def paths(self, walk: Walk) -> PathsJob:
+        """The paths of a walk."""
+        pairs, main = self.pairs(walk), self.main
         return paths_job(
-            self.pairs(snapshot),
-            snapshot,
-            self.trained.spec,
-            self.forward,
+            self.catalog,
+            pairs.folder,
+            len(pairs.units()),
+            main.embed(walk.snapshot).embedding,
+            walk.snapshot,
+            main.trained.spec,
+            main.forward,
             self.config.data.max_pixels,
-            self.config.iofm.steps,
+            walk.steps,
+            walk.end_weight,
             self.config.blocks.pairs,
         )
 
-    def interpolate(self, snapshot: Snapshot) -> InterpolateJob:
-        """The interpolation scores of a snapshot."""
-        paths = self.paths(snapshot)
-        return interpolate_job(self.catalog, paths.embedding, paths.folder, self.config.iofm.steps)
+    def interpolate(self, walk: Walk) -> InterpolateJob:
+        """The interpolation scores of a walk."""
+        paths = self.paths(walk)
+        return interpolate_job(self.catalog, paths.embedding, paths.folder, walk.steps, walk.end_weight)
 
-    def trajectory_jobs(self) -> list[Job]:
-        """The trajectory scores; none without epochs."""
-        trained = self.trained
-        if not trained.epochs:
-            return []
-        rows = self.config.blocks.rows
-        return [trajectory_job(self.catalog, trained.folder, trained.trajectories, trained.epochs, rows)]
+    def trajectory_jobs(self) -> dict[str, TrajectoryJob]:
+        """The trajectory scores of each role that has epochs and of which any are wanted; `main`'s always."""
+        rows, wanted = self.config.blocks.rows, {SCORES[name].role for name in self.config.score_names()}
+        trained = {name: role.trained for name, role in self.roles.items() if name in wanted | {MAIN}}
+        return {
+            name: trajectory_job(self.catalog, each.folder, each.trajectories, each.epochs, rows)
+            for name, each in trained.items()
+            if each.epochs
+        }
 
     def vote(self) -> Job:
         """The vote at the last snapshot."""
-        folder = self.lists_folder(self.trained.snapshots[-1])
+        folder = self.lists_folder(self.main.embed(self.main.last), self.config.iofm.num)
         return vote_job(self.catalog, folder, self.config.blocks.rows)
 
     def score_files(self) -> ScoreFiles:
         """Where the scores lie."""
-        trajectory = self.trajectory_jobs()
         return ScoreFiles(
             catalog=self.catalog,
-            embedding=self.embed(self.trained.snapshots[-1]).embedding,
+            embedding=self.main.embed(self.main.last).embedding,
             names=self.config.score_names(),
-            trajectory_folder=trajectory[0].folder if trajectory else None,
-            interpolate_folders=tuple(self.interpolate(s).folder for s in self.path_snapshots()),
+            trajectory_folders={name: job.folder for name, job in self.trajectory_jobs().items()},
+            iofm_folders=tuple(self.interpolate(walk).folder for walk in self.walks_of("iofm")),
+            inn_folders=tuple(self.interpolate(walk).folder for walk in self.walks_of("inn")),
             vote_folder=self.vote().folder,
         )
 

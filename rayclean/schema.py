@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import pyarrow as pa
@@ -18,6 +18,8 @@ class Score:
             `exp` for minus a loss: beta on its exponential, which keeps small losses apart.
         needs_epochs: whether it is a sum over training epochs.
         meaning: for people.
+        role: the training run that it is of, beside what its section of the config names.
+        default: whether a run that names no scores has it: those that need no further training and few forwards.
     """
 
     name: str
@@ -25,28 +27,31 @@ class Score:
     mixture: Literal["beta", "gauss", "exp"]
     needs_epochs: bool
     meaning: str
+    role: str = "main"
+    default: bool = True
 
 
 # A new score is a file in rayclean/scores and a line here, in the table's order.
-SCORES = {
-    score.name: score
-    for score in (
-        Score("loss", "trajectory", "exp", False, "minus the cross-entropy loss after the last epoch"),
-        Score("ens_loss", "trajectory", "exp", True, "minus the loss, mean over all epochs"),
-        Score("margin", "trajectory", "gauss", False, "given label's logit less the largest other, last epoch"),
-        Score("aum", "trajectory", "gauss", True, "the margin, mean over all epochs (area under the margin)"),
-        Score("wrong_events", "trajectory", "gauss", True, "minus the number of epochs with another prediction"),
-        Score(
-            "iofm",
-            "interpolation",
-            "beta",
-            False,
-            "belief along paths to same-label neighbours, all snapshots",
-        ),
-        Score("iofm_last", "interpolation", "beta", False, "the same at the last snapshot alone"),
-        Score("vote", "vote", "beta", False, "share of the nearest rows of any label that have the given label"),
-    )
-}
+_TRAJECTORY = (
+    Score("loss", "trajectory", "exp", False, "minus the cross-entropy loss after the last epoch"),
+    Score("ens_loss", "trajectory", "exp", True, "minus the loss, mean over all epochs"),
+    Score("margin", "trajectory", "gauss", False, "given label's logit less the largest other, last epoch"),
+    Score("aum", "trajectory", "gauss", True, "the margin, mean over all epochs (area under the margin)"),
+    Score("wrong_events", "trajectory", "gauss", True, "minus the number of epochs with another prediction"),
+)
+_OTHERS = (
+    Score("iofm", "interpolation", "beta", False, "belief along paths to same-label neighbours, all snapshots"),
+    Score("iofm_last", "interpolation", "beta", False, "the same at the last snapshot alone"),
+    Score("inn", "interpolation", "beta", False, "belief along paths to neighbours of any label", default=False),
+    Score("vote", "vote", "beta", False, "share of the nearest rows of any label that have the given label"),
+)
+# The papers' baselines come from networks of their own: cross-entropy, and cross-entropy with negative entropy.
+_OF_ROLES = tuple(
+    replace(score, name=f"{score.name}_{role}", meaning=f"{score.meaning}, role {role}", role=role, default=False)
+    for role in ("ce", "ce_ne")
+    for score in _TRAJECTORY
+)
+SCORES = {score.name: score for score in (*_TRAJECTORY, *_OTHERS, *_OF_ROLES)}
 MERGE_ORDER = ("iofm", "aum", "ens_loss", "loss")
 SHARD_TYPE = pa.dictionary(pa.int32(), pa.string())
 

@@ -147,7 +147,8 @@ def finish(one_thread: None) -> Callable[..., Run]:
             for stage in STAGES:
                 if stage.jobs is None:
                     meter = Meter("train", 1, Console(quiet=True))
-                    rayclean.train.stage.train_role(run.task, run.workers["train"], meter)
+                    for role in run.roles.values():
+                        rayclean.train.stage.train_role(role.task, run.workers["train"], meter)
                 else:
                     compute(stage.jobs(run))
         publish_labels(run.merge()[1], list(run.classes.names))

@@ -44,7 +44,8 @@ def test_what_is_not_said_is_filled_in() -> None:
     assert (config.train.epochs, config.train.loss, config.iofm.num, config.iofm.steps) == (40, "mixup", 10, 3)
     assert config.data.image_extensions == ("png", "jpg", "jpeg", "webp")
     assert config.merge_score() == "iofm"
-    assert config.score_names() == tuple(SCORES)
+    assert config.score_names() == tuple(score.name for score in SCORES.values() if score.default)
+    assert config.role_names() == ("main",)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
@@ -89,7 +90,10 @@ def test_names_that_are_wrong_or_missing(content: Any, said: str, tmp_path: Path
         (tree(model={"width": 0}), "model.width: .*found 0"),
         (tree(blocks={"rows": 3000}), r"blocks.table_rows \(1000000\) must be a multiple of blocks.rows \(3000\)"),
         (tree(train={"epochs": 0}), "train.epochs is 0, so train.from .*must name weights"),
-        (tree(train={"epochs": 0, "from": "x"}, scores=["aum", "iofm"]), "scores aum need epochs"),
+        (
+            tree(train={"epochs": 0, "from": "x"}, scores=["aum", "iofm"]),
+            "score aum needs epochs, but .* in role main",
+        ),
     ],
 )
 def test_values_that_cannot_be(content: Any, said: str, tmp_path: Path) -> None:
@@ -252,3 +256,31 @@ def test_a_config_cannot_be_changed() -> None:
     config = parse_config(tree())
     with pytest.raises(ValueError, match="frozen"):
         config.train.epochs = 3
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (tree(train={"roles": {"main": {"loss": "ce"}}}), "a role cannot be called 'main'"),
+        (tree(train={"roles": {"x": {"los": "ce"}}}), "train.roles.x.los: unknown field; did you mean 'loss'"),
+        (tree(train={"roles": {"x": {"loss": "mse"}}}), "train.roles.x.loss: .*found 'mse'"),
+        (tree(train={"roles": {"x": {"model": {"widht": 3}}}}), "train.roles.x.widht: unknown field"),
+        (tree(train={"roles": {"x": {"epochs": 0}}}), "train.roles.x.epochs is 0"),
+        (tree(inn={"features": "cee"}), "inn.features: no role 'cee'; did you mean 'ce'"),
+        (tree(inn={"epochs": [4, 5]}), "inn.epochs: no snapshot after epoch 5"),
+        (tree(train={"epochs": 0, "from": "x"}, scores=["inn"]), "set inn.features=self"),
+    ],
+)
+def test_roles_that_cannot_be(content: Any, said: str, tmp_path: Path) -> None:
+    assert re.search(said, refusal(tmp_path, content))
+
+
+def test_roles_are_those_that_the_scores_need() -> None:
+    assert parse_config(tree(scores=["iofm", "inn", "aum_ce_ne"])).role_names() == ("main", "ce_ne", "ce")
+    assert parse_config(tree(scores=["inn"], inn={"features": "self"})).role_names() == ("main",)
+    config = parse_config(tree(train={"lr": 0.3, "roles": {"wide": {"epochs": 5, "model": {"width": 99}}}}))
+    assert config.role_names() == ("main", "wide")
+    wide = config.train_of("wide")
+    assert (wide.lr, wide.epochs, config.model_of("wide").width, config.train.epochs) == (0.3, 5, 99, 40)
+    assert config.train_of("ce").loss == "ce"
+    assert config.train_of("ce_ne").loss == "ce+ne"

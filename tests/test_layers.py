@@ -23,7 +23,7 @@ LAYERS = (
     ("scores",),
     ("merge",),
     ("learn", "report"),
-    ("run", "pipeline", "results", "scorer", "doctor"),
+    ("roles", "run", "pipeline", "results", "scorer", "doctor"),
     ("cli", "__main__"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -92,7 +92,7 @@ def prepare(options: argparse.Namespace, folder: Path, block_rows: int, block_pa
     for stage in STAGES:
         if stage.name == "catalog" and stage.jobs is not None:
             run_inline(stage.jobs(run))
-    train_role(run.task, workers["train"], _meter())
+    train_role(run.main.task, workers["train"], _meter())
     return run
 
 
@@ -137,7 +137,7 @@ def stage_rounds(run: Run, rounds: int) -> list[Round]:
         if name == "paths":
             break
         run_inline(jobs)
-    job = run.paths(run.trained.snapshots[-1])
+    job = run.paths(run.walks[-1])
     units, bare = job.units(), _bare_loop(run)
     result = []
     for i in range(rounds + 1):
@@ -153,8 +153,8 @@ def stage_rounds(run: Run, rounds: int) -> list[Round]:
 
 def _bare_loop(run: Run) -> Callable[[int], float]:
     """A function that gives the seconds of so many forwards, in batches that are ready in memory."""
-    settings, spec = run.forward, run.trained.spec
-    network = load_snapshot(run.store, run.trained.snapshots[-1].file, spec).to(memory_format=torch.channels_last)
+    settings, spec = run.main.forward, run.main.trained.spec
+    network = load_snapshot(run.store, run.main.trained.snapshots[-1].file, spec).to(memory_format=torch.channels_last)
     pixels = run.catalog.pixels(spec.size, run.config.data.max_pixels)
     rows = np.arange(settings.batch_size) % run.catalog.num_rows
     batch = Forward(network, spec, settings).normalized(pixels.read(rows)).contiguous(memory_format=torch.channels_last)
@@ -243,9 +243,9 @@ def score_by_jobs(run: Run, compute: Compute) -> Product:
         compute(timed)
         work_s[name] = work_s.get(name, 0.0) + sum(job.span_s() for job in timed)
     wall_s = time.perf_counter() - started_s
-    scores = run.interpolate(run.trained.snapshots[-1])
+    scores = run.interpolate(run.walks[-1])
     parts = [map_arrays(run.store, scores.file(unit))["score"] for unit in scores.units()]
-    pairs = run.pairs(run.trained.snapshots[-1])
+    pairs = run.pairs(run.walks[-1])
     num_pairs = sum(len(map_arrays(run.store, pairs.file(unit))["left"]) for unit in pairs.units())
     forwards = run.catalog.num_rows + num_pairs * (run.config.iofm.steps - 1)
     return Product(np.concatenate(parts), work_s, wall_s, forwards)
@@ -306,8 +306,8 @@ def plain_procedure(run: Run, batch_size: int | None) -> tuple[Array, float, int
     Returns:
         (N,) float64 scores, seconds, batch size.
     """
-    spec, settings, labels = run.trained.spec, run.forward, np.array(run.catalog.label)
-    network = load_snapshot(run.store, run.trained.snapshots[-1].file, spec).to(memory_format=torch.channels_last)
+    spec, settings, labels = run.main.trained.spec, run.main.forward, np.array(run.catalog.label)
+    network = load_snapshot(run.store, run.main.trained.snapshots[-1].file, spec).to(memory_format=torch.channels_last)
 
     def probabilities(images: torch.Tensor) -> torch.Tensor:
         return torch.softmax(network(images).float(), dim=1)
@@ -344,7 +344,7 @@ def report_stage(options: argparse.Namespace, folder: Path) -> None:
     """Prints what `stage` finds."""
     run = prepare(options, folder, block_rows=4000, block_pairs=4096)
     rounds = stage_rounds(run, options.rounds)
-    print(f"{run.precision[1]}, batches of {run.forward.batch_size}, 1 thread, {len(rounds)} rounds; medians")
+    print(f"{run.precision[1]}, batches of {run.main.forward.batch_size}, 1 thread, {len(rounds)} rounds; medians")
     print(f"bare forwards     {statistics.median(each.bare for each in rounds):7,.0f} images/s")
     for text, kind in (("first snapshot", "first"), ("later snapshots", "later")):
         rate = statistics.median(getattr(each, kind) for each in rounds)

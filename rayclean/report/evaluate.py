@@ -9,6 +9,7 @@ import numpy as np
 
 from rayclean.arrays import Array
 from rayclean.catalog.table import Catalog
+from rayclean.config import MAIN
 from rayclean.report import metrics
 from rayclean.report.metrics import average_precision, expected_calibration_error, flag_metrics
 from rayclean.scores.table import ScoreFiles
@@ -29,12 +30,14 @@ class ScoreQuality:
         curve: epoch -> AUROC of the score as of that epoch.
         best: the highest of the curve (needs the truth: for benchmarks only).
         final: at the last epoch.
+        average_precision: of finding the wrong labels, at the last epoch.
     """
 
     curve: dict[int, float]
     best: float
     best_epoch: int
     final: float
+    average_precision: float
 
 
 @dataclass(frozen=True)
@@ -71,9 +74,10 @@ def auroc(scores: Array, clean: Array) -> float:
     return metrics.auroc(defined, their_clean)
 
 
-def _quality(curve: dict[int, float]) -> ScoreQuality:
+def _quality(curve: dict[int, float], final: Array, clean: Array) -> ScoreQuality:
     best = max(curve, key=lambda epoch: (curve[epoch], -epoch))
-    return ScoreQuality(curve, curve[best], best, curve[max(curve)])
+    defined, their_clean, _ = metrics.defined_only(final, clean)
+    return ScoreQuality(curve, curve[best], best, curve[max(curve)], average_precision(defined, their_clean))
 
 
 def trajectory_curves(
@@ -93,35 +97,60 @@ def trajectory_curves(
 
 def interpolation_curves(
     store: Store, folders: dict[int, str], blocks: int, known: Array, clean: Array
-) -> dict[str, dict[int, float]]:
-    """AUROC of `iofm_last` and of `iofm`, the mean up to then, at each snapshot."""
+) -> tuple[dict[int, float], dict[int, float]]:
+    """AUROC of a walk's score at each snapshot, and of its mean over the snapshots up to then."""
     total = np.zeros(len(known))
-    curves: dict[str, dict[int, float]] = {"iofm": {}, "iofm_last": {}}
+    single, mean = {}, {}
     for count, (epoch, folder) in enumerate(folders.items(), start=1):
         names = [f"{folder}/{block_name(block)}.safetensors" for block in range(blocks)]
         scores = np.concatenate([map_arrays(store, name)["score"] for name in names])
         total += scores
-        curves["iofm_last"][epoch] = auroc(scores[known], clean)
-        curves["iofm"][epoch] = auroc(total[known] / count, clean)
+        single[epoch] = auroc(scores[known], clean)
+        mean[epoch] = auroc(total[known] / count, clean)
+    return single, mean
+
+
+@dataclass(frozen=True)
+class Epochs:
+    """At which epochs the scores of a run were taken.
+
+    Attributes:
+        trained: role -> (folder, epochs with trajectories).
+        iofm: of `ScoreFiles.iofm_folders`.
+        inn: of `ScoreFiles.inn_folders`.
+        last: of role `main`'s last snapshot.
+    """
+
+    trained: dict[str, tuple[str, int]]
+    iofm: tuple[int, ...]
+    inn: tuple[int, ...]
+    last: int
+
+
+def _curves(files: ScoreFiles, epochs: Epochs, known: Array, clean: Array) -> dict[str, dict[int, float]]:
+    """AUROC of each score that several epochs have."""
+    store, block_rows = files.catalog.store, files.embedding.block_rows
+    blocks = num_blocks(files.catalog.num_rows, block_rows)
+    curves: dict[str, dict[int, float]] = {}
+    for role in files.trajectory_folders:
+        ending = "" if role == MAIN else f"_{role}"
+        found = trajectory_curves(store, *epochs.trained[role], block_rows, known, clean)
+        curves |= {f"{name}{ending}": curve for name, curve in found.items()}
+    if files.iofm_folders:
+        walked = dict(zip(epochs.iofm, files.iofm_folders, strict=True))
+        curves["iofm_last"], curves["iofm"] = interpolation_curves(store, walked, blocks, known, clean)
+    if files.inn_folders:
+        walked = dict(zip(epochs.inn, files.inn_folders, strict=True))
+        curves["inn"], _ = interpolation_curves(store, walked, blocks, known, clean)
     return curves
 
 
-def evaluate(
-    files: ScoreFiles,
-    train_folder: str,
-    epochs: int,
-    snapshot_epochs: tuple[int, ...],
-    labels: Array,
-    noise_rate: float,
-    threshold: float,
-) -> Evaluation:
+def evaluate(files: ScoreFiles, epochs: Epochs, labels: Array, noise_rate: float, threshold: float) -> Evaluation:
     """Compares every score, and the table, with the truth.
 
     Args:
         files: the run's scores.
-        train_folder: of role `main`.
-        epochs: epochs with trajectories.
-        snapshot_epochs: epochs of `files.interpolate_folders`.
+        epochs: when they were taken.
         labels: (N,) true labels, -1 where unknown.
         noise_rate: estimated by the merge.
         threshold: `merge.threshold`.
@@ -129,16 +158,11 @@ def evaluate(
     catalog, store = files.catalog, files.catalog.store
     known = labels != UNKNOWN
     clean = catalog.label[known] == labels[known]
-    block_rows = files.embedding.block_rows
-    blocks = num_blocks(catalog.num_rows, block_rows)
-    curves = trajectory_curves(store, train_folder, epochs, block_rows, known, clean)
-    if files.interpolate_folders:
-        folders = dict(zip(snapshot_epochs, files.interpolate_folders, strict=True))
-        curves |= interpolation_curves(store, folders, blocks, known, clean)
-    last = [files.read(block) for block in range(blocks)]
-    for name in files.names:
-        final = np.concatenate([block.scores[name] for block in last])
-        curves.setdefault(name, {snapshot_epochs[-1]: auroc(final[known], clean)})
+    curves = _curves(files, epochs, known, clean)
+    blocks = [files.read(block) for block in range(num_blocks(catalog.num_rows, files.embedding.block_rows))]
+    final = {name: np.concatenate([block.scores[name] for block in blocks])[known] for name in files.names}
+    for name, scores in final.items():
+        curves.setdefault(name, {epochs.last: auroc(scores, clean)})
     table = _read_labels(store)
     probability, predicted = table["label_score"][known], table["predicted_label"][known]
     flags = flag_metrics(probability, clean, threshold)
@@ -148,7 +172,7 @@ def evaluate(
         rows=int(known.sum()),
         true_noise_rate=float(1 - clean.mean()),
         estimated_noise_rate=noise_rate,
-        scores={name: _quality(curves[name]) for name in files.names},
+        scores={name: _quality(curves[name], final[name], clean) for name in files.names},
         label_score={
             "auroc": auroc(probability, clean),
             "average_precision": average_precision(probability, clean),

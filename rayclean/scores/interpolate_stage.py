@@ -1,4 +1,4 @@
-"""IOFM of a snapshot: partial sums of paths reduced by row, a block of rows a unit."""
+"""IOFM or INN of a snapshot: partial sums of paths reduced by row, a block of rows a unit."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class InterpolateJob(Job):
     embedding: Embedding
     paths_folder: str
     steps: int
+    end_weight: float
 
     def units(self) -> Sequence[str]:
         """A unit a block of rows."""
@@ -44,7 +45,7 @@ class InterpolateJob(Job):
             own = self.embedding.beliefs(np.arange(start, stop))
             sums, num_paths = reduce_by_row(files, start, stop, self.catalog.num_classes)
             labels = self.catalog.label[start:stop]
-            means = path_means(own, sums, num_paths, self.steps, labels)
+            means = path_means(own, sums, num_paths, self.steps, labels, self.end_weight)
             content = {"score": means.score, "one_minus": means.one_minus, "num_paths": num_paths.astype(np.int16)}
             return UnitResult(content | pack(means.belief, labels), rows=stop - start)
 
@@ -67,7 +68,9 @@ def reduce_by_row(files: Sequence[dict[str, Array]], start: int, stop: int, num_
     return sums, num_paths
 
 
-def interpolate_job(catalog: Catalog, embedding: Embedding, paths_folder: str, steps: int) -> InterpolateJob:
+def interpolate_job(
+    catalog: Catalog, embedding: Embedding, paths_folder: str, steps: int, end_weight: float
+) -> InterpolateJob:
     """The scores of a snapshot's paths."""
     mark = fingerprint("interpolate", VERSION, {"block_rows": embedding.block_rows}, [paths_folder])
-    return InterpolateJob(catalog.store, f"interpolate-{mark}", catalog, embedding, paths_folder, steps)
+    return InterpolateJob(catalog.store, f"interpolate-{mark}", catalog, embedding, paths_folder, steps, end_weight)

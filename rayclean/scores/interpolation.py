@@ -1,4 +1,4 @@
-"""IOFM: a network's belief in the given label along paths to neighbours (methods.md, section 2).
+"""IOFM and INN: a network's belief in the given label along paths to neighbours (methods.md, section 2).
 
 A path between images a and b has points x_h = ((H-h)/H) a + (h/H) b, h = 0..H. The trapezoid mean of the
 network's probabilities along it is, for every class,
@@ -6,7 +6,8 @@ network's probabilities along it is, for every class,
     T(a, b) = (1/H) (p(x_0)/2 + p(x_1) + ... + p(x_{H-1}) + p(x_H)/2).
 
 The ends' probabilities are known from the embedding, so a path costs H-1 forwards; T(a, b) = T(b, a), so a pair
-is walked once and serves both ends.
+is walked once and serves both ends. IOFM's neighbours have the row's label, INN's any. The midpoint score [INN,
+section 3.2] is the same with H = 2 and ends of weight 0.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ import torch
 
 from rayclean.arrays import Array
 from rayclean.scores.pairs import LEFT_LISTS_RIGHT, RIGHT_LISTS_LEFT, Pairs
+
+TRAPEZOID, INTERIOR = 0.5, 0.0  # weight of a path's ends
 
 Probabilities = Callable[[torch.Tensor], torch.Tensor]  # (B, 3, S, S) -> (B, K)
 
@@ -67,7 +70,7 @@ class PartialSums(NamedTuple):
     Attributes:
         rows: (R,) int64, ascending.
         sums: (R, K) float64, over the row's listed pairs of the block: the interior points' probabilities plus
-            half of the far end's.
+            the far end's times its weight.
         num_paths: (R,) int32, listed pairs of the row in the block.
     """
 
@@ -76,7 +79,9 @@ class PartialSums(NamedTuple):
     num_paths: Array
 
 
-def partial_sums(pairs: Pairs, interior: Array, at_left: Array, at_right: Array) -> PartialSums:
+def partial_sums(
+    pairs: Pairs, interior: Array, at_left: Array, at_right: Array, end_weight: float = TRAPEZOID
+) -> PartialSums:
     """Adds each path to the rows that list its other end.
 
     Args:
@@ -84,11 +89,13 @@ def partial_sums(pairs: Pairs, interior: Array, at_left: Array, at_right: Array)
         interior: (P, K) sums over interior points.
         at_left: (P, K) probabilities at the left ends.
         at_right: (P, K) probabilities at the right ends.
+        end_weight: 0.5 for the trapezoid mean, 0 for the interior alone.
     """
     to_left = np.flatnonzero(pairs.listed & LEFT_LISTS_RIGHT)
     to_right = np.flatnonzero(pairs.listed & RIGHT_LISTS_LEFT)
     target = np.concatenate([pairs.left[to_left], pairs.right[to_right]])
-    value = np.concatenate([interior[to_left] + at_right[to_left] / 2, interior[to_right] + at_left[to_right] / 2])
+    far_end = np.concatenate([at_right[to_left], at_left[to_right]])
+    value = np.concatenate([interior[to_left], interior[to_right]]) + end_weight * far_end
     rows, index = np.unique(target, return_inverse=True)
     sums = np.zeros((len(rows), interior.shape[1]))
     np.add.at(sums, index, value)
@@ -96,12 +103,12 @@ def partial_sums(pairs: Pairs, interior: Array, at_left: Array, at_right: Array)
 
 
 class PathMeans(NamedTuple):
-    """IOFM of a block of rows at one snapshot.
+    """IOFM or INN of a block of rows at one snapshot.
 
     Attributes:
         belief: (N, K) float64, the mean over the row's paths of T for every class; rows sum to 1. A column after
             the classes, for what files dropped, is carried along.
-        score: (N,) float64, the belief in the given label: IOFM's s_i.
+        score: (N,) float64, the belief in the given label: the papers' s_i.
         one_minus: (N,) float64, 1 - score without cancellation.
     """
 
@@ -110,8 +117,10 @@ class PathMeans(NamedTuple):
     one_minus: Array
 
 
-def path_means(own: Array, sums: Array, num_paths: Array, steps: int, labels: Array) -> PathMeans:
-    """Finishes the trapezoid means of rows [IOFM, definition of s_i].
+def path_means(
+    own: Array, sums: Array, num_paths: Array, steps: int, labels: Array, end_weight: float = TRAPEZOID
+) -> PathMeans:
+    """Finishes the means of rows [IOFM, definition of s_i].
 
     A row without paths (no other row of its label, or only exact copies) keeps its own probabilities: an empty
     path [our choice].
@@ -122,9 +131,11 @@ def path_means(own: Array, sums: Array, num_paths: Array, steps: int, labels: Ar
         num_paths: (N,) its paths, L or fewer.
         steps: H.
         labels: (N,) given labels.
+        end_weight: as in `partial_sums`.
     """
     paths = np.maximum(num_paths, 1)[:, None]
-    belief = np.where(num_paths[:, None] > 0, (own / 2 + sums / paths) / steps, own)
+    total = steps - 1 + 2 * end_weight
+    belief = np.where(num_paths[:, None] > 0, (end_weight * own + sums / paths) / total, own)
     at_label = np.arange(len(belief)), labels
     score = belief[at_label]
     others = belief.copy()

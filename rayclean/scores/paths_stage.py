@@ -1,4 +1,4 @@
-"""Pairs and paths: the lists' distinct pairs in an order that keeps images near, then forwards along them."""
+"""Paths: forwards along the pairs, added up by row, a block of pairs a unit."""
 
 from __future__ import annotations
 
@@ -12,78 +12,24 @@ from rayclean.arrays import Array
 from rayclean.catalog.table import Catalog
 from rayclean.embed.beliefs import pack, with_rest
 from rayclean.embed.table import Embedding
-from rayclean.neighbors.cells import ordering_cells
-from rayclean.neighbors.parts import group_labels
 from rayclean.scores.interpolation import interior_sums, partial_sums
-from rayclean.scores.pairs import Pairs, ordered_for_locality, undirected_pairs
+from rayclean.scores.pairs import Pairs
 from rayclean.storage.contents import map_arrays
 from rayclean.storage.fingerprint import fingerprint
 from rayclean.storage.units import Job, UnitResult, block_name, block_range, num_blocks
 from rayclean.train.forward import Forward, ForwardSettings
 from rayclean.train.snapshots import NetworkSpec, Snapshot, load_snapshot
 
-PAIRS_VERSION = 1
-PATHS_VERSION = 1
-
-
-@dataclass(frozen=True)
-class PairsJob(Job):
-    """The distinct pairs of same-label lists, a group of whole labels a unit."""
-
-    stage: ClassVar[str] = "pairs"
-    catalog: Catalog
-    embedding: Embedding
-    lists_folder: str
-    group_rows: int
-    block_rows: int
-
-    def groups(self) -> list[tuple[int, ...]]:
-        """The labels of each unit."""
-        return group_labels(self.catalog.class_counts, self.group_rows)
-
-    def units(self) -> Sequence[str]:
-        """A unit a group of labels."""
-        return [block_name(i) for i in range(len(self.groups()))]
-
-    def open(self) -> Callable[[str], UnitResult]:
-        """Plans the groups."""
-        groups = self.groups()
-
-        def compute(unit: str) -> UnitResult:
-            labels = groups[int(unit)]
-            start, stop = self.catalog.label_range(labels[0])[0], self.catalog.label_range(labels[-1])[1]
-            rows = self.catalog.by_label[start:stop]
-            pairs = self._ordered(undirected_pairs(rows, self._lists(start, stop)), rows)
-            facts = {"pairs": len(pairs.left), "listed": int(np.bitwise_count(pairs.listed).sum())}
-            return UnitResult(pairs._asdict(), rows=stop - start, facts=facts)
-
-        return compute
-
-    def _lists(self, start: int, stop: int) -> Array:
-        """Neighbour rows of positions [start, stop) of the order by label."""
-        pieces = []
-        for block in range(start // self.block_rows, num_blocks(stop, self.block_rows)):
-            lists = map_arrays(self.store, f"{self.lists_folder}/same/{block_name(block)}.safetensors")["rows"]
-            first = block * self.block_rows
-            pieces.append(lists[max(start - first, 0) : stop - first])
-        return np.concatenate(pieces)
-
-    def _ordered(self, pairs: Pairs, rows: Array) -> Pairs:
-        """Sorts by label and by the ordering cells of both ends."""
-        labels = self.catalog.label[rows]
-        cells = np.concatenate(
-            [ordering_cells(self.embedding.features(rows[labels == label])) for label in np.unique(labels)]
-        )
-        by_row = np.argsort(rows)
-        ascending = rows[by_row]
-        left = cells[by_row[np.searchsorted(ascending, pairs.left)]]
-        right = cells[by_row[np.searchsorted(ascending, pairs.right)]]
-        return ordered_for_locality(pairs, self.catalog.label[pairs.left], left, right)
+VERSION = 2
 
 
 @dataclass(frozen=True)
 class PathsJob(Job):
-    """Walks the paths of a snapshot's pairs, a block of pairs a unit."""
+    """Walks the paths of a snapshot's pairs, a block of pairs a unit.
+
+    Attributes:
+        embedding: of the snapshot that walks, for the paths' ends; the pairs may come from another network's.
+    """
 
     stage: ClassVar[str] = "paths"
     catalog: Catalog
@@ -95,6 +41,7 @@ class PathsJob(Job):
     pairs_folder: str
     num_groups: int
     steps: int
+    end_weight: float
     block_pairs: int
 
     def units(self) -> Sequence[str]:
@@ -127,7 +74,7 @@ class PathsJob(Job):
                     forward.probabilities, images, left, right, self.steps, self.forward.batch_size
                 )
             ends = self.embedding.beliefs(rows)
-            sums = partial_sums(pairs, with_rest(interior), ends[left], ends[right])
+            sums = partial_sums(pairs, with_rest(interior), ends[left], ends[right], self.end_weight)
             facts = {"forwards": len(left) * (self.steps - 1), "decoded": len(rows), "pairs": len(left)}
             content = {"rows": sums.rows, "num_paths": sums.num_paths}
             content |= pack(sums.sums, self.catalog.label[sums.rows])
@@ -136,41 +83,40 @@ class PathsJob(Job):
         return compute
 
 
-def pairs_job(catalog: Catalog, embedding: Embedding, lists_folder: str, group_rows: int, block_rows: int) -> PairsJob:
-    """The pairs of a snapshot's same-label lists."""
-    fields = {"group_rows": group_rows}
-    mark = fingerprint("pairs", PAIRS_VERSION, fields, [lists_folder])
-    return PairsJob(catalog.store, f"pairs-{mark}", catalog, embedding, lists_folder, group_rows, block_rows)
-
-
 def paths_job(
-    pairs: PairsJob,
+    catalog: Catalog,
+    pairs_folder: str,
+    num_groups: int,
+    embedding: Embedding,
     snapshot: Snapshot,
     spec: NetworkSpec,
     forward: ForwardSettings,
     max_pixels: float,
     steps: int,
+    end_weight: float,
     block_pairs: int,
 ) -> PathsJob:
-    """The paths of a snapshot's pairs."""
+    """The paths of a snapshot along pairs."""
     fields = {
         "steps": steps,
+        "end_weight": end_weight,
         "block_pairs": block_pairs,
         "precision": forward.precision,
         "batch_size": forward.batch_size,
     }
-    mark = fingerprint("paths", PATHS_VERSION, fields, [pairs.folder, pairs.embedding.folder])
+    mark = fingerprint("paths", VERSION, fields, [pairs_folder, embedding.folder])
     return PathsJob(
-        pairs.store,
+        catalog.store,
         f"paths-{mark}",
-        pairs.catalog,
-        pairs.embedding,
+        catalog,
+        embedding,
         snapshot,
         spec,
         forward,
         max_pixels,
-        pairs.folder,
-        len(pairs.groups()),
+        pairs_folder,
+        num_groups,
         steps,
+        end_weight,
         block_pairs,
     )

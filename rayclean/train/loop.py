@@ -34,6 +34,7 @@ State = dict[str, Any]
 class TrainTask:
     """One role's training: picklable, the same on every rank."""
 
+    role: str
     store: Store
     folder: str
     catalog: Catalog

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rayclean.config import Config
+from rayclean.config import MAIN, Config
 from rayclean.errors import ConfigError, UnitError
 from rayclean.storage.contents import encode, map_arrays
 from rayclean.storage.fingerprint import digest
@@ -50,14 +50,15 @@ class NetworkSpec:
         )
 
 
-def network_spec(config: Config, num_classes: int) -> NetworkSpec:
-    """The network of a config, with what it leaves open filled by the model's defaults."""
-    defaults = model_defaults(config.model.name)
+def network_spec(config: Config, num_classes: int, role: str = MAIN) -> NetworkSpec:
+    """The network of a role, with what the config leaves open filled by the model's defaults."""
+    model = config.model_of(role)
+    defaults = model_defaults(model.name)
     return NetworkSpec(
-        name=config.model.name,
+        name=model.name,
         num_classes=num_classes,
-        width=config.model.width,
-        bottleneck=config.model.bottleneck,
+        width=model.width,
+        bottleneck=model.bottleneck,
         size=config.data.size or defaults.size,
         mean=config.data.mean or defaults.mean,
         std=config.data.std or defaults.std,

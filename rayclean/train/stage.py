@@ -19,7 +19,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from rayclean.catalog.table import Catalog
 from rayclean.cluster import Workers, keep_freed_memory
-from rayclean.config import Config
+from rayclean.config import MAIN, Config
 from rayclean.errors import StageError
 from rayclean.progress import Meter
 from rayclean.storage.contents import encode, read_json
@@ -29,6 +29,7 @@ from rayclean.storage.units import num_blocks
 from rayclean.train.feed import FeedSettings
 from rayclean.train.forward import ForwardSettings
 from rayclean.train.loop import Rank, State, TrainTask, train
+from rayclean.train.plan import epoch_seed
 from rayclean.train.snapshots import (
     NetworkSpec,
     Snapshot,
@@ -70,46 +71,53 @@ class Trained:
 
 
 def train_task(
-    config: Config, store: Store, catalog: Catalog, precision: tuple[str, str], workers: Workers
+    config: Config, store: Store, catalog: Catalog, precision: tuple[str, str], workers: Workers, role: str = MAIN
 ) -> TrainTask:
-    """What role `main` of a config trains.
+    """What a role of a config trains.
 
     `precision` is that of training and of scoring, resolved; the threads of `workers` are those of a worker.
     """
-    spec = network_spec(config, catalog.num_classes)
+    spec = network_spec(config, catalog.num_classes, role)
+    model, settings = config.model_of(role), config.train_of(role)
     forward = ForwardSettings(workers.device, precision[1], config.score.batch_size)
     feed = FeedSettings(
         size=spec.size,
         max_pixels=config.data.max_pixels,
         cache_bytes=config.data.cache_bytes,
         shuffle_rows=config.data.shuffle_rows,
-        batch_size=config.train.batch_size,
-        seed=config.run.seed,
+        batch_size=settings.batch_size,
+        seed=role_seed(config.run.seed, role),
     )
     fields = {
-        "model": config.model.model_dump() | {"weights": weights_digest(config.model.weights)},
-        "train": config.train.model_dump(exclude={"workers", "precision", "from_"}),
-        "from": weights_digest(config.train.from_),
+        "model": model.model_dump() | {"weights": weights_digest(model.weights)},
+        "train": settings.model_dump(exclude={"workers", "precision", "from_", "roles"}),
+        "from": weights_digest(settings.from_),
         "spec": [spec.size, spec.mean, spec.std],
         "precision": precision,
         "score_batch": config.score.batch_size,
         "feed": [feed.cache_bytes, feed.shuffle_rows, feed.seed],
         "block_rows": config.blocks.rows,
     }
-    folder = f"train-main-{fingerprint('train-main', VERSION, fields, [catalog.fingerprint])}"
+    folder = f"train-{role}-{fingerprint(f'train-{role}', VERSION, fields, [catalog.fingerprint])}"
     return TrainTask(
+        role=role,
         store=store,
         folder=folder,
         catalog=catalog,
         spec=spec,
-        train=config.train,
-        weights=config.model.weights,
+        train=settings,
+        weights=model.weights,
         feed=feed,
         forward=forward,
         precision=precision[0],
         block_rows=config.blocks.rows,
         threads=workers.threads,
     )
+
+
+def role_seed(seed: int, role: str) -> int:
+    """The seed of a role's draws: networks of two roles start apart."""
+    return seed if role == MAIN else epoch_seed(seed, 0, 0, role)
 
 
 def is_trained(task: TrainTask) -> bool:
@@ -121,7 +129,7 @@ def find_trained(task: TrainTask) -> Trained:
     """The finished role of a task."""
     done = read_json(task.store, f"{task.folder}/{DONE_FILE}")
     epochs = task.train.snapshot_epochs()
-    snapshots = tuple(find_snapshot(task.store, task.folder, "main", epoch) for epoch in epochs)
+    snapshots = tuple(find_snapshot(task.store, task.folder, task.role, epoch) for epoch in epochs)
     return Trained(task.folder, task.train.epochs, snapshots, done["trajectories"], task.spec)
 
 

@@ -72,7 +72,7 @@ def test_a_killed_run_ends_with_the_same_bytes(
 def test_a_leftover_worker_publishes_the_same_bytes(reference: Finished, one_thread: None, tmp_path: Path) -> None:
     shutil.copytree(reference.run.path, tmp_path / "run")
     run = look(RunFolder(reference.run.config, tmp_path / "run").load(), Store(str(tmp_path / "run")))
-    for job in (run.embed(run.trained.snapshots[-1]), run.paths(run.trained.snapshots[-1]), run.merge()[1]):
+    for job in (run.main.embed(run.main.trained.snapshots[-1]), run.paths(run.walks[-1]), run.merge()[1]):
         unit = job.units()[-1]
         before = job.store.read(job.file(unit))
         job.store.publish(job.file(unit), b"")  # what follows must write

@@ -200,9 +200,9 @@ def test_a_whole_run_through_ivf_gives_the_table_of_a_flat_one(
 ) -> None:
     overrides = ("neighbors.ivf_rows=1", "neighbors.recall_target=1", "run.keep=all")
     run = finish(tiny_config(tmp_path / "run", *overrides))
-    folder = run.lists_folder(run.trained.snapshots[-1])
+    folder = run.lists_folder(run.walks[-1].space, run.walks[-1].num)
     assert run.store.exists(f"{folder}/probes.json")
-    assert folder != scored.lists_folder(scored.trained.snapshots[-1])
+    assert folder != scored.lists_folder(scored.walks[-1].space, scored.walks[-1].num)
     assert run.store.read("labels/part-00000.parquet") == scored.store.read("labels/part-00000.parquet")
 
 

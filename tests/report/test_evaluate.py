@@ -49,8 +49,8 @@ def epochs_of(run: Run) -> list[tuple[Array, Array, Array]]:
     """loss, margin, wrong of all rows after each epoch."""
     blocks = range(-(-run.catalog.num_rows // run.config.blocks.rows))
     result = []
-    for epoch in range(1, run.trained.epochs + 1):
-        pieces = [read_trajectory(run.store, run.task.folder, epoch, block) for block in blocks]
+    for epoch in range(1, run.main.trained.epochs + 1):
+        pieces = [read_trajectory(run.store, run.main.task.folder, epoch, block) for block in blocks]
         loss, margin, wrong = (np.concatenate(column) for column in zip(*pieces, strict=True))
         result.append((loss, margin, wrong))
     return result
@@ -81,15 +81,16 @@ def assert_quality(evaluation: Evaluation, name: str, expected: dict[int, float]
     assert found.best == max(found.curve.values())
     assert found.best_epoch == min(epoch for epoch, value in found.curve.items() if value == found.best)
     assert found.final == found.curve[max(expected)]
+    assert 0 < found.average_precision <= 1
 
 
 def test_interpolation_curves(trained: Run, truth: Array, evaluation: Evaluation) -> None:
     clean = trained.catalog.label == truth
     scores = {}
-    for snapshot in trained.trained.snapshots:
-        job = trained.interpolate(snapshot)
+    for walk in trained.walks:
+        job = trained.interpolate(walk)
         pieces = [map_arrays(trained.store, job.file(unit))["score"] for unit in job.units()]
-        scores[snapshot.epoch] = np.concatenate(pieces)
+        scores[walk.snapshot.epoch] = np.concatenate(pieces)
     assert list(scores) == [2, 3]
     assert_quality(evaluation, "iofm_last", {epoch: roc_auc_score(clean, s) for epoch, s in scores.items()})
     means = {2: scores[2], 3: (scores[2] + scores[3]) / 2}

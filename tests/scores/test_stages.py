@@ -172,11 +172,13 @@ def test_scores_equal_the_definition(scored: Run) -> None:
     from rayclean.train.snapshots import load_snapshot
 
     run, steps = scored, scored.config.iofm.steps
-    snapshot = run.trained.snapshots[-1]
-    forward = Forward(load_snapshot(run.store, snapshot.file, run.trained.spec), run.trained.spec, run.forward)
+    snapshot = run.main.trained.snapshots[-1]
+    forward = Forward(
+        load_snapshot(run.store, snapshot.file, run.main.trained.spec), run.main.trained.spec, run.main.forward
+    )
     rows = np.arange(run.catalog.num_rows)
     images = forward.normalized(run.catalog.pixels(8, 1e6).read(rows))
-    features = run.embed(snapshot).embedding.features(rows).astype(np.float64)
+    features = run.main.embed(snapshot).embedding.features(rows).astype(np.float64)
     found = table_of(run)
     labels, digests = run.catalog.label, run.catalog.digest
     assert found["row"].to_pylist() == rows.tolist()
@@ -197,7 +199,7 @@ def test_scores_equal_the_definition(scored: Run) -> None:
 
 
 def own_beliefs(run: Run) -> Array:
-    return run.embed(run.trained.snapshots[-1]).embedding.beliefs(np.arange(run.catalog.num_rows))
+    return run.main.embed(run.main.trained.snapshots[-1]).embedding.beliefs(np.arange(run.catalog.num_rows))
 
 
 def test_rows_without_neighbours_keep_their_own_belief(scored: Run) -> None:
@@ -217,7 +219,7 @@ def test_fewer_samples_than_neighbours_are_averaged_over_those_there_are(scored:
     assert found["few_neighbors"][here].all()
     assert not found["few_neighbors"][found["given_label"] < FEW].any()
     assert np.isfinite(found["score_iofm"]).all()
-    paths = scored.interpolate(scored.trained.snapshots[-1])
+    paths = scored.interpolate(scored.walks[-1])
     counted = np.concatenate([map_arrays(scored.store, paths.file(unit))["num_paths"] for unit in paths.units()])
     assert set(counted[here]) == {2}
     assert set(counted[~here & (found["given_label"] < FEW).to_numpy()]) == {NUM_NEIGHBORS}
@@ -225,7 +227,7 @@ def test_fewer_samples_than_neighbours_are_averaged_over_those_there_are(scored:
 
 def lists_of(run: Run, kind: str) -> Array:
     """The lists of a kind, by row."""
-    folder = f"{run.lists_folder(run.trained.snapshots[-1])}/{kind}"
+    folder = f"{run.lists_folder(run.walks[-1].space, run.walks[-1].num)}/{kind}"
     lists = np.concatenate([map_arrays(run.store, f"{folder}/{name}")["rows"] for name in run.store.list(folder)])
     return lists if kind == "any" else lists[np.argsort(run.catalog.by_label)]
 
@@ -298,8 +300,7 @@ def test_a_single_class_is_certain(
 
 
 def test_forwards_are_those_of_distinct_pairs(scored: Run) -> None:
-    snapshot = scored.trained.snapshots[-1]
-    paths, lists = scored.paths(snapshot), lists_of(scored, "same")
+    paths, lists = scored.paths(scored.walks[-1]), lists_of(scored, "same")
     distinct = {(min(i, j), max(i, j)) for i, mine in enumerate(lists.tolist()) for j in mine if j >= 0}
     compute = paths.open()
     facts = [compute(unit).facts for unit in paths.units()]
@@ -319,7 +320,7 @@ def test_trajectory_scores_are_those_of_the_epochs(trained: Run) -> None:
     blocks = range(num_blocks(trained.catalog.num_rows, trained.config.blocks.rows))
     epochs = []
     for epoch in (1, 2, 3):
-        pieces = [read_trajectory(trained.store, trained.task.folder, epoch, block) for block in blocks]
+        pieces = [read_trajectory(trained.store, trained.main.task.folder, epoch, block) for block in blocks]
         epochs.append([np.concatenate(column) for column in zip(*pieces, strict=True)])
     expected = trajectory_scores(*(np.stack(column) for column in zip(*epochs, strict=True)))
     found = table_of(trained)
@@ -328,8 +329,8 @@ def test_trajectory_scores_are_those_of_the_epochs(trained: Run) -> None:
 
 
 def test_iofm_is_the_mean_over_the_snapshots(trained: Run) -> None:
-    jobs = [trained.interpolate(snapshot) for snapshot in trained.trained.snapshots]
-    assert [snapshot.epoch for snapshot in trained.trained.snapshots] == [2, 3]
+    jobs = [trained.interpolate(walk) for walk in trained.walks]
+    assert [snapshot.epoch for snapshot in trained.main.trained.snapshots] == [2, 3]
     scores = [
         np.concatenate([map_arrays(trained.store, job.file(unit))["score"] for unit in job.units()]) for job in jobs
     ]

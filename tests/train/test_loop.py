@@ -66,7 +66,7 @@ def train_in_pieces(task: TrainTask, *ends: int) -> list[int]:
 def base(scored: Run, tmp_path_factory: pytest.TempPathFactory) -> TrainTask:
     """A task on the catalog of the tiny run, with a store of its own."""
     settings = TrainSection(epochs=EPOCHS, snapshot_every=3, batch_size=16)
-    return replace(scored.task, store=Store(str(tmp_path_factory.mktemp("loop"))), folder="loop", train=settings)
+    return replace(scored.main.task, store=Store(str(tmp_path_factory.mktemp("loop"))), folder="loop", train=settings)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_another_seed_is_another_training(base: TrainTask) -> None:
 
 
 def test_trajectories_are_what_the_snapshot_says_of_the_bare_images(trained: Run) -> None:
-    task, catalog = trained.task, trained.catalog
+    task, catalog = trained.main.task, trained.catalog
     snapshot = load_snapshot(task.store, f"{task.folder}/{snapshot_name(3)}", task.spec)
     forward = Forward(snapshot, task.spec, task.forward)
     images = catalog.pixels(8, 1e6).read(np.arange(catalog.num_rows))

@@ -1,0 +1,143 @@
+"""INN: paths to neighbours of any label, near by another network's features; scores of further roles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from rayclean.arrays import Array
+from rayclean.config import Config
+from rayclean.run import Run
+from rayclean.scores.trajectory import trajectory_scores
+from rayclean.storage.contents import map_arrays, read_table
+from rayclean.train.forward import Forward
+from rayclean.train.snapshots import load_snapshot
+from rayclean.train.trajectories import read_trajectory
+
+Finish = Callable[..., Run]
+Tiny = Callable[..., Config]
+NUM_NEIGHBORS = 5
+TRAINED = ("train.epochs=2", "train.from=", "train.snapshot_every=1", "inn.steps=3", f"inn.num={NUM_NEIGHBORS}")
+
+
+def table_of(run: Run) -> pa.Table:
+    names = [name for name in run.store.list("labels") if name.startswith("part-")]
+    return pa.concat_tables([read_table(run.store, f"labels/{name}") for name in names])
+
+
+def nearest(features: Array, run: Run, row: int) -> list[int]:
+    """The nearest rows of any label, without exact copies of the same label."""
+    labels, digests = run.catalog.label, run.catalog.digest
+    distance = ((features - features[row]) ** 2).sum(axis=1)
+    copies = (digests == digests[row]).all(axis=1) & (labels == labels[row])
+    distance[copies] = np.inf  # a row is a copy of itself
+    return [int(other) for other in np.argsort(distance, kind="stable")[:NUM_NEIGHBORS]]
+
+
+def forward_of(run: Run) -> Forward:
+    main = run.main
+    return Forward(load_snapshot(run.store, main.last.file, main.trained.spec), main.trained.spec, main.forward)
+
+
+def assert_defined(run: Run, features: Array, share: list[float], weights: list[float]) -> None:
+    """Every score is the weighted mean over the points of the paths to the rows that are near by `features`."""
+    forward, labels = forward_of(run), run.catalog.label
+    images = forward.normalized(run.catalog.pixels(8, 1e6).read(np.arange(run.catalog.num_rows)))
+    found = table_of(run)["score_inn"].to_pylist()
+    for row in range(run.catalog.num_rows):
+        points = [torch.lerp(images[row], images[near], h) for near in nearest(features, run, row) for h in share]
+        at_label = forward.probabilities(torch.stack(points))[:, labels[row]].double().numpy()
+        expected = (at_label.reshape(-1, len(share)) @ np.array(weights)).mean()
+        assert found[row] == pytest.approx(expected, abs=1e-6), row
+
+
+def features_of(run: Run, role: str) -> Array:
+    embedding = run.roles[role].embed(run.roles[role].last).embedding
+    return embedding.features(np.arange(run.catalog.num_rows)).astype(np.float64)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "share", "weights"),
+    [
+        (["inn.steps=4"], [0, 0.25, 0.5, 0.75, 1], [0.125, 0.25, 0.25, 0.25, 0.125]),
+        (["inn.steps=2", "inn.end_points=false"], [0.5], [1]),
+    ],
+    ids=["trapezoid", "midpoint"],
+)
+def test_it_equals_the_definition(
+    overrides: list[str], share: list[float], weights: list[float], tiny_config: Tiny, finish: Finish, tmp_path: Path
+) -> None:
+    fixed = ("scores=[loss, inn]", "inn.features=self", f"inn.num={NUM_NEIGHBORS}")
+    run = finish(tiny_config(tmp_path / "run", *fixed, *overrides))
+    assert run.config.role_names() == ("main",)
+    assert_defined(run, features_of(run, "main"), share, weights)
+
+
+def test_a_pair_is_walked_once_for_both_ends(tiny_config: Tiny, finish: Finish, tmp_path: Path) -> None:
+    fixed = ("scores=[inn]", "inn.features=self", "inn.steps=3", f"inn.num={NUM_NEIGHBORS}")
+    run = finish(tiny_config(tmp_path / "run", *fixed))
+    folder = f"{run.lists_folder(run.walks[0].space, NUM_NEIGHBORS)}/any"
+    lists = np.concatenate([map_arrays(run.store, f"{folder}/{name}")["rows"] for name in run.store.list(folder)])
+    distinct = {(min(i, j), max(i, j)) for i, mine in enumerate(lists.tolist()) for j in mine}
+    pairs, paths = run.pairs(run.walks[0]), run.paths(run.walks[0])
+    assert len(pairs.units()) > 1
+    found = [map_arrays(run.store, pairs.file(unit)) for unit in pairs.units()]
+    ends = [(part["left"].tolist(), part["right"].tolist()) for part in found]
+    assert sorted(pair for each in ends for pair in zip(*each, strict=True)) == sorted(distinct)
+    compute = paths.open()
+    assert sum(compute(unit).facts["forwards"] for unit in paths.units()) == 2 * len(distinct)
+
+
+@pytest.fixture(scope="module")
+def roles(tiny_config: Tiny, finish: Finish, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of three roles: its own, cross-entropy with a wider network, and with negative entropy."""
+    names = "scores=[loss, aum, inn, iofm_last, loss_ce, aum_ce, ens_loss_ce_ne]"
+    wider = ("train.roles.ce.model.width=6", "train.roles.ce.epochs=3")
+    return finish(tiny_config(tmp_path_factory.mktemp("roles") / "run", *TRAINED, names, *wider))
+
+
+def test_neighbours_are_near_by_another_networks_features(roles: Run) -> None:
+    assert roles.config.role_names() == ("main", "ce", "ce_ne")
+    features = features_of(roles, "ce")
+    assert features.shape[1] == 24
+    assert features_of(roles, "main").shape[1] == 16
+    assert_defined(roles, features, [0, 1 / 3, 2 / 3, 1], [1 / 6, 1 / 3, 1 / 3, 1 / 6])
+
+
+def test_a_role_has_trajectory_scores_of_its_own(roles: Run) -> None:
+    found = table_of(roles)
+    blocks = range(-(-roles.catalog.num_rows // roles.config.blocks.rows))
+    for role, num_epochs, names in (
+        ("main", 2, ["loss", "aum"]),
+        ("ce", 3, ["loss", "aum"]),
+        ("ce_ne", 2, ["ens_loss"]),
+    ):
+        trained = roles.roles[role].trained
+        assert trained.epochs == num_epochs
+        epochs = []
+        for epoch in range(1, num_epochs + 1):
+            pieces = [read_trajectory(roles.store, trained.folder, epoch, block) for block in blocks]
+            epochs.append([np.concatenate(column) for column in zip(*pieces, strict=True)])
+        expected = trajectory_scores(*(np.stack(column) for column in zip(*epochs, strict=True)))
+        for name in names:
+            column = f"score_{name}" if role == "main" else f"score_{name}_{role}"
+            np.testing.assert_allclose(found[column].to_numpy(), expected[name], rtol=1e-6, atol=1e-9)
+
+
+def test_roles_start_from_weights_of_their_own(roles: Run) -> None:
+    main, other = (map_arrays(roles.store, roles.roles[name].trained.snapshots[0].file) for name in ("main", "ce_ne"))
+    assert main.keys() == other.keys()
+    assert not np.allclose(main["head.weight"], other["head.weight"])
+
+
+def test_inn_at_several_epochs_is_that_of_the_last(tiny_config: Tiny, finish: Finish, tmp_path: Path) -> None:
+    fixed = (*TRAINED, "scores=[inn]", "inn.features=self")
+    both = finish(tiny_config(tmp_path / "both", *fixed, "inn.epochs=[1, 2]"))
+    last = finish(tiny_config(tmp_path / "last", *fixed))
+    assert [walk.snapshot.epoch for walk in both.walks] == [1, 2]
+    assert table_of(both)["score_inn"].equals(table_of(last)["score_inn"])
