@@ -13,7 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import yaml
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rayclean.errors import ConfigError
@@ -65,6 +67,44 @@ class DataSection(Section):
     def image_extensions(self) -> tuple[str, ...]:
         """Image extensions in order of preference, lower case."""
         return tuple(part.strip().lower() for part in self.image.split(";") if part.strip())
+
+
+class NoiseSection(Section):
+    """Noise made on purpose: the labels of the shards are taken as the truth (docs/methods.md, section 9)."""
+
+    kind: (
+        Literal[
+            "symmetric",
+            "symmetric_exclusive",
+            "asymmetric_cifar10",
+            "next_class",
+            "matrix",
+            "per_class",
+            "instance",
+        ]
+        | None
+    ) = None
+    rate: Share | None = None
+    rates: list[Share] | None = None
+    matrix: list[list[Share]] | None = None
+    imbalance: Literal["long_tail", "step", "two_class"] | None = None
+    ratio: float = Field(default=10.0, ge=1)
+    classes: list[int] | None = None
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is done to the labels or rows."""
+        return self.kind is not None or self.imbalance is not None
+
+    @property
+    def rates_array(self) -> NDArray[np.float64] | None:
+        """(K,) rates of `per_class`."""
+        return None if self.rates is None else np.array(self.rates)
+
+    @property
+    def matrix_array(self) -> NDArray[np.float64] | None:
+        """(K, K) P(given | true) of `matrix`."""
+        return None if self.matrix is None else np.array(self.matrix)
 
 
 class ModelSection(Section):
@@ -142,6 +182,47 @@ class InnSection(Section):
     end_points: bool = True
 
 
+class InfluenceSection(Section):
+    """Influential Rank's OSM and OSD on the last layer.
+
+    `validation`: shards of verified samples, or `split` for a fixed seeded part of the data that is then neither
+    trained on nor scored; `validation_num` a class are used. `gamma`: classes that must agree, a count or a share.
+    """
+
+    role: str = "main"
+    damping: float = Field(default=0.01, gt=0)
+    hessian_rows: Positive = 10_000
+    probes: Positive = 200
+    validation: str | list[str] | None = None
+    validation_label: str | None = None
+    validation_num: Positive = 5
+    gamma: Annotated[int, Field(ge=0)] | Share = 0.8
+    standardize: Literal["samples", "classes"] = "samples"
+
+    @property
+    def held_out(self) -> int:
+        """Rows of each class that are kept apart."""
+        return self.validation_num if self.validation == "split" else 0
+
+
+class SimulatedLossSection(Section):
+    """ODD: the loss that uniformly random labels would have, simulated from the last layer.
+
+    `epoch`: a whole number, or a share of the role's epochs; its weights are always kept. `average`: epochs up to it
+    whose mean loss is judged.
+    """
+
+    role: str = "main"
+    epoch: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)] = 0.375
+    percentile: float = Field(default=10.0, ge=0, le=100)
+    average: Positive = 3
+    kind: Literal["gauss", "gauss_pooled", "empirical"] = "gauss"
+
+    def epoch_of(self, num_epochs: int) -> int:
+        """E, 1..num_epochs: a share is rounded half up, to at least 1; .375 of 40 epochs is 15."""
+        return self.epoch if isinstance(self.epoch, int) else max(int(self.epoch * num_epochs + 0.5), 1)
+
+
 class BlocksSection(Section):
     """Sizes of the units; part of every fingerprint that they touch."""
 
@@ -181,12 +262,15 @@ class Config(Section):
 
     run: RunSection
     data: DataSection
+    noise: NoiseSection = NoiseSection()
     model: ModelSection = ModelSection()
     train: TrainSection = TrainSection()
     score: ScoreSection = ScoreSection()
     neighbors: NeighborsSection = NeighborsSection()
     iofm: IofmSection = IofmSection()
     inn: InnSection = InnSection()
+    influence: InfluenceSection = InfluenceSection()
+    simulated_loss: SimulatedLossSection = SimulatedLossSection()
     blocks: BlocksSection = BlocksSection()
     scores: list[str] | None = None
     merge: MergeSection = MergeSection()
@@ -201,6 +285,8 @@ class Config(Section):
             raise ValueError(
                 f"merge.score: unknown score '{self.merge.score}'{_nearest(self.merge.score, SCORE_NAMES)}"
             )
+        if self.noise.is_on and self.data.truth is not None:
+            raise ValueError("noise takes the labels of the shards as the truth: unset data.truth, or noise")
         if self.blocks.table_rows % self.blocks.rows:
             raise ValueError(
                 f"blocks.table_rows ({self.blocks.table_rows}) must be a multiple of blocks.rows ({self.blocks.rows})"
@@ -212,9 +298,16 @@ class Config(Section):
         for name in self.scores or []:
             if SCORES[name].needs_epochs and self.train_of(SCORES[name].role).epochs == 0:
                 raise ValueError(f"score {name} needs epochs, but train.epochs is 0 in role {SCORES[name].role}")
-        if self.inn.features not in (SELF, MAIN, *ROLES, *self.train.roles):
-            valid = (SELF, *ROLES, *self.train.roles)
-            raise ValueError(f"inn.features: no role '{self.inn.features}'{_nearest(self.inn.features, valid)}")
+        if "osd" in (self.scores or []) and self.influence.validation is None:
+            raise ValueError("score osd needs verified samples: set influence.validation to their shards, or to split")
+        self._check_known_role("influence.role", self.influence.role)
+        self._check_known_role("simulated_loss.role", self.simulated_loss.role)
+        epochs, epoch = self.train_of(self.simulated_loss.role).epochs, self.simulated_loss.epoch
+        if epochs and isinstance(epoch, int) and epoch > epochs:
+            raise ValueError(f"simulated_loss.epoch: found {epoch}, but role {self.simulated_loss.role} has {epochs}")
+        if self.influence.validation is not None and self.noise.imbalance == "two_class":
+            raise ValueError("influence.validation cannot be used with noise.imbalance two_class: other classes")
+        self._check_known_role("inn.features", self.inn.features, SELF)
         untrained = self.train.epochs == 0 and self.inn.features not in (SELF, MAIN, *self.train.roles)
         if "inn" in (self.scores or []) and untrained:
             raise ValueError(
@@ -225,6 +318,11 @@ class Config(Section):
         if open_epochs:
             raise ValueError(f"inn.epochs: no snapshot after epoch {open_epochs[0]}; see train.snapshot_every")
         return self
+
+    def _check_known_role(self, field: str, role: str, *others: str) -> None:
+        valid = (*others, MAIN, *ROLES, *self.train.roles)
+        if role not in valid:
+            raise ValueError(f"{field}: no role '{role}'{_nearest(role, valid)}")
 
     def _check_role(self, name: str, changes: dict[str, Any]) -> None:
         if name in (MAIN, SELF) or not re.fullmatch("[a-z][a-z0-9_]*", name):
@@ -254,13 +352,35 @@ class Config(Section):
         changes = self.train.roles.get(role, {}).get("model", {})
         return ModelSection.model_validate({**self.model.model_dump(), **changes})
 
+    def also_kept(self, role: str) -> tuple[int, ...]:
+        """Epochs after which a role's weights are kept whatever `snapshot_every` says: ODD's."""
+        epochs = self.train_of(role).epochs
+        return (self.simulated_loss.epoch_of(epochs),) if epochs and role == self.simulated_loss.role else ()
+
     def role_names(self) -> tuple[str, ...]:
         """The roles that are trained: `main`, those that the scores need, and those that `train.roles` names."""
         names = self.score_names()
         needed = [SCORES[name].role for name in names]
         if "inn" in names and self.inn.features != SELF:
             needed.append(self.inn.features)
+        if {"osm", "osd"} & set(names):
+            needed.append(self.influence.role)
+        if "odd" in names:
+            needed.append(self.simulated_loss.role)
         return tuple(dict.fromkeys((MAIN, *needed, *self.train.roles)))
+
+    def validation_data(self) -> DataSection | None:
+        """How verified samples are read, where shards of their own hold them."""
+        influence = self.influence
+        if influence.validation in (None, "split"):
+            return None
+        changes = {"shards": influence.validation, "label": influence.validation_label or self.data.label}
+        return self.data.model_copy(update={**changes, "truth": None})
+
+    @property
+    def has_truth(self) -> bool:
+        """Whether true labels are known, so that a run can be evaluated."""
+        return self.data.truth is not None or self.noise.is_on
 
     def score_names(self) -> tuple[str, ...]:
         """The scores of the run, in the table's order."""

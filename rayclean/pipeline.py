@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from rayclean import cluster, pool
+from rayclean.catalog.derive_stage import Derivation, DeriveJob, PlanJob
 from rayclean.catalog.stage import (
     SOURCES_FILE,
     CatalogJob,
@@ -24,7 +25,7 @@ from rayclean.catalog.stage import (
     scan_settings,
 )
 from rayclean.catalog.table import Catalog
-from rayclean.config import MAIN, Config, dump_config
+from rayclean.config import MAIN, Config, DataSection, dump_config
 from rayclean.embed.stage import EmbedJob
 from rayclean.embed.table import Embedding
 from rayclean.errors import ConfigError, InputError, StageError
@@ -47,18 +48,50 @@ RECENT_UNITS = 200
 STEPS = "steps"
 
 
-def _catalog_jobs(run: Run) -> list[Job]:
-    sources = read_table(run.store, f"{run.catalog.folder}/{SOURCES_FILE}", ["name"])
-    settings = scan_settings(run.config.data, run.classes)
-    return [CatalogJob(run.store, run.catalog.folder, settings, sources.num_rows)]
+def _scanned(run: Run) -> list[tuple[Catalog, DataSection]]:
+    """The catalogs that are read from shards: the data's, and the verified samples' where these have their own."""
+    verified = run.config.validation_data()
+    found = [(run.source, run.config.data)]
+    return [*found, (run.validation, verified)] if run.validation and verified else found
+
+
+def _scan_jobs(run: Run) -> list[Job]:
+    jobs: list[Job] = []
+    for catalog, data in _scanned(run):
+        sources = read_table(run.store, f"{catalog.folder}/{SOURCES_FILE}", ["name"])
+        settings = scan_settings(data, run.source_classes)
+        jobs.append(CatalogJob(run.store, catalog.folder, settings, sources.num_rows))
+    return jobs
+
+
+def _source_jobs(run: Run) -> list[Job]:
+    return [ColumnsJob(run.store, catalog.folder, run.source_classes.num_classes) for catalog, _ in _scanned(run)]
+
+
+def _plan_jobs(run: Run) -> list[Job]:
+    return [PlanJob(*_derivation_inputs(run, keeps, catalog)) for keeps, catalog in run.derived.items()]
+
+
+def _derive_jobs(run: Run) -> list[Job]:
+    return [DeriveJob(*_derivation_inputs(run, keeps, catalog)) for keeps, catalog in run.derived.items()]
 
 
 def _columns_jobs(run: Run) -> list[Job]:
-    return [ColumnsJob(run.store, run.catalog.folder, run.classes.num_classes)]
+    return [ColumnsJob(run.store, catalog.folder, run.classes.num_classes) for catalog in run.derived.values()]
+
+
+def _derivation_inputs(run: Run, keeps: str, catalog: Catalog) -> tuple[Store, str, Catalog, Derivation]:
+    return run.store, catalog.folder, run.source, run.derivation(keeps)
 
 
 def _embed_jobs(run: Run) -> list[Job]:
     return [*run.trajectory_jobs().values(), *run.embeds()]
+
+
+def _family_jobs(run: Run, step: int) -> list[Job]:
+    """A step of influence (solve, one pass, fit) and of the simulated loss (threshold, one pass), where wanted."""
+    families: list[tuple[Job, ...]] = [family for family in (run.influence(), run.simulate()) if family is not None]
+    return [family[step] for family in families if step < len(family)]
 
 
 def _quantizer_jobs(run: Run) -> list[Job]:
@@ -84,6 +117,10 @@ def _list_jobs(run: Run) -> list[Job]:
         *(SameLabelJob(*_list_inputs(run, *search)) for search in same),
         *(AnyLabelJob(*_list_inputs(run, *search)) for search in any_label),
     ]
+
+
+def _interpolate_jobs(run: Run) -> list[Job]:
+    return [run.interpolate(walk) for walk in run.walks]
 
 
 def _distinct(jobs: Iterable[Job]) -> list[Job]:
@@ -124,17 +161,21 @@ class Stage:
 
 
 STAGES = (
-    Stage("catalog", _catalog_jobs),
+    Stage("catalog", _scan_jobs),
+    Stage("catalog", _source_jobs),
+    Stage("catalog", _plan_jobs),  # nothing where the labels are the shards' own, and for all rows
+    Stage("catalog", _derive_jobs),
     Stage("catalog", _columns_jobs),
     Stage("train", None),
     Stage("embed", _embed_jobs),
     Stage("neighbors", _quantizer_jobs),  # no units where all searches are flat
-    Stage("neighbors", _index_jobs),
+    Stage("neighbors", lambda run: [*_index_jobs(run), *_family_jobs(run, 0)]),
     Stage("neighbors", _probes_jobs),  # likewise
     Stage("neighbors", _list_jobs),
     Stage("pairs", lambda run: _distinct(run.pairs(walk) for walk in run.open_walks)),
-    Stage("paths", lambda run: [run.paths(walk) for walk in run.open_walks]),
-    Stage("interpolate", lambda run: [run.vote(), *(run.interpolate(walk) for walk in run.walks)]),
+    # The families side by side: units of whatever family go to one pool together.
+    Stage("paths", lambda run: [*(run.paths(walk) for walk in run.open_walks), *_family_jobs(run, 1)]),
+    Stage("interpolate", lambda run: [run.vote(), *_interpolate_jobs(run), *_family_jobs(run, 2)]),
     Stage("merge", lambda run: [run.merge()[0]]),
     Stage("merge", lambda run: [run.merge()[1]]),
 )

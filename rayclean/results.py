@@ -20,7 +20,7 @@ def evaluate_run(config: Config) -> Evaluation:
     Raises:
         InputError: the table is not complete, or the run has no truth.
     """
-    if config.data.truth is None:
+    if not config.has_truth:
         raise InputError(f"{config.run.dir} has no truth to compare with; set data.truth where the shards hold it")
     store = Store(config.run.dir)
     manifest = check_labels(store)
@@ -45,7 +45,7 @@ def evaluate_run(config: Config) -> Evaluation:
 
 def true_noise_rate(this: Run) -> float | None:
     """Share of wrong labels by the truth, None where the run has none; for people, never for the table."""
-    if this.config.data.truth is None:
+    if not this.config.has_truth:
         return None
     labels = read_truth(this.catalog)
     known = labels != UNKNOWN

@@ -51,10 +51,10 @@ class Role:
         """How its network is run when it scores."""
         return ForwardSettings(self.workers["score"].device, self.precision[1], self.config.score.batch_size)
 
-    def embed(self, snapshot: Snapshot) -> EmbedJob:
-        """The embedding of one of its snapshots."""
+    def embed(self, snapshot: Snapshot, catalog: Catalog | None = None) -> EmbedJob:
+        """What one of its snapshots makes of the rows that it was trained on, or of those of another catalog."""
         return embed_job(
-            self.catalog,
+            catalog or self.catalog,
             snapshot,
             self.trained.spec,
             self.forward,

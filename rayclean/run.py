@@ -9,13 +9,12 @@ from functools import cached_property
 import pyarrow as pa
 
 from rayclean import cluster
+from rayclean.catalog.derive_stage import Derivation, derived_fingerprint
 from rayclean.catalog.labels import ClassList
-from rayclean.catalog.stage import (
-    SOURCES_FILE,
-    catalog_fingerprint,
-)
+from rayclean.catalog.noise import check_noise
+from rayclean.catalog.stage import SOURCES_FILE, catalog_fingerprint, find_sources, open_catalog
 from rayclean.catalog.table import Catalog
-from rayclean.config import MAIN, SELF, Config
+from rayclean.config import MAIN, SELF, Config, DataSection
 from rayclean.embed.stage import EmbedJob
 from rayclean.errors import InputError
 from rayclean.merge.stage import ApplyJob, FitJob, merge_jobs
@@ -23,10 +22,13 @@ from rayclean.neighbors.index import IndexSettings
 from rayclean.neighbors.stage import neighbors_folder
 from rayclean.roles import Role
 from rayclean.schema import SCORES
+from rayclean.scores.influence_stage import FitJob as InfluenceFitJob
+from rayclean.scores.influence_stage import RawJob, SolveJob, Verified, influence_jobs
 from rayclean.scores.interpolate_stage import InterpolateJob, interpolate_job
 from rayclean.scores.interpolation import INTERIOR, TRAPEZOID
 from rayclean.scores.pairs_stage import PairsJob, pairs_job
 from rayclean.scores.paths_stage import PathsJob, paths_job
+from rayclean.scores.simulate_stage import JudgeJob, ThresholdJob, simulate_jobs
 from rayclean.scores.table import ScoreFiles
 from rayclean.scores.trajectory_stage import TrajectoryJob, trajectory_job
 from rayclean.scores.vote_stage import vote_job
@@ -34,7 +36,7 @@ from rayclean.storage.contents import encode, read_json
 from rayclean.storage.store import Store
 from rayclean.storage.units import Job
 from rayclean.train.precision import resolve_precision
-from rayclean.train.snapshots import Snapshot
+from rayclean.train.snapshots import Snapshot, network_spec
 
 PRECISION_FILE = "precision.json"
 CATALOG_FILE = "catalog.json"
@@ -66,18 +68,53 @@ class Walk:
 
 @dataclass
 class Run:
-    """One start of a run: its config, its files, and what is known once earlier stages are done."""
+    """One start of a run: its config, its files, and what is known once earlier stages are done.
+
+    Attributes:
+        source: the rows as the shards have them.
+        validation: verified rows from shards of their own; None without.
+    """
 
     config: Config
     store: Store
-    catalog: Catalog
+    source: Catalog
     workers: dict[str, cluster.Workers]
     precision: tuple[str, str]
+    validation: Catalog | None = None
 
     @cached_property
     def classes(self) -> ClassList:
         """The classes' names."""
+        source, pair = self.source_classes, self.config.noise.classes
+        return source if pair is None else ClassList(tuple(source.names[label] for label in pair))
+
+    @cached_property
+    def source_classes(self) -> ClassList:
+        """The classes' names in the shards."""
         return ClassList.load(self.config.data.classes)
+
+    def derivation(self, keeps: str) -> Derivation:
+        """How rows and labels differ from the shards': of the rest, or of the validation rows held out."""
+        config = self.config
+        size = network_spec(config, self.source_classes.num_classes).size
+        return Derivation(config.noise, config.run.seed, config.influence.held_out, keeps, size, config.data.max_pixels)
+
+    @cached_property
+    def derived(self) -> dict[str, Catalog]:
+        """Catalogs that are made from the source: `rest`, which is then the run's, and `held_out`."""
+        held_out = self.config.influence.held_out
+        if not (self.config.noise.is_on or held_out):
+            return {}
+        marks = {
+            keeps: derived_fingerprint(self.source, self.derivation(keeps))
+            for keeps in (("rest", "held_out") if held_out else ("rest",))
+        }
+        return {keeps: open_catalog(self.store, mark) for keeps, mark in marks.items()}
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """The rows that are trained on and scored."""
+        return self.derived.get("rest", self.source)
 
     @cached_property
     def roles(self) -> dict[str, Role]:
@@ -94,11 +131,12 @@ class Run:
     def walks(self) -> tuple[Walk, ...]:
         """All paths that the scores need: IOFM's at every snapshot (`iofm_last` alone: at the last), then INN's."""
         names, main, iofm = self.config.score_names(), self.main, self.config.iofm
-        wanted: tuple[Snapshot, ...] = ()
+        wanted: list[Snapshot] = []
         if "iofm" in names:
-            wanted = main.trained.snapshots
+            epochs = self.config.train.snapshot_epochs()
+            wanted = [snapshot for snapshot in main.trained.snapshots if snapshot.epoch in epochs]
         elif "iofm_last" in names:
-            wanted = main.trained.snapshots[-1:]
+            wanted = [main.last]
         walks = [Walk("iofm", s, main.embed(s), False, iofm.num, iofm.steps, TRAPEZOID) for s in wanted]
         if "inn" in names:
             walks += [self._inn(snapshot) for snapshot in self._inn_snapshots()]
@@ -137,7 +175,22 @@ class Run:
     def embeds(self) -> tuple[EmbedJob, ...]:
         """Embeddings that are needed; that of the last snapshot always, for beliefs and evidence."""
         walked = [job for walk in self.open_walks for job in (self.main.embed(walk.snapshot), walk.space)]
-        return tuple({job.folder: job for job in (*walked, self.main.embed(self.main.last))}.values())
+        jobs = [*walked, self.main.embed(self.main.last), *self._influence_embeds(), *self._simulate_embeds()]
+        return tuple({job.folder: job for job in jobs}.values())
+
+    def _influence_embeds(self) -> list[EmbedJob]:
+        steps = self.influence()
+        if steps is None or not any(step.missing() for step in steps):
+            return []
+        role, verified = self.roles[self.config.influence.role], steps[0].verified
+        catalogs = [self.catalog] if verified is None else [self.catalog, verified.catalog]
+        return [role.embed(role.last, catalog) for catalog in catalogs]
+
+    def _simulate_embeds(self) -> list[EmbedJob]:
+        steps = self.simulate()
+        if steps is None or steps[0].embedding is None or not steps[0].missing():
+            return []
+        return [self.roles[self.config.simulated_loss.role].embed(steps[0].snapshot)]
 
     def index_settings(self, space: EmbedJob) -> IndexSettings:
         """How neighbours in a space are searched; lists of any label are for evidence and for INN."""
@@ -194,6 +247,39 @@ class Run:
             if each.epochs
         }
 
+    @cached_property
+    def verified(self) -> Verified | None:
+        """The verified rows, embedded as the network that influence looks at sees them."""
+        catalog = self.derived.get("held_out", self.validation)
+        if catalog is None:
+            return None
+        role = self.roles[self.config.influence.role]
+        return Verified(catalog, role.embed(role.last, catalog).embedding)
+
+    def influence(self) -> tuple[SolveJob, RawJob, InfluenceFitJob] | None:
+        """The steps of the influence scores; None where no score needs them."""
+        names, settings = self.config.score_names(), self.config.influence
+        if not {"osm", "osd"} & set(names):
+            return None
+        role = self.roles[settings.role]
+        embedding = role.embed(role.last).embedding
+        verified = self.verified if "osd" in names else None
+        return influence_jobs(self.catalog, embedding, verified, settings, self.config.run.seed)
+
+    def simulate(self) -> tuple[ThresholdJob, JudgeJob] | None:
+        """The steps of ODD; None where it is not wanted."""
+        settings = self.config.simulated_loss
+        if "odd" not in self.config.score_names():
+            return None
+        role = self.roles[settings.role]
+        trained, last = role.trained, settings.epoch_of(role.trained.epochs)
+        snapshot = next(each for each in trained.snapshots if each.epoch == last)
+        embedding = role.embed(snapshot).embedding if settings.kind != "gauss" else None
+        seed, block_rows = self.config.run.seed, self.config.blocks.rows
+        return simulate_jobs(
+            self.catalog, snapshot, embedding, trained.folder, trained.trajectories, settings, seed, block_rows
+        )
+
     def vote(self) -> Job:
         """The vote at the last snapshot."""
         folder = self.lists_folder(self.main.embed(self.main.last), self.config.iofm.num)
@@ -209,6 +295,9 @@ class Run:
             iofm_folders=tuple(self.interpolate(walk).folder for walk in self.walks_of("iofm")),
             inn_folders=tuple(self.interpolate(walk).folder for walk in self.walks_of("inn")),
             vote_folder=self.vote().folder,
+            influence_folder=influence[0].folder if (influence := self.influence()) else None,
+            standardize=self.config.influence.standardize,
+            simulate_folder=simulate[0].folder if (simulate := self.simulate()) else None,
         )
 
     def merge(self) -> tuple[FitJob, ApplyJob]:
@@ -231,7 +320,14 @@ def start(config: Config, store: Store, sources: pa.Table) -> Run:
         config: the run.
         store: its files.
         sources: the shards as they are now.
+
+    Raises:
+        ConfigError: the classes or the noise cannot be right.
     """
+    classes, noise = ClassList.load(config.data.classes), config.noise
+    if noise.kind is not None:
+        num_classes = len(noise.classes or classes.names)
+        check_noise(noise.kind, num_classes, noise.rate, matrix=noise.matrix_array, rates=noise.rates_array)
     resources = config.resources
     workers = {
         "catalog": cluster.settle(resources.catalog, runs_networks=False),
@@ -245,20 +341,31 @@ def start(config: Config, store: Store, sources: pa.Table) -> Run:
             for name in ("train", "score")
         }
         store.create(PRECISION_FILE, encode(PRECISION_FILE, found, "{}"))
-    mark = catalog_fingerprint(config.data, ClassList.load(config.data.classes), sources)
-    catalog = Catalog(store, f"catalog-{mark}", mark)
+    catalog = _scanned(store, config.data, classes, sources)
+    verified = config.validation_data()
+    validation = None if verified is None else _scanned(store, verified, classes, find_sources(verified))
+    _note_catalog(store, catalog, validation)
+    run = Run(config, store, catalog, workers, _settled_precision(config, store), validation)
+    for derived in run.derived.values():
+        store.create(f"{derived.folder}/{SOURCES_FILE}", encode(SOURCES_FILE, sources, "{}"))
+    return run
+
+
+def _scanned(store: Store, data: DataSection, classes: ClassList, sources: pa.Table) -> Catalog:
+    """The catalog of shards as they are now, before it is made."""
+    catalog = open_catalog(store, catalog_fingerprint(data, classes, sources))
     store.create(f"{catalog.folder}/{SOURCES_FILE}", encode(SOURCES_FILE, sources, "{}"))
-    _note_catalog(store, catalog)
-    return Run(config, store, catalog, workers, _settled_precision(config, store))
+    return catalog
 
 
-def _note_catalog(store: Store, catalog: Catalog) -> None:
+def _note_catalog(store: Store, catalog: Catalog, validation: Catalog | None) -> None:
     """Leaves word which catalog is the run's, and says so when the shards or how they are read have changed."""
     if store.exists(CATALOG_FILE):
         before = read_json(store, CATALOG_FILE)["fingerprint"]
         if before != catalog.fingerprint:
             log.warning("the shards, or how they are read, have changed: a new catalog beside catalog-%s", before)
-    store.publish(CATALOG_FILE, encode(CATALOG_FILE, {"fingerprint": catalog.fingerprint}, "{}"))
+    marks = {"fingerprint": catalog.fingerprint, "validation": validation.fingerprint if validation else None}
+    store.publish(CATALOG_FILE, encode(CATALOG_FILE, marks, "{}"))
 
 
 def look(config: Config, store: Store) -> Run:
@@ -269,11 +376,12 @@ def look(config: Config, store: Store) -> Run:
     """
     if not store.exists(CATALOG_FILE):
         raise InputError(f"{store.root} holds no run that was started; use `rayclean run` first")
-    mark = read_json(store, CATALOG_FILE)["fingerprint"]
-    catalog = Catalog(store, f"catalog-{mark}", mark)
+    marks = read_json(store, CATALOG_FILE)
+    catalog = open_catalog(store, marks["fingerprint"])
+    validation = open_catalog(store, marks["validation"]) if marks.get("validation") else None
     idle = cluster.Workers(1, 1, 0, "cpu")
     workers = dict.fromkeys(("catalog", "train", "score", "merge"), idle)
-    return Run(config, store, catalog, workers, _settled_precision(config, store))
+    return Run(config, store, catalog, workers, _settled_precision(config, store), validation)
 
 
 def _settled_precision(config: Config, store: Store) -> tuple[str, str]:

@@ -23,7 +23,7 @@ class Score:
     """
 
     name: str
-    family: Literal["trajectory", "interpolation", "vote"]
+    family: Literal["trajectory", "interpolation", "vote", "influence", "simulated"]
     mixture: Literal["beta", "gauss", "exp"]
     needs_epochs: bool
     meaning: str
@@ -44,6 +44,11 @@ _OTHERS = (
     Score("iofm_last", "interpolation", "beta", False, "the same at the last snapshot alone"),
     Score("inn", "interpolation", "beta", False, "belief along paths to neighbours of any label", default=False),
     Score("vote", "vote", "beta", False, "share of the nearest rows of any label that have the given label"),
+    Score("osm", "influence", "gauss", False, "minus the z-score of the influence on the model", default=False),
+    Score(
+        "osd", "influence", "gauss", False, "minus the mean z-score of uneven influence on validation", default=False
+    ),
+    Score("odd", "simulated", "exp", True, "minus the mean loss of the epochs up to ODD's"),
 )
 # The papers' baselines come from networks of their own: cross-entropy, and cross-entropy with negative entropy.
 _OF_ROLES = tuple(
@@ -70,9 +75,22 @@ def label_columns(scores: tuple[str, ...]) -> list[tuple[str, pa.DataType, str]]
         *((f"score_{name}", pa.float32(), f"{SCORES[name].meaning}; higher is cleaner") for name in scores),
         ("few_neighbors", pa.bool_(), "fewer than iofm.num other images of this label"),
         ("duplicate_of", pa.int64(), "the smallest row with equal pixels; null where there is none"),
+        *_facts(scores),
         ("neighbor_rows", pa.list_(pa.int64()), "the three nearest rows of any label at the last snapshot"),
         ("neighbor_labels", pa.list_(pa.int32()), "their given labels"),
     ]
+
+
+def _facts(scores: tuple[str, ...]) -> list[tuple[str, pa.DataType, str]]:
+    """Raw facts beside the scores that they belong to."""
+    facts = {
+        "odd": [
+            ("odd_quantile", pa.float32(), "share of random labels with a lower loss at ODD's epoch; lower is cleaner"),
+            ("odd_drop", pa.bool_(), "ODD would drop the row at that epoch"),
+        ],
+        "osd": [("osd_votes", pa.int16(), "classes whose OSD calls the label noisy; higher is more suspicious")],
+    }
+    return [column for name, columns in facts.items() if name in scores for column in columns]
 
 
 def label_schema(scores: tuple[str, ...]) -> pa.Schema:

@@ -138,17 +138,18 @@ def _join(store: Store, folder: str, num_classes: int) -> UnitResult:
     parts: dict[str, list[Array]] = {name: [] for name in [*_ROW_COLUMNS, "shard"]}
     counts: list[dict[str, Any]] = []
     reasons: dict[str, int] = {}
+    left_out: dict[str, int] = {}
     for shard in range(sources.num_rows):
         table = read_table(store, f"{folder}/rows/{block_name(shard)}.parquet")
-        quarantine = read_table(store, f"{folder}/quarantine/{block_name(shard)}.parquet", ["reason"])
-        for entry in pc.value_counts(quarantine["reason"]).to_pylist():
-            reasons[entry["values"]] = reasons.get(entry["values"], 0) + entry["counts"]
+        quarantined = _add_reasons(store, f"{folder}/quarantine/{block_name(shard)}.parquet", reasons)
+        if store.exists(f"{folder}/left_out/{block_name(shard)}.parquet"):
+            _add_reasons(store, f"{folder}/left_out/{block_name(shard)}.parquet", left_out)
         metadata = table.schema.metadata
         counts.append(
             {
                 "samples": int(metadata[b"samples"]),
                 "rows": table.num_rows,
-                "quarantined": quarantine.num_rows,
+                "quarantined": quarantined,
                 "truncated": metadata[b"truncated"].decode(),
             }
         )
@@ -166,12 +167,21 @@ def _join(store: Store, folder: str, num_classes: int) -> UnitResult:
         "rows": len(columns["label"]),
         "samples": sum(count["samples"] for count in counts),
         "quarantined": reasons,
+        "left_out": left_out,
         "shards": len(counts),
         "truncated_shards": sum(bool(count["truncated"]) for count in counts),
         "empty_shards": sum(count["samples"] == 0 for count in counts),
         "duplicates": int((columns["duplicate_of"] != NO_ROW).sum()),
     }
     return UnitResult(columns, {SHARDS_FILE: shards, SUMMARY_FILE: summary}, rows=summary["rows"])
+
+
+def _add_reasons(store: Store, file: str, reasons: dict[str, int]) -> int:
+    """Adds a table's reasons to the counts; returns its rows."""
+    table = read_table(store, file, ["reason"])
+    for entry in pc.value_counts(table["reason"]).to_pylist():
+        reasons[entry["values"]] = reasons.get(entry["values"], 0) + entry["counts"]
+    return int(table.num_rows)
 
 
 def _shard_table(sources: pa.Table, counts: list[dict[str, Any]]) -> pa.Table:

@@ -57,6 +57,23 @@ class Embedding:
         """(R, d) float16 features of one or more `rows` (R,)."""
         return self._gather(rows, lambda block, which: block["features"][which])
 
+    def logits(self, rows: Array) -> Array:
+        """(R, K) float32 logits of one or more `rows` (R,); past 100 classes, log beliefs.
+
+        There the classes that a file dropped share alike what is left of the belief.
+        """
+
+        def read(block: dict[str, Array], which: Array) -> Array:
+            if "logits" in block:
+                return block["logits"][which]
+            beliefs = unpack(block, which, self.num_classes)
+            dropped = beliefs[:, :-1] == 0
+            share = beliefs[:, -1:] / np.maximum(dropped.sum(axis=1, keepdims=True), 1)
+            values = np.where(dropped, share, beliefs[:, :-1])
+            return np.log(np.maximum(values, np.finfo(np.float32).tiny)).astype(np.float32)
+
+        return self._gather(rows, read)
+
     def beliefs(self, rows: Array) -> Array:
         """(R, K + 1) float64 softmax of one or more `rows` (R,), the sum of what the file dropped last."""
 

@@ -80,6 +80,9 @@ def table_of_block(
     for name, values in block.scores.items():
         columns[f"score_{name}"] = nullable(values.astype(np.float32), np.isnan(values), pa.float32())
     schema = label_schema(tuple(block.scores))
+    for name, values in block.facts.items():
+        if name in schema.names:
+            columns[name] = nullable(values, np.isnan(values), schema.field(name).type)
     return pa.table([columns[name] for name in schema.names], schema=schema)
 
 

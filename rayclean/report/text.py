@@ -38,6 +38,9 @@ def print_summary(
     if quarantined:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(summary["quarantined"].items()))
         console.print(f"quarantined: {quarantined:,} of {summary['samples']:,} samples ({reasons})", markup=False)
+    if summary["left_out"]:
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(summary["left_out"].items()))
+        console.print(f"left out on purpose: {sum(summary['left_out'].values()):,} samples ({reasons})", markup=False)
     for name, text in (("truncated_shards", "cut short"), ("empty_shards", "empty")):
         if summary[name]:
             console.print(f"{summary[name]:,} of {summary['shards']:,} shards are {text}")

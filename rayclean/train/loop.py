@@ -32,7 +32,11 @@ State = dict[str, Any]
 
 @dataclass(frozen=True)
 class TrainTask:
-    """One role's training: picklable, the same on every rank."""
+    """One role's training: picklable, the same on every rank.
+
+    Attributes:
+        also_kept: epochs whose weights are kept beside those of `train.snapshot_epochs`.
+    """
 
     role: str
     store: Store
@@ -40,12 +44,17 @@ class TrainTask:
     catalog: Catalog
     spec: NetworkSpec
     train: TrainSection
+    also_kept: tuple[int, ...]
     weights: str | None
     feed: FeedSettings
     forward: ForwardSettings
     precision: str
     block_rows: int
     threads: int
+
+    def kept_epochs(self) -> tuple[int, ...]:
+        """Epochs after which weights are published as snapshots."""
+        return tuple(sorted({*self.train.snapshot_epochs(), *self.also_kept}))
 
 
 @dataclass(frozen=True)
@@ -91,7 +100,7 @@ def train(task: TrainTask, rank: Rank, state: State | None, report: Callable[[in
         _train_epoch(task, wrapped, optimizer, feed.batches(epoch), epoch, rank)
         _same_buffers(network, rank)
         _evaluate(task, network, feed, epoch, rank)
-        if rank.index == 0 and epoch in task.train.snapshot_epochs():
+        if rank.index == 0 and epoch in task.kept_epochs():
             publish_weights(task.store, f"{task.folder}/{snapshot_name(epoch)}", network)
         if rank.index == 0:
             report(epoch, {"model": network.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch})

@@ -59,7 +59,7 @@ class Trained:
     Attributes:
         folder: `train-<role>-<fingerprint>`.
         epochs: epochs with trajectories.
-        snapshots: in order of their epochs.
+        snapshots: all that are kept, in order of their epochs.
         trajectories: fingerprint over all trajectory files; empty without any.
     """
 
@@ -92,6 +92,7 @@ def train_task(
         "model": model.model_dump() | {"weights": weights_digest(model.weights)},
         "train": settings.model_dump(exclude={"workers", "precision", "from_", "roles"}),
         "from": weights_digest(settings.from_),
+        "also_kept": config.also_kept(role),
         "spec": [spec.size, spec.mean, spec.std],
         "precision": precision,
         "score_batch": config.score.batch_size,
@@ -106,6 +107,7 @@ def train_task(
         catalog=catalog,
         spec=spec,
         train=settings,
+        also_kept=config.also_kept(role),
         weights=model.weights,
         feed=feed,
         forward=forward,
@@ -128,8 +130,7 @@ def is_trained(task: TrainTask) -> bool:
 def find_trained(task: TrainTask) -> Trained:
     """The finished role of a task."""
     done = read_json(task.store, f"{task.folder}/{DONE_FILE}")
-    epochs = task.train.snapshot_epochs()
-    snapshots = tuple(find_snapshot(task.store, task.folder, task.role, epoch) for epoch in epochs)
+    snapshots = tuple(find_snapshot(task.store, task.folder, task.role, epoch) for epoch in task.kept_epochs())
     return Trained(task.folder, task.train.epochs, snapshots, done["trajectories"], task.spec)
 
 

@@ -25,7 +25,12 @@ def random_block(num_rows: int, names: list[str], seed: int, undefined: float = 
     for row, count in enumerate(rng.integers(0, 4, num_rows)):
         neighbors[row, count:] = -1
     belief = rng.dirichlet(np.ones(NUM_CLASSES), num_rows)
-    return BlockScores(scores, {}, belief, None, neighbors), rng.integers(0, NUM_CLASSES, num_rows)
+    facts = {
+        "odd_quantile": rng.random(num_rows),
+        "odd_drop": rng.random(num_rows) < 0.5,
+        "osd_votes": rng.integers(0, 9, num_rows),
+    }
+    return BlockScores(scores, {}, facts, belief, None, neighbors), rng.integers(0, NUM_CLASSES, num_rows)
 
 
 def table(block: BlockScores, given_labels: Array, seed: int, threshold: float = 0.5) -> pa.Table:
@@ -94,7 +99,7 @@ def test_undefined_scores_are_null_not_nan() -> None:
 @pytest.mark.parametrize("name", ["loss", "ens_loss"])
 def test_a_loss_becomes_a_probability_that_keeps_its_digits(name: str) -> None:
     losses = np.array([1e-20, 1e-3, 5.0])
-    block = BlockScores({name: -losses}, {}, np.ones((3, 1)), None, np.zeros((3, 3), int))
+    block = BlockScores({name: -losses}, {}, {}, np.ones((3, 1)), None, np.zeros((3, 3), int))
     values, one_minus = mixture_input(name, block)
     np.testing.assert_allclose(values, np.exp(-losses))
     assert one_minus is not None
@@ -104,7 +109,9 @@ def test_a_loss_becomes_a_probability_that_keeps_its_digits(name: str) -> None:
 
 def test_a_score_in_0_1_brings_its_complement() -> None:
     rest = np.array([1e-18, 0.5])
-    block = BlockScores({"iofm": 1 - rest, "vote": 1 - rest}, {"iofm": rest}, np.ones((2, 1)), None, np.zeros((2, 3)))
+    block = BlockScores(
+        {"iofm": 1 - rest, "vote": 1 - rest}, {"iofm": rest}, {}, np.ones((2, 1)), None, np.zeros((2, 3))
+    )
     assert mixture_input("iofm", block)[1] is rest
     assert mixture_input("vote", block)[1] is None
 
@@ -115,7 +122,7 @@ def test_a_cleaner_score_is_a_higher_probability(name: str) -> None:
     clean = rng.random(400) < 0.8
     raw = np.where(clean, rng.beta(8, 2, 400), rng.beta(2, 8, 400))
     values = {"loss": np.log(raw), "aum": raw * 7 - 3, "iofm": raw}[name]
-    block = BlockScores({name: values}, {}, np.ones((400, 1)), None, np.zeros((400, 3)))
+    block = BlockScores({name: values}, {}, {}, np.ones((400, 1)), None, np.zeros((400, 3)))
     inputs, one_minus = mixture_input(name, block)
     mixture = fit_mixture(inputs, "gauss" if name == "aum" else "beta", one_minus=one_minus)
     found = label_score(mixture, name, block)

@@ -330,7 +330,8 @@ def test_trajectory_scores_are_those_of_the_epochs(trained: Run) -> None:
 
 def test_iofm_is_the_mean_over_the_snapshots(trained: Run) -> None:
     jobs = [trained.interpolate(walk) for walk in trained.walks]
-    assert [snapshot.epoch for snapshot in trained.main.trained.snapshots] == [2, 3]
+    assert [walk.snapshot.epoch for walk in trained.walks] == [2, 3]
+    assert [snapshot.epoch for snapshot in trained.main.trained.snapshots] == [1, 2, 3]  # the first is ODD's
     scores = [
         np.concatenate([map_arrays(trained.store, job.file(unit))["score"] for unit in job.units()]) for job in jobs
     ]

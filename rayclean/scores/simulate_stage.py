@@ -1,0 +1,123 @@
+"""ODD of a role: the losses of random labels simulated once, then all rows judged by them, a block of rows a unit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from rayclean.arrays import Array
+from rayclean.catalog.table import Catalog
+from rayclean.config import SimulatedLossSection
+from rayclean.embed.table import Embedding
+from rayclean.scores.simulated_loss import NUM_DRAWS, odd_drop, odd_score, quantile_of, simulated_losses, threshold
+from rayclean.storage.contents import map_arrays
+from rayclean.storage.draws import smallest_draws
+from rayclean.storage.fingerprint import fingerprint
+from rayclean.storage.units import Job, UnitResult, block_names, block_range
+from rayclean.train.snapshots import Snapshot
+from rayclean.train.trajectories import read_trajectory
+
+VERSION = 1
+SIMULATED, ROWS = "simulated", "rows"
+FEATURE_ROWS = 10_000  # real features that `gauss_pooled` and `empirical` look at
+
+
+@dataclass(frozen=True)
+class SimulateJob(Job):
+    """What both steps share.
+
+    Attributes:
+        snapshot: at ODD's epoch E.
+        embedding: of it; None where the simulation needs no features.
+        train_folder: of the role's trajectories.
+    """
+
+    stage: ClassVar[str] = "simulate"
+    catalog: Catalog
+    snapshot: Snapshot
+    embedding: Embedding | None
+    train_folder: str
+    settings: SimulatedLossSection
+    seed: int
+    block_rows: int
+
+
+@dataclass(frozen=True)
+class ThresholdJob(SimulateJob):
+    """Simulates the losses and takes their percentile. One unit."""
+
+    def units(self) -> Sequence[str]:
+        """The one unit."""
+        return [SIMULATED]
+
+    def open(self) -> Callable[[str], UnitResult]:
+        """Maps the last layer."""
+        arrays = map_arrays(self.store, self.snapshot.file)
+        weight, bias = arrays["head.weight"], arrays["head.bias"]
+
+        def compute(_: str) -> UnitResult:
+            seen = self._features()
+            moments = {} if seen is None else {"mean": seen.mean(axis=0), "std": seen.std(axis=0), "features": seen}
+            losses = simulated_losses(weight, bias, self.settings.kind, NUM_DRAWS, self.seed, **moments)
+            at = np.array([threshold(losses, self.settings.percentile)])
+            return UnitResult({"losses": losses, "threshold": at}, rows=0)
+
+        return compute
+
+    def _features(self) -> Array | None:
+        if self.embedding is None:
+            return None
+        chosen = smallest_draws(self.seed, "simulate.features", self.catalog.draw_id, FEATURE_ROWS)
+        return self.embedding.features(np.flatnonzero(chosen)).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class JudgeJob(SimulateJob):
+    """odd, odd_quantile and odd_drop of a block of rows, from the mean loss of the epochs up to E."""
+
+    def units(self) -> Sequence[str]:
+        """A unit a block of rows."""
+        return [f"{ROWS}/{name}" for name in block_names(self.catalog.num_rows, self.block_rows)]
+
+    def open(self) -> Callable[[str], UnitResult]:
+        """Maps the simulated losses."""
+        simulated = map_arrays(self.store, f"{self.folder}/{SIMULATED}.safetensors")
+        last = self.snapshot.epoch
+        epochs = range(max(1, last - self.settings.average + 1), last + 1)
+
+        def compute(unit: str) -> UnitResult:
+            block = int(unit.removeprefix(f"{ROWS}/"))
+            start, stop = block_range(block, self.block_rows, self.catalog.num_rows)
+            losses = [read_trajectory(self.store, self.train_folder, epoch, block)[0] for epoch in epochs]
+            odd = odd_score(np.stack(losses))
+            content = {
+                "odd": odd,
+                "odd_quantile": quantile_of(-odd, simulated["losses"]),
+                "odd_drop": odd_drop(-odd, float(simulated["threshold"][0])),
+            }
+            return UnitResult(content, rows=stop - start)
+
+        return compute
+
+
+def simulate_jobs(
+    catalog: Catalog,
+    snapshot: Snapshot,
+    embedding: Embedding | None,
+    train_folder: str,
+    trajectories: str,
+    settings: SimulatedLossSection,
+    seed: int,
+    block_rows: int,
+) -> tuple[ThresholdJob, JudgeJob]:
+    """The steps of ODD, in order."""
+    fields = settings.model_dump(exclude={"role", "epoch"}) | {"seed": seed, "block_rows": block_rows}
+    inputs = [catalog.fingerprint, snapshot.fingerprint, str(snapshot.epoch), trajectories]
+    if embedding is not None:
+        inputs.append(embedding.folder)
+    folder = f"simulate-{fingerprint('simulate', VERSION, fields, inputs)}"
+    shared = catalog.store, folder, catalog, snapshot, embedding, train_folder, settings, seed, block_rows
+    return ThresholdJob(*shared), JudgeJob(*shared)
