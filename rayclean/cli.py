@@ -77,10 +77,10 @@ def run(
 @app.command()
 def status(folder: RunDir) -> None:
     """Show how far each stage of a run is."""
-    from rayclean import pipeline
     from rayclean.report.text import print_status
+    from rayclean.status import progress
 
-    print_status(out, pipeline.status(load_run(folder)))
+    print_status(out, progress(load_run(folder)))
 
 
 @app.command()

@@ -97,13 +97,19 @@ def _device_name(device: str) -> str:
 
 
 def _grouped(jobs: Sequence[Job], todo: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
-    """Items for Ray Data: one unit each, or as many as keep the number of items bounded."""
+    """Items for Ray Data: one unit each, or as many as keep the number of items bounded.
+
+    Jobs of one stage follow each other, so that an actor keeps what it has opened; stages take turns in proportion,
+    so that families run side by side and none waits for another.
+    """
     size = -(-_total(todo) // MAX_ITEMS)
-    return [
-        {"job": index, "units": "\n".join(units[start : start + size])}
-        for index, units in enumerate(todo)
-        for start in range(0, len(units), size)
-    ]
+    by_stage: dict[str, list[dict[str, Any]]] = {}
+    for index, (job, units) in enumerate(zip(jobs, todo, strict=True)):
+        by_stage.setdefault(job.stage, []).extend(
+            {"job": index, "units": "\n".join(units[start : start + size])} for start in range(0, len(units), size)
+        )
+    turns = [(place / len(items), item) for items in by_stage.values() for place, item in enumerate(items)]
+    return [item for _, item in sorted(turns, key=lambda turn: turn[0])]
 
 
 def run_units(

@@ -8,7 +8,8 @@ from rayclean.config import Config
 from rayclean.errors import InputError
 from rayclean.merge.publish import check_labels
 from rayclean.report.evaluate import UNKNOWN, Epochs, Evaluation, evaluate, read_truth
-from rayclean.run import Run, look
+from rayclean.run import Run
+from rayclean.start import look
 from rayclean.storage.contents import read_json
 from rayclean.storage.store import Store
 from rayclean.train.stage import is_trained

@@ -11,9 +11,9 @@ from rayclean.config import Config
 from rayclean.embed.stage import EmbedJob, embed_job
 from rayclean.storage.store import Store
 from rayclean.train.forward import ForwardSettings
-from rayclean.train.loop import TrainTask
 from rayclean.train.snapshots import Snapshot
 from rayclean.train.stage import Trained, find_trained, train_task
+from rayclean.train.worker import TrainTask
 
 
 @dataclass

@@ -1,22 +1,17 @@
-"""One start of a run: from the config to the jobs of each stage, as far as earlier stages have published."""
+"""A run: from the config to the jobs of each stage, as far as earlier stages have published."""
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from functools import cached_property
-
-import pyarrow as pa
 
 from rayclean import cluster
 from rayclean.catalog.derive_stage import Derivation, derived_fingerprint
 from rayclean.catalog.labels import ClassList
-from rayclean.catalog.noise import check_noise
-from rayclean.catalog.stage import SOURCES_FILE, catalog_fingerprint, find_sources, open_catalog
+from rayclean.catalog.stage import open_catalog
 from rayclean.catalog.table import Catalog
-from rayclean.config import MAIN, SELF, Config, DataSection
+from rayclean.config import MAIN, Config
 from rayclean.embed.stage import EmbedJob
-from rayclean.errors import InputError
 from rayclean.merge.stage import ApplyJob, FitJob, merge_jobs
 from rayclean.neighbors.index import IndexSettings
 from rayclean.neighbors.stage import neighbors_folder
@@ -25,45 +20,16 @@ from rayclean.schema import SCORES
 from rayclean.scores.influence_stage import FitJob as InfluenceFitJob
 from rayclean.scores.influence_stage import RawJob, SolveJob, Verified, influence_jobs
 from rayclean.scores.interpolate_stage import InterpolateJob, interpolate_job
-from rayclean.scores.interpolation import INTERIOR, TRAPEZOID
 from rayclean.scores.pairs_stage import PairsJob, pairs_job
 from rayclean.scores.paths_stage import PathsJob, paths_job
 from rayclean.scores.simulate_stage import JudgeJob, ThresholdJob, simulate_jobs
 from rayclean.scores.table import ScoreFiles
 from rayclean.scores.trajectory_stage import TrajectoryJob, trajectory_job
 from rayclean.scores.vote_stage import vote_job
-from rayclean.storage.contents import encode, read_json
 from rayclean.storage.store import Store
 from rayclean.storage.units import Job
-from rayclean.train.precision import resolve_precision
-from rayclean.train.snapshots import Snapshot, network_spec
-
-PRECISION_FILE = "precision.json"
-CATALOG_FILE = "catalog.json"
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Walk:
-    """Paths from all rows to their neighbours, walked by one snapshot of role `main`.
-
-    Attributes:
-        score: `iofm` or `inn`.
-        snapshot: whose beliefs are averaged along the paths.
-        space: whose features say what is near.
-        any_label: neighbours of any label, not of the row's own alone.
-        num: L.
-        steps: H.
-        end_weight: of a path's ends.
-    """
-
-    score: str
-    snapshot: Snapshot
-    space: EmbedJob
-    any_label: bool
-    num: int
-    steps: int
-    end_weight: float
+from rayclean.train.spec import network_spec
+from rayclean.walks import Walk, plan_walks
 
 
 @dataclass
@@ -129,34 +95,8 @@ class Run:
 
     @cached_property
     def walks(self) -> tuple[Walk, ...]:
-        """All paths that the scores need: IOFM's at every snapshot (`iofm_last` alone: at the last), then INN's."""
-        names, main, iofm = self.config.score_names(), self.main, self.config.iofm
-        wanted: list[Snapshot] = []
-        if "iofm" in names:
-            epochs = self.config.train.snapshot_epochs()
-            wanted = [snapshot for snapshot in main.trained.snapshots if snapshot.epoch in epochs]
-        elif "iofm_last" in names:
-            wanted = [main.last]
-        walks = [Walk("iofm", s, main.embed(s), False, iofm.num, iofm.steps, TRAPEZOID) for s in wanted]
-        if "inn" in names:
-            walks += [self._inn(snapshot) for snapshot in self._inn_snapshots()]
-        return tuple(walks)
-
-    def _inn_snapshots(self) -> list[Snapshot]:
-        epochs = self.config.inn.epochs
-        if epochs is None:
-            return [self.main.last]
-        return [snapshot for snapshot in self.main.trained.snapshots if snapshot.epoch in epochs]
-
-    def _inn(self, snapshot: Snapshot) -> Walk:
-        inn = self.config.inn
-        if inn.features in (SELF, MAIN):
-            space = self.main.embed(snapshot)
-        else:
-            role = self.roles[inn.features]
-            space = role.embed(role.last)
-        weight = TRAPEZOID if inn.end_points else INTERIOR
-        return Walk("inn", snapshot, space, True, inn.num, inn.steps, weight)
+        """All paths that the scores need."""
+        return plan_walks(self.config, self.roles)
 
     def walks_of(self, score: str) -> tuple[Walk, ...]:
         """The walks of one score, in order of their epochs."""
@@ -311,84 +251,3 @@ class Run:
             config.blocks.table_rows,
             config.run.seed,
         )
-
-
-def start(config: Config, store: Store, sources: pa.Table) -> Run:
-    """A run on the cluster that is connected: pools sized, precision settled for its whole life.
-
-    Args:
-        config: the run.
-        store: its files.
-        sources: the shards as they are now.
-
-    Raises:
-        ConfigError: the classes or the noise cannot be right.
-    """
-    classes, noise = ClassList.load(config.data.classes), config.noise
-    if noise.kind is not None:
-        num_classes = len(noise.classes or classes.names)
-        check_noise(noise.kind, num_classes, noise.rate, matrix=noise.matrix_array, rates=noise.rates_array)
-    resources = config.resources
-    workers = {
-        "catalog": cluster.settle(resources.catalog, runs_networks=False),
-        "train": cluster.settle_training(resources.train, config.train.workers),
-        "score": cluster.settle(resources.score, runs_networks=True),
-        "merge": cluster.settle(resources.merge, runs_networks=False),
-    }
-    if "auto" in (config.train.precision, config.score.precision) and not store.exists(PRECISION_FILE):
-        found = {
-            name: cluster.call_on(workers[name], resolve_precision, "auto", workers[name].device)
-            for name in ("train", "score")
-        }
-        store.create(PRECISION_FILE, encode(PRECISION_FILE, found, "{}"))
-    catalog = _scanned(store, config.data, classes, sources)
-    verified = config.validation_data()
-    validation = None if verified is None else _scanned(store, verified, classes, find_sources(verified))
-    _note_catalog(store, catalog, validation)
-    run = Run(config, store, catalog, workers, _settled_precision(config, store), validation)
-    for derived in run.derived.values():
-        store.create(f"{derived.folder}/{SOURCES_FILE}", encode(SOURCES_FILE, sources, "{}"))
-    return run
-
-
-def _scanned(store: Store, data: DataSection, classes: ClassList, sources: pa.Table) -> Catalog:
-    """The catalog of shards as they are now, before it is made."""
-    catalog = open_catalog(store, catalog_fingerprint(data, classes, sources))
-    store.create(f"{catalog.folder}/{SOURCES_FILE}", encode(SOURCES_FILE, sources, "{}"))
-    return catalog
-
-
-def _note_catalog(store: Store, catalog: Catalog, validation: Catalog | None) -> None:
-    """Leaves word which catalog is the run's, and says so when the shards or how they are read have changed."""
-    if store.exists(CATALOG_FILE):
-        before = read_json(store, CATALOG_FILE)["fingerprint"]
-        if before != catalog.fingerprint:
-            log.warning("the shards, or how they are read, have changed: a new catalog beside catalog-%s", before)
-    marks = {"fingerprint": catalog.fingerprint, "validation": validation.fingerprint if validation else None}
-    store.publish(CATALOG_FILE, encode(CATALOG_FILE, marks, "{}"))
-
-
-def look(config: Config, store: Store) -> Run:
-    """A run as its files show it, without a cluster and without its shards: for commands that only read.
-
-    Raises:
-        InputError: the run was never started.
-    """
-    if not store.exists(CATALOG_FILE):
-        raise InputError(f"{store.root} holds no run that was started; use `rayclean run` first")
-    marks = read_json(store, CATALOG_FILE)
-    catalog = open_catalog(store, marks["fingerprint"])
-    validation = open_catalog(store, marks["validation"]) if marks.get("validation") else None
-    idle = cluster.Workers(1, 1, 0, "cpu")
-    workers = dict.fromkeys(("catalog", "train", "score", "merge"), idle)
-    return Run(config, store, catalog, workers, _settled_precision(config, store), validation)
-
-
-def _settled_precision(config: Config, store: Store) -> tuple[str, str]:
-    """Precision of training and of scoring; `auto` is what the run's first start found."""
-    auto = read_json(store, PRECISION_FILE) if store.exists(PRECISION_FILE) else {}
-    train, score = config.train.precision, config.score.precision
-    return (
-        auto.get("train", "float32") if train == "auto" else train,
-        auto.get("score", "float32") if score == "auto" else score,
-    )

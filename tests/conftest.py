@@ -27,12 +27,14 @@ from rayclean.config import Config, load_config
 from rayclean.merge.publish import publish_labels
 from rayclean.pipeline import STAGES
 from rayclean.progress import Meter
-from rayclean.run import Run, start
+from rayclean.run import Run
+from rayclean.start import start
 from rayclean.storage.store import Store
 from rayclean.storage.units import Job, run_inline
-from rayclean.train.loop import Rank, TrainTask, train
+from rayclean.train.loop import Rank
 from rayclean.train.models import build_model
 from rayclean.train.snapshots import publish_weights
+from rayclean.train.worker import TrainTask, train
 from tests.helpers import Content, image_bytes, write_tar
 
 settings.register_profile("rayclean", deadline=None)  # machines are shared: no test is a timing

@@ -23,7 +23,21 @@ LAYERS = (
     ("scores",),
     ("merge",),
     ("learn", "report"),
-    ("roles", "run", "pipeline", "results", "scorer", "doctor"),
+    (
+        "roles",
+        "walks",
+        "run",
+        "start",
+        "record",
+        "steps",
+        "pipeline",
+        "status",
+        "results",
+        "memory",
+        "memory_scores",
+        "scorer",
+        "doctor",
+    ),
     ("cli", "__main__"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

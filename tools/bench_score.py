@@ -43,7 +43,8 @@ from rayclean.storage.store import Store
 from rayclean.storage.units import Job, UnitResult, compute_and_publish, run_inline
 from rayclean.train.forward import Forward
 from rayclean.train.precision import autocast, resolve_precision
-from rayclean.train.snapshots import load_snapshot, network_spec, publish_weights
+from rayclean.train.snapshots import load_snapshot, publish_weights
+from rayclean.train.spec import network_spec
 from rayclean.train.stage import train_role
 
 PLAIN_BATCHES = (32, 64, 128, 256, 512)

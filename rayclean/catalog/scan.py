@@ -13,9 +13,10 @@ import pyarrow as pa
 
 from rayclean.catalog.labels import ClassList, LabelField
 from rayclean.errors import ShardChangedError
-from rayclean.shards.decode import BadSample, decode_image, pixel_digest
+from rayclean.shards.decode import BadSample, decode_image
 from rayclean.shards.tar import Member, TruncatedTar, group_members, scan_members
 from rayclean.shards.urls import open_shard
+from rayclean.storage.draws import pixel_digest
 
 MAX_TEXT = 300
 

@@ -15,8 +15,9 @@ from rayclean.embed.table import Embedding
 from rayclean.storage.fingerprint import fingerprint
 from rayclean.storage.units import Job, UnitResult, block_names, block_range
 from rayclean.train.forward import Forward, ForwardSettings
-from rayclean.train.snapshots import NetworkSpec, Snapshot, load_snapshot
-from rayclean.train.trajectories import sample_losses
+from rayclean.train.sample_losses import sample_losses
+from rayclean.train.snapshots import Snapshot, load_snapshot
+from rayclean.train.spec import NetworkSpec
 
 VERSION = 1
 

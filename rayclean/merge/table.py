@@ -8,7 +8,7 @@ import pyarrow as pa
 from rayclean.arrays import Array
 from rayclean.merge.mixture import ScoreMixture
 from rayclean.schema import SCORES, SHARD_TYPE, label_schema
-from rayclean.scores.table import BlockScores
+from rayclean.scores.block import BlockScores
 
 
 def mixture_input(name: str, block: BlockScores) -> tuple[Array, Array | None]:

@@ -17,7 +17,7 @@ from rayclean.schema import SCORES
 from rayclean.shards.tar import TruncatedTar, group_members, scan_members
 from rayclean.train.forward import Forward, ForwardSettings
 from rayclean.train.precision import resolve_precision
-from rayclean.train.snapshots import network_spec
+from rayclean.train.spec import network_spec
 
 PROBE_S = 1.5
 # Distinct undirected pairs over L n, measured at L = 10 on learned features (docs/methods.md, section 7).

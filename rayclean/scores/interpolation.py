@@ -102,6 +102,37 @@ def partial_sums(
     return PartialSums(rows, sums, np.bincount(index, minlength=len(rows)).astype(np.int32))
 
 
+def walk_block(
+    pairs: Pairs,
+    inputs: Callable[[Array], torch.Tensor],
+    beliefs: Callable[[Array], Array],
+    probabilities: Probabilities,
+    steps: int,
+    batch_size: int,
+    end_weight: float = TRAPEZOID,
+) -> tuple[PartialSums, int]:
+    """Walks a block of pairs; each of its images is read once.
+
+    Args:
+        pairs: P pairs.
+        inputs: rows (R,) to their normalised images (R, 3, S, S).
+        beliefs: rows (R,) to their own probabilities (R, K + 1), the last column what a file dropped.
+        probabilities: the network with its softmax.
+        steps: H.
+        batch_size: images a forward.
+        end_weight: as in `partial_sums`.
+
+    Returns:
+        What the block adds to rows, (R, K + 1) sums, and its distinct images.
+    """
+    rows, index = np.unique(np.concatenate([pairs.left, pairs.right]), return_inverse=True)
+    left, right = index[: len(pairs.left)], index[len(pairs.left) :]
+    interior = interior_sums(probabilities, inputs(rows), left, right, steps, batch_size)
+    ends = beliefs(rows)
+    complete = np.pad(interior, ((0, 0), (0, 1)))  # nothing was dropped of what is computed here
+    return partial_sums(pairs, complete, ends[left], ends[right], end_weight), len(rows)
+
+
 class PathMeans(NamedTuple):
     """IOFM or INN of a block of rows at one snapshot.
 

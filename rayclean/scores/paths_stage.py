@@ -6,19 +6,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from rayclean.arrays import Array
 from rayclean.catalog.table import Catalog
-from rayclean.embed.beliefs import pack, with_rest
+from rayclean.embed.beliefs import pack
 from rayclean.embed.table import Embedding
-from rayclean.scores.interpolation import interior_sums, partial_sums
+from rayclean.scores.interpolation import walk_block
 from rayclean.scores.pairs import Pairs
 from rayclean.storage.contents import map_arrays
 from rayclean.storage.fingerprint import fingerprint
 from rayclean.storage.units import Job, UnitResult, block_name, block_range, num_blocks
 from rayclean.train.forward import Forward, ForwardSettings
-from rayclean.train.snapshots import NetworkSpec, Snapshot, load_snapshot
+from rayclean.train.snapshots import Snapshot, load_snapshot
+from rayclean.train.spec import NetworkSpec
 
 VERSION = 2
 
@@ -66,19 +65,20 @@ class PathsJob(Job):
             arrays = self._group(group)
             start, stop = block_range(block, self.block_pairs, len(arrays["left"]))
             pairs = Pairs(*(arrays[name][start:stop] for name in Pairs._fields))
-            rows, index = np.unique(np.concatenate([pairs.left, pairs.right]), return_inverse=True)
-            left, right = index[: len(pairs.left)], index[len(pairs.left) :]
-            images = forward.normalized(pixels.read(rows))
             with forward.running():
-                interior = interior_sums(
-                    forward.probabilities, images, left, right, self.steps, self.forward.batch_size
+                sums, decoded = walk_block(
+                    pairs,
+                    lambda rows: forward.normalized(pixels.read(rows)),
+                    self.embedding.beliefs,
+                    forward.probabilities,
+                    self.steps,
+                    self.forward.batch_size,
+                    self.end_weight,
                 )
-            ends = self.embedding.beliefs(rows)
-            sums = partial_sums(pairs, with_rest(interior), ends[left], ends[right], self.end_weight)
-            facts = {"forwards": len(left) * (self.steps - 1), "decoded": len(rows), "pairs": len(left)}
+            facts = {"forwards": len(pairs.left) * (self.steps - 1), "decoded": decoded, "pairs": len(pairs.left)}
             content = {"rows": sums.rows, "num_paths": sums.num_paths}
             content |= pack(sums.sums, self.catalog.label[sums.rows])
-            return UnitResult(content, rows=len(rows), facts=facts)
+            return UnitResult(content, rows=decoded, facts=facts)
 
         return compute
 

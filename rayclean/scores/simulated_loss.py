@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 from scipy.stats import ks_2samp
 
-from rayclean.train.trajectories import sample_losses
+from rayclean.train.sample_losses import sample_losses
 
 Float64 = NDArray[np.float64]
 Floats = NDArray[np.floating]

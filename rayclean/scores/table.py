@@ -11,30 +11,11 @@ from rayclean.catalog.table import Catalog
 from rayclean.config import MAIN
 from rayclean.embed.beliefs import unpack
 from rayclean.embed.table import Embedding
-from rayclean.scores.influence_votes import Moments, Standardize, osd_score, osm_score, standardized, votes
+from rayclean.scores.block import BlockScores
+from rayclean.scores.influence_scores import influence_scores
+from rayclean.scores.influence_votes import Standardize
 from rayclean.storage.contents import map_arrays
 from rayclean.storage.units import block_name, block_range
-
-
-@dataclass(frozen=True)
-class BlockScores:
-    """What is known of N rows.
-
-    Attributes:
-        scores: name -> (N,) float64, NaN where undefined.
-        one_minus: 1 - score without cancellation, for scores in [0, 1] that have it.
-        belief: (N, K) the most direct belief: path-averaged at the last snapshot, else the last softmax.
-        facts: raw columns beside the scores, by name; (N,) each.
-        num_paths: (N,) same-label neighbours that were found; None without IOFM.
-        neighbors: (N, 3) the nearest rows of any label, -1 where there are fewer.
-    """
-
-    scores: dict[str, Array]
-    one_minus: dict[str, Array]
-    facts: dict[str, Array]
-    belief: Array
-    num_paths: Array | None
-    neighbors: Array
 
 
 @dataclass(frozen=True)
@@ -91,7 +72,11 @@ class ScoreFiles:
                 one_minus[name] = np.mean([walk["one_minus"] for walk in walked], axis=0)
         facts: dict[str, Array] = {}
         if self.influence_folder is not None:
-            self._add_influence(block, scores, facts)
+            raw = self._map(f"{self.influence_folder}/raw", block)
+            fitted = map_arrays(self.catalog.store, f"{self.influence_folder}/fit.safetensors")
+            found = influence_scores(raw, fitted, self.standardize)
+            facts |= {"osd_votes": found.pop("osd_votes")} if "osd_votes" in found else {}
+            scores |= found
         if self.simulate_folder is not None:
             judged = self._map(f"{self.simulate_folder}/rows", block)
             scores["odd"] = judged.pop("odd")
@@ -117,17 +102,3 @@ class ScoreFiles:
             ending = "" if role == MAIN else f"_{role}"
             scores |= {f"{name}{ending}": values for name, values in self._map(folder, block).items()}
         return scores
-
-    def _add_influence(self, block: int, scores: dict[str, Array], facts: dict[str, Array]) -> None:
-        """Standardizes a block's raw influences by what was fitted on all rows, and counts votes."""
-        raw = self._map(f"{self.influence_folder}/raw", block)
-        fit = map_arrays(self.catalog.store, f"{self.influence_folder}/fit.safetensors")
-
-        def fitted(name: str) -> Moments:
-            return Moments(*(fit[f"{name}_{key}"] for key in Moments._fields))
-
-        scores["osm"] = osm_score(standardized(raw["norm"], fit=fitted("norm")))
-        if "deviation" in raw:
-            over_rows = fitted("deviation") if self.standardize == "samples" else None
-            osd = standardized(raw["deviation"], self.standardize, over_rows)
-            scores["osd"], facts["osd_votes"] = osd_score(osd), votes(osd, fit["thresholds"])

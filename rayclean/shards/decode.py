@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from typing import Literal, get_args
 
@@ -106,10 +105,3 @@ def fit_image(pixels: Pixels, size: int) -> Pixels:
         (size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side)
     )
     return np.array(image)
-
-
-def pixel_digest(pixels: Pixels) -> bytes:
-    """16 bytes of BLAKE2b over shape and bytes: equal for equal pictures, whatever file they came from."""
-    digest = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(pixels).data)
-    return digest.digest()

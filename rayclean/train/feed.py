@@ -22,9 +22,9 @@ from rayclean.errors import UnitError
 from rayclean.shards.decode import decode_image, fit_image
 from rayclean.shards.stream import stream_shard
 from rayclean.shards.tar import split_name
-from rayclean.train.plan import Part, batch_bounds, epoch_seed, plan_cached, plan_stream, steps_of
+from rayclean.train.batches import Batch, cached_batches
+from rayclean.train.plan import Part, batch_bounds, epoch_seed, plan_stream
 
-Batch = tuple[torch.Tensor, torch.Tensor]  # (B, size, size, 3) uint8 images, (B,) int64 labels
 PREFETCHED_BATCHES = 4
 
 
@@ -92,16 +92,11 @@ class Feed:
     def batches(self, epoch: int) -> Iterator[Batch]:
         """The rank's batches of an epoch; every rank gets equally many."""
         if self.cache is not None:
-            return self._cached_batches(self.cache, epoch)
+            settings = self.settings
+            return cached_batches(
+                self.cache, self.catalog.label, settings.seed, epoch, settings.batch_size, self.rank, self.ranks
+            )
         return _prefetch(self._streamed_batches(epoch))
-
-    def _cached_batches(self, cache: Array, epoch: int) -> Iterator[Batch]:
-        rows = plan_cached(self.settings.seed, epoch, self.rank, self.ranks, len(cache))
-        steps = steps_of(len(rows), self.settings.batch_size)
-        labels = self.catalog.label
-        for start, stop in batch_bounds(len(rows), steps):
-            mine = rows[start:stop]
-            yield torch.from_numpy(cache[mine]), torch.from_numpy(labels[mine].astype(np.int64))
 
     def _streamed_batches(self, epoch: int) -> Iterator[Batch]:
         settings = self.settings

@@ -16,7 +16,7 @@ from rayclean.arrays import Array
 from rayclean.train.augment import normalize
 from rayclean.train.models import Network
 from rayclean.train.precision import autocast
-from rayclean.train.snapshots import NetworkSpec
+from rayclean.train.spec import NetworkSpec
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rayclean.arrays import Array
+from rayclean.config import MAIN
 from rayclean.errors import ConfigError
 
 
@@ -41,6 +42,11 @@ def epoch_seed(seed: int, epoch: int, rank: int, purpose: str) -> int:
     """A 63-bit seed for one use of randomness in one epoch on one rank."""
     entropy = [seed, epoch, rank, *purpose.encode()]
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def role_seed(seed: int, role: str) -> int:
+    """The seed of a role's draws: networks of two roles start apart."""
+    return seed if role == MAIN else epoch_seed(seed, 0, 0, role)
 
 
 def steps_of(num_rows: int, batch_size: int) -> int:

@@ -28,19 +28,18 @@ from rayclean.storage.store import Store
 from rayclean.storage.units import num_blocks
 from rayclean.train.feed import FeedSettings
 from rayclean.train.forward import ForwardSettings
-from rayclean.train.loop import Rank, State, TrainTask, train
-from rayclean.train.plan import epoch_seed
+from rayclean.train.loop import Rank, State
+from rayclean.train.plan import role_seed
 from rayclean.train.snapshots import (
-    NetworkSpec,
     Snapshot,
     find_snapshot,
-    load_weights_from,
-    network_spec,
     publish_weights,
     snapshot_name,
-    weights_digest,
 )
+from rayclean.train.spec import NetworkSpec, network_spec
 from rayclean.train.trajectories import trajectory_name
+from rayclean.train.weights import load_weights_from, weights_digest
+from rayclean.train.worker import TrainTask, train
 
 VERSION = 1
 DONE_FILE = "trained.json"
@@ -115,11 +114,6 @@ def train_task(
         block_rows=config.blocks.rows,
         threads=workers.threads,
     )
-
-
-def role_seed(seed: int, role: str) -> int:
-    """The seed of a role's draws: networks of two roles start apart."""
-    return seed if role == MAIN else epoch_seed(seed, 0, 0, role)
 
 
 def is_trained(task: TrainTask) -> bool:

@@ -13,9 +13,10 @@ from rayclean.catalog.labels import ClassList, LabelField
 from rayclean.catalog.scan import ScanSettings, ShardScan, scan_shard
 from rayclean.errors import InputError
 from rayclean.shards.access import PixelReader
-from rayclean.shards.decode import decode_image, pixel_digest
+from rayclean.shards.decode import decode_image
 from rayclean.shards.stream import stream_shard
 from rayclean.shards.tar import split_name
+from rayclean.storage.draws import pixel_digest
 from tests.helpers import BLOCK, Content, png_bytes, tar_bytes
 
 SETTINGS = ScanSettings(("png", "jpg"), LabelField("cls"), LabelField("txt"), ClassList.load(3), 1e6)

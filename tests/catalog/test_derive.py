@@ -15,7 +15,8 @@ from rayclean.config import Config, parse_config
 from rayclean.errors import ConfigError
 from rayclean.report.evaluate import read_truth
 from rayclean.results import evaluate_run
-from rayclean.run import Run, start
+from rayclean.run import Run
+from rayclean.start import start
 from rayclean.storage.contents import read_table
 from rayclean.storage.store import Store
 from rayclean.storage.units import block_name

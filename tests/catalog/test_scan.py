@@ -13,7 +13,7 @@ from PIL import Image
 from rayclean.catalog.labels import ClassList, LabelField
 from rayclean.catalog.scan import QUARANTINE_SCHEMA, ROWS_SCHEMA, TRUTH_SCHEMA, ScanSettings, ShardScan, scan_shard
 from rayclean.errors import InputError
-from rayclean.shards.decode import pixel_digest
+from rayclean.storage.draws import pixel_digest
 from tests.helpers import (
     BLOCK,
     Content,

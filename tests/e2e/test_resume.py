@@ -11,7 +11,7 @@ import pytest
 from _pytest.mark import ParameterSet
 
 from rayclean.pipeline import STAGE_NAMES
-from rayclean.run import look
+from rayclean.start import look
 from rayclean.storage.store import Store
 from rayclean.storage.units import ENVIRONMENT_FILE, compute_and_publish
 from tests.e2e.driver import COMPUTING_ACTOR, TRAINING_WORKER, Driver, labels, seen, started, wait_for

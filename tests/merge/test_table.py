@@ -12,7 +12,7 @@ from rayclean.arrays import Array
 from rayclean.merge.mixture import fit_mixture
 from rayclean.merge.table import evidence, label_score, mixture_input, shard_column, table_of_block
 from rayclean.schema import SCORES, label_columns, label_schema
-from rayclean.scores.table import BlockScores
+from rayclean.scores.block import BlockScores
 
 NUM_CLASSES = 4
 

@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from rayclean.scores.trajectory import RunningTrajectory, trajectory_scores
-from rayclean.train.trajectories import sample_losses
+from rayclean.train.sample_losses import sample_losses
 
 SCORES = ["loss", "ens_loss", "margin", "aum", "wrong_events"]
 

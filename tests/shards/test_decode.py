@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from rayclean.shards.decode import BadSample, decode_image, fit_image, pixel_digest
+from rayclean.shards.decode import BadSample, decode_image, fit_image
+from rayclean.storage.draws import pixel_digest
 from tests.helpers import image_bytes, png_bytes, random_pixels
 
 PIXELS = random_pixels(3, 6, 10)

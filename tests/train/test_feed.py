@@ -17,7 +17,8 @@ from rayclean.catalog.table import Catalog
 from rayclean.config import Config
 from rayclean.errors import ShardChangedError, UnitError
 from rayclean.run import Run
-from rayclean.train.feed import Batch, Feed, FeedSettings, shuffled, stream_rows
+from rayclean.train.batches import Batch
+from rayclean.train.feed import Feed, FeedSettings, shuffled, stream_rows
 from rayclean.train.plan import plan_stream
 from tests.helpers import Content
 

@@ -19,9 +19,12 @@ from rayclean.config import TrainSection
 from rayclean.run import Run
 from rayclean.storage.store import Store
 from rayclean.train.forward import Forward
-from rayclean.train.loop import Rank, State, TrainTask, learning_rate, train
-from rayclean.train.snapshots import load_snapshot, load_weights_from, snapshot_name
-from rayclean.train.trajectories import read_trajectory, sample_losses
+from rayclean.train.loop import Rank, State, learning_rate
+from rayclean.train.sample_losses import sample_losses
+from rayclean.train.snapshots import load_snapshot, snapshot_name
+from rayclean.train.trajectories import read_trajectory
+from rayclean.train.weights import load_weights_from
+from rayclean.train.worker import TrainTask, train
 
 ALONE = Rank(0, 1)
 EPOCHS = 4

@@ -14,16 +14,13 @@ from rayclean.config import parse_config
 from rayclean.errors import ConfigError
 from rayclean.storage.store import Store
 from rayclean.train.snapshots import (
-    NetworkSpec,
     find_snapshot,
-    find_weights,
     load_snapshot,
-    load_weights_from,
-    network_spec,
     publish_weights,
     snapshot_name,
-    weights_digest,
 )
+from rayclean.train.spec import NetworkSpec, network_spec
+from rayclean.train.weights import find_weights, load_weights_from, weights_digest
 
 SPEC = NetworkSpec("small_resnet", 3, 2, None, 8, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 

@@ -15,16 +15,18 @@ State = Mapping[str, torch.Tensor]
 WRAPPERS = ("model", "state_dict")  # keys under which checkpoints keep the state dict
 
 
-def read_state(path: str) -> State:
+def read_state(path: str, field: str = "model.weights") -> State:
     """Reads a state dict: `.safetensors`, or a torch file loaded with weights only.
+
+    Args:
+        path: the file.
+        field: of the config that names it, for the error.
 
     Raises:
         ConfigError: there is no such file, or it holds anything but tensors by name.
     """
     if not Path(path).is_file():
-        raise ConfigError(
-            f"model.weights {path}: there is no such file; only torchvision's networks have weights by name"
-        )
+        raise ConfigError(f"{field} {path}: there is no such file; only torchvision's networks have weights by name")
     try:
         if path.endswith(".safetensors"):
             from safetensors.torch import load_file  # not needed to score arrays in memory
@@ -34,15 +36,11 @@ def read_state(path: str) -> State:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:
         cause = str(e).splitlines()[0] if str(e) else type(e).__name__
-        raise ConfigError(
-            f"model.weights {path}: cannot be loaded with weights only ({cause}); save a state dict"
-        ) from e
+        raise ConfigError(f"{field} {path}: cannot be loaded with weights only ({cause}); save a state dict") from e
     if isinstance(state, Mapping):
         state = next((state[key] for key in WRAPPERS if key in state), state)
     if not isinstance(state, Mapping) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise ConfigError(
-            f"model.weights {path}: expected a state dict (tensors by name), found {type(state).__name__}"
-        )
+        raise ConfigError(f"{field} {path}: expected a state dict (tensors by name), found {type(state).__name__}")
     return dict(state)
 
 

@@ -1,0 +1,33 @@
+"""The config: one frozen model a section, YAML plus `section.field=value`, unknown fields refused.
+
+What can be checked without data is checked when it is loaded; what a stage reads of it goes into that stage's
+fingerprint (`rayclean.storage.fingerprint`).
+"""
+
+from rayclean.config.load import dump_config, load_config, parse_config
+from rayclean.config.sections import (
+    DataSection,
+    InfluenceSection,
+    MergeSection,
+    NoiseSection,
+    Pool,
+    SimulatedLossSection,
+    TrainSection,
+)
+from rayclean.config.tree import MAIN, SELF, Config
+
+__all__ = [
+    "MAIN",
+    "SELF",
+    "Config",
+    "DataSection",
+    "InfluenceSection",
+    "MergeSection",
+    "NoiseSection",
+    "Pool",
+    "SimulatedLossSection",
+    "TrainSection",
+    "dump_config",
+    "load_config",
+    "parse_config",
+]

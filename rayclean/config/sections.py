@@ -1,0 +1,238 @@
+"""One frozen model a section of the config; unknown fields and numbers that are none are refused."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+Positive = Annotated[int, Field(gt=0)]
+PositiveNumber = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, no field that is not declared, no number that is none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False)
+
+
+class RunSection(Section):
+    """Where the run lies and what it keeps."""
+
+    dir: str
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    keep: Literal["default", "all"] = "default"
+    mix_environments: bool = False
+
+
+class DataSection(Section):
+    """The shards and how to read a sample."""
+
+    shards: str | list[str]
+    image: str = "png;jpg;jpeg;webp"
+    label: str = "cls"
+    truth: str | None = None
+    classes: int | list[str] | str
+    size: Positive | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[PositiveNumber, PositiveNumber, PositiveNumber] | None = None
+    max_pixels: PositiveNumber = 50e6
+    max_bad_share: Share = 0.01
+    cache_bytes: int = Field(default=4 * 2**30, ge=0)
+    shuffle_rows: Positive = 10_000
+
+    @property
+    def image_extensions(self) -> tuple[str, ...]:
+        """Image extensions in order of preference, lower case."""
+        return tuple(part.strip().lower() for part in self.image.split(";") if part.strip())
+
+
+class NoiseSection(Section):
+    """Noise made on purpose: the labels of the shards are taken as the truth (docs/methods.md, section 9)."""
+
+    kind: (
+        Literal[
+            "symmetric",
+            "symmetric_exclusive",
+            "asymmetric_cifar10",
+            "next_class",
+            "matrix",
+            "per_class",
+            "instance",
+        ]
+        | None
+    ) = None
+    rate: Share | None = None
+    rates: list[Share] | None = None
+    matrix: list[list[Share]] | None = None
+    imbalance: Literal["long_tail", "step", "two_class"] | None = None
+    ratio: float = Field(default=10.0, ge=1)
+    classes: list[int] | None = None
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is done to the labels or rows."""
+        return self.kind is not None or self.imbalance is not None
+
+    @property
+    def rates_array(self) -> NDArray[np.float64] | None:
+        """(K,) rates of `per_class`."""
+        return None if self.rates is None else np.array(self.rates)
+
+    @property
+    def matrix_array(self) -> NDArray[np.float64] | None:
+        """(K, K) P(given | true) of `matrix`."""
+        return None if self.matrix is None else np.array(self.matrix)
+
+
+class ModelSection(Section):
+    """The network."""
+
+    name: str = "small_resnet"
+    width: Positive = 16
+    weights: str | None = None
+    bottleneck: Positive | None = None
+
+
+class TrainSection(Section):
+    """How role `main` is trained; `roles` holds what other roles do otherwise, by name."""
+
+    loss: Literal["mixup", "ce", "ce+ne"] = "mixup"
+    mixup_alpha: float = Field(default=1.0, gt=0)
+    epochs: int = Field(default=40, ge=0)
+    snapshot_every: Positive = 4
+    from_: str | None = Field(default=None, alias="from")
+    optimizer: Literal["sgd"] = "sgd"
+    lr: float = Field(default=0.1, gt=0)
+    momentum: Share = 0.9
+    weight_decay: float = Field(default=5e-4, ge=0)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    batch_size: Positive = 128
+    augment: Literal["none", "crop_flip", "autoaugment"] = "crop_flip"
+    workers: Positive = 1
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    trajectories: Literal["exact"] = "exact"
+    roles: dict[str, dict[str, Any]] = {}
+
+    def snapshot_epochs(self) -> tuple[int, ...]:
+        """Epochs (from 1) after which weights are kept; the last one always is. Epoch 0: `epochs: 0`."""
+        if self.epochs == 0:
+            return (0,)
+        return tuple(e for e in range(1, self.epochs + 1) if e % self.snapshot_every == 0 or e == self.epochs)
+
+
+class ScoreSection(Section):
+    """How the network is run when it scores."""
+
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    batch_size: Positive = 64
+
+
+class NeighborsSection(Section):
+    """The neighbour search."""
+
+    pool: Positive | None = None
+    recall_target: Share = 0.95
+    # Rows searched at once from which IVF, its making included, takes about a third of flat search; below it
+    # seconds are saved at most, and flat is exact. Measured: docs/results/neighbors.md.
+    ivf_rows: Positive = 20_000
+
+
+class IofmSection(Section):
+    """IOFM: L neighbours with the same label, paths of H steps."""
+
+    num: Positive = 10
+    steps: int = Field(default=3, ge=2)
+
+
+class InnSection(Section):
+    """INN: L neighbours of any label, near by the features of another network, paths of H steps.
+
+    `features`: a role, or `self` for the scoring network's own. `epochs`: snapshots that are scored, the last one
+    alone by default; the score is that of the last of them. `end_points: false` with `steps: 2` is the midpoint
+    score.
+    """
+
+    num: Positive = 10
+    steps: int = Field(default=10, ge=2)
+    features: str = "ce"
+    epochs: list[Positive] | None = None
+    end_points: bool = True
+
+
+class InfluenceSection(Section):
+    """Influential Rank's OSM and OSD on the last layer.
+
+    `validation`: shards of verified samples, or `split` for a fixed seeded part of the data that is then neither
+    trained on nor scored; `validation_num` a class are used. `gamma`: classes that must agree, a count or a share.
+    """
+
+    role: str = "main"
+    damping: float = Field(default=0.01, gt=0)
+    hessian_rows: Positive = 10_000
+    probes: Positive = 200
+    validation: str | list[str] | None = None
+    validation_label: str | None = None
+    validation_num: Positive = 5
+    gamma: Annotated[int, Field(ge=0)] | Share = 0.8
+    standardize: Literal["samples", "classes"] = "samples"
+
+    @property
+    def held_out(self) -> int:
+        """Rows of each class that are kept apart."""
+        return self.validation_num if self.validation == "split" else 0
+
+
+class SimulatedLossSection(Section):
+    """ODD: the loss that uniformly random labels would have, simulated from the last layer.
+
+    `epoch`: a whole number, or a share of the role's epochs; its weights are always kept. `average`: epochs up to it
+    whose mean loss is judged.
+    """
+
+    role: str = "main"
+    epoch: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)] = 0.375
+    percentile: float = Field(default=10.0, ge=0, le=100)
+    average: Positive = 3
+    kind: Literal["gauss", "gauss_pooled", "empirical"] = "gauss"
+
+    def epoch_of(self, num_epochs: int) -> int:
+        """E, 1..num_epochs: a share is rounded half up, to at least 1; .375 of 40 epochs is 15."""
+        return self.epoch if isinstance(self.epoch, int) else max(int(self.epoch * num_epochs + 0.5), 1)
+
+
+class BlocksSection(Section):
+    """Sizes of the units; part of every fingerprint that they touch."""
+
+    rows: Positive = 4000
+    pairs: Positive = 4096
+    index_rows: Positive = 100_000
+    table_rows: Positive = 1_000_000
+
+
+class MergeSection(Section):
+    """Which score becomes a probability, and where the cut lies."""
+
+    score: str = "auto"
+    threshold: Share = 0.5
+    sample_rows: Positive = 100_000
+
+
+class Pool(Section):
+    """Resources of one pool of workers; what is left out is chosen by device."""
+
+    cpus: float | None = Field(default=None, gt=0)
+    gpus: float | None = Field(default=None, ge=0)
+    actors: Positive | None = None
+
+
+class ResourcesSection(Section):
+    """One pool a kind of work."""
+
+    catalog: Pool = Pool()
+    train: Pool = Pool()
+    score: Pool = Pool()
+    merge: Pool = Pool()

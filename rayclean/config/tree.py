@@ -1,0 +1,193 @@
+"""The whole config: its sections, what must fit between them, and what follows from them."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from pydantic import ValidationError, model_validator
+
+from rayclean.config.explain import explain, nearest
+from rayclean.config.sections import (
+    BlocksSection,
+    DataSection,
+    InfluenceSection,
+    InnSection,
+    IofmSection,
+    MergeSection,
+    ModelSection,
+    NeighborsSection,
+    NoiseSection,
+    ResourcesSection,
+    RunSection,
+    ScoreSection,
+    Section,
+    SimulatedLossSection,
+    TrainSection,
+)
+from rayclean.errors import ConfigError
+from rayclean.schema import MERGE_ORDER, SCORES
+
+SCORE_NAMES = tuple(SCORES)
+MAIN = "main"
+SELF = "self"
+# What roles do by default otherwise than `main`.
+ROLES: dict[str, dict[str, Any]] = {"ce": {"loss": "ce"}, "ce_ne": {"loss": "ce+ne"}}
+
+
+class Config(Section):
+    """A whole run."""
+
+    run: RunSection
+    data: DataSection
+    noise: NoiseSection = NoiseSection()
+    model: ModelSection = ModelSection()
+    train: TrainSection = TrainSection()
+    score: ScoreSection = ScoreSection()
+    neighbors: NeighborsSection = NeighborsSection()
+    iofm: IofmSection = IofmSection()
+    inn: InnSection = InnSection()
+    influence: InfluenceSection = InfluenceSection()
+    simulated_loss: SimulatedLossSection = SimulatedLossSection()
+    blocks: BlocksSection = BlocksSection()
+    scores: list[str] | None = None
+    merge: MergeSection = MergeSection()
+    resources: ResourcesSection = ResourcesSection()
+
+    @model_validator(mode="after")
+    def _check(self) -> Config:
+        self._check_data()
+        for name, changes in self.train.roles.items():
+            self._check_role(name, changes)
+        self._check_scores()
+        self._check_families()
+        return self
+
+    def _check_data(self) -> None:
+        if self.noise.is_on and self.data.truth is not None:
+            raise ValueError("noise takes the labels of the shards as the truth: unset data.truth, or noise")
+        if self.influence.validation is not None and self.noise.imbalance == "two_class":
+            raise ValueError("influence.validation cannot be used with noise.imbalance two_class: other classes")
+        if self.blocks.table_rows % self.blocks.rows:
+            raise ValueError(
+                f"blocks.table_rows ({self.blocks.table_rows}) must be a multiple of blocks.rows ({self.blocks.rows})"
+            )
+        if self.train.epochs == 0 and self.train.from_ is None and self.model.weights is None:
+            raise ValueError("train.epochs is 0, so train.from (or model.weights) must name weights to score with")
+
+    def _check_scores(self) -> None:
+        for name in self.scores or []:
+            if name not in SCORE_NAMES:
+                raise ValueError(f"scores: unknown score '{name}'{nearest(name, SCORE_NAMES)}")
+        if self.merge.score not in ("auto", *SCORE_NAMES):
+            raise ValueError(f"merge.score: unknown score '{self.merge.score}'{nearest(self.merge.score, SCORE_NAMES)}")
+        for name in self.scores or []:
+            if SCORES[name].needs_epochs and self.train_of(SCORES[name].role).epochs == 0:
+                raise ValueError(f"score {name} needs epochs, but train.epochs is 0 in role {SCORES[name].role}")
+        if "osd" in (self.scores or []) and self.influence.validation is None:
+            raise ValueError("score osd needs verified samples: set influence.validation to their shards, or to split")
+
+    def _check_families(self) -> None:
+        self._check_known_role("influence.role", self.influence.role)
+        self._check_known_role("simulated_loss.role", self.simulated_loss.role)
+        self._check_known_role("inn.features", self.inn.features, SELF)
+        epochs, epoch = self.train_of(self.simulated_loss.role).epochs, self.simulated_loss.epoch
+        if epochs and isinstance(epoch, int) and epoch > epochs:
+            raise ValueError(f"simulated_loss.epoch: found {epoch}, but role {self.simulated_loss.role} has {epochs}")
+        untrained = self.train.epochs == 0 and self.inn.features not in (SELF, MAIN, *self.train.roles)
+        if "inn" in (self.scores or []) and untrained:
+            raise ValueError(
+                f"inn.features: train.epochs is 0, so no role {self.inn.features} is trained; set inn.features=self, "
+                f"or train.roles.{self.inn.features}"
+            )
+        open_epochs = sorted(set(self.inn.epochs or []) - set(self.train.snapshot_epochs()))
+        if open_epochs:
+            raise ValueError(f"inn.epochs: no snapshot after epoch {open_epochs[0]}; see train.snapshot_every")
+
+    def _check_known_role(self, field: str, role: str, *others: str) -> None:
+        valid = (*others, MAIN, *ROLES, *self.train.roles)
+        if role not in valid:
+            raise ValueError(f"{field}: no role '{role}'{nearest(role, valid)}")
+
+    def _check_role(self, name: str, changes: dict[str, Any]) -> None:
+        if name in (MAIN, SELF) or not re.fullmatch("[a-z][a-z0-9_]*", name):
+            raise ValueError(f"train.roles: a role cannot be called '{name}'; main is set by train itself")
+        for field in changes:
+            valid = [field.alias or key for key, field in TrainSection.model_fields.items() if key != "roles"]
+            if field not in (*valid, "model"):
+                raise ValueError(f"train.roles.{name}.{field}: unknown field{nearest(field, [*valid, 'model'])}")
+        try:
+            train, model = self.train_of(name), self.model_of(name)
+        except ValidationError as e:
+            raise ValueError(
+                f"train.roles.{name}.{'; '.join(explain(error, TrainSection) for error in e.errors())}"
+            ) from e
+        if train.epochs == 0 and "from" not in changes and model.weights is None:
+            raise ValueError(f"train.roles.{name}.epochs is 0, so its from (or model.weights) must name weights")
+
+    def train_of(self, role: str) -> TrainSection:
+        """How a role is trained: as `main`, but for what the role changes."""
+        if role == MAIN:
+            return self.train
+        changes = {**ROLES.get(role, {}), **self.train.roles.get(role, {})}
+        changes.pop("model", None)
+        same = self.train.model_dump(by_alias=True, exclude={"roles"})
+        return TrainSection.model_validate({**same, **changes})
+
+    def model_of(self, role: str) -> ModelSection:
+        """The network of a role; fields that the role does not set are those of `model`."""
+        changes = self.train.roles.get(role, {}).get("model", {})
+        return ModelSection.model_validate({**self.model.model_dump(), **changes})
+
+    def also_kept(self, role: str) -> tuple[int, ...]:
+        """Epochs after which a role's weights are kept whatever `snapshot_every` says: ODD's."""
+        epochs = self.train_of(role).epochs
+        return (self.simulated_loss.epoch_of(epochs),) if epochs and role == self.simulated_loss.role else ()
+
+    def role_names(self) -> tuple[str, ...]:
+        """The roles that are trained: `main`, those that the scores need, and those that `train.roles` names."""
+        names = self.score_names()
+        needed = [SCORES[name].role for name in names]
+        if "inn" in names and self.inn.features != SELF:
+            needed.append(self.inn.features)
+        if {"osm", "osd"} & set(names):
+            needed.append(self.influence.role)
+        if "odd" in names:
+            needed.append(self.simulated_loss.role)
+        return tuple(dict.fromkeys((MAIN, *needed, *self.train.roles)))
+
+    def validation_data(self) -> DataSection | None:
+        """How verified samples are read, where shards of their own hold them."""
+        influence = self.influence
+        if influence.validation in (None, "split"):
+            return None
+        changes = {"shards": influence.validation, "label": influence.validation_label or self.data.label}
+        return self.data.model_copy(update={**changes, "truth": None})
+
+    @property
+    def has_truth(self) -> bool:
+        """Whether true labels are known, so that a run can be evaluated."""
+        return self.data.truth is not None or self.noise.is_on
+
+    def score_names(self) -> tuple[str, ...]:
+        """The scores of the run, in the table's order."""
+        if self.scores is not None:
+            return tuple(name for name in SCORE_NAMES if name in self.scores)
+        usual = [score for score in SCORES.values() if score.default]
+        return tuple(score.name for score in usual if self.train.epochs or not score.needs_epochs)
+
+    def merge_score(self) -> str:
+        """The score whose mixture gives `label_score`.
+
+        Raises:
+            ConfigError: it is not among the scores of the run.
+        """
+        names = self.score_names()
+        if self.merge.score != "auto":
+            if self.merge.score not in names:
+                raise ConfigError(f"merge.score is {self.merge.score}, but scores are {', '.join(names)}; add it")
+            return self.merge.score
+        for name in (*MERGE_ORDER, *names):
+            if name in names:
+                return name
+        raise ConfigError("scores is empty: nothing to merge; name at least one score")

@@ -1,0 +1,218 @@
+"""The stages of a run on arrays in memory: train, embed, find neighbours, walk paths. No Ray, no files, no FAISS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from rayclean.arrays import Array
+from rayclean.config import Config
+from rayclean.embed.beliefs import softmax, with_rest
+from rayclean.neighbors.select import NO_NEIGHBOR, Neighbors, Points, nearest
+from rayclean.scores.interpolation import PathMeans, path_means, walk_block
+from rayclean.scores.pairs import Pairs, undirected_pairs
+from rayclean.storage.draws import draw_id
+from rayclean.train.batches import cached_batches
+from rayclean.train.forward import Forward, ForwardSettings
+from rayclean.train.loop import LoopSettings, Rank, train_epochs
+from rayclean.train.models import Network
+from rayclean.train.plan import role_seed
+from rayclean.train.precision import resolve_precision
+from rayclean.train.sample_losses import sample_losses
+from rayclean.train.spec import NetworkSpec, network_spec
+from rayclean.train.weights import load_weights_from
+
+Trajectory = tuple[Array, Array, Array]  # loss, margin, wrong of all rows after an epoch
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Images and their given labels.
+
+    Attributes:
+        images: (N, size, size, 3) uint8.
+        labels: (N,) int32.
+        digests: (N, 2) uint64; equal means equal pixels.
+        draws: (N,) uint64 identities for seeded draws.
+    """
+
+    images: Array
+    labels: Array
+    digests: Array
+    draws: Array
+
+    @classmethod
+    def make(cls, images: Array, labels: Array, digests: list[bytes], keys: list[str]) -> Samples:
+        """From images, labels and what identifies each sample."""
+        draws = [draw_id(key, digest) for key, digest in zip(keys, digests, strict=True)]
+        pairs = np.frombuffer(b"".join(digests), "<u8").reshape(-1, 2)
+        return cls(images, labels.astype(np.int32), pairs, np.array(draws, np.uint64))
+
+
+class Embedded(NamedTuple):
+    """All rows at a snapshot: (N, d) float16 features and (N, K) float32 logits."""
+
+    features: Array
+    logits: Array
+
+
+@dataclass
+class MemoryRole:
+    """A trained role.
+
+    Attributes:
+        trajectories: an entry an epoch.
+        states: weights by epoch, of the epochs that are kept.
+        embedded: by epoch, of those that were asked for.
+    """
+
+    spec: NetworkSpec
+    forward: ForwardSettings
+    trajectories: list[Trajectory] = field(default_factory=list)
+    states: dict[int, dict[str, torch.Tensor]] = field(default_factory=dict)
+    embedded: dict[int, Embedded] = field(default_factory=dict)
+
+    @property
+    def last(self) -> int:
+        """The epoch of the last snapshot."""
+        return max(self.states)
+
+    def network(self, epoch: int) -> Network:
+        """The network of a snapshot."""
+        network = self.spec.build()
+        network.load_state_dict(self.states[epoch])
+        return network.eval()
+
+    def embed(self, samples: Samples, epoch: int, block_rows: int) -> Embedded:
+        """What a snapshot makes of samples."""
+        forward = Forward(self.network(epoch), self.spec, self.forward)
+        found = []
+        for start in range(0, len(samples.images), block_rows):
+            block = samples.images[start : start + block_rows]
+            found.append([part.cpu().numpy() for part in forward.embed(forward.normalized(block))])
+        features, logits = (np.concatenate(column) for column in zip(*found, strict=True))
+        return Embedded(features.astype(np.float16), logits)
+
+
+def train_role(config: Config, role: str, samples: Samples, num_classes: int, device: str) -> MemoryRole:
+    """Trains a role on all samples; without epochs it takes the weights that `train.from` names.
+
+    The same seeds and the same order of batches as a run with one worker whose images fit its cache.
+    """
+    spec, train, model = network_spec(config, num_classes, role), config.train_of(role), config.model_of(role)
+    score_precision = resolve_precision(config.score.precision, device)
+    trained = MemoryRole(spec, ForwardSettings(device, score_precision, config.score.batch_size))
+    seed = role_seed(config.run.seed, role)
+    network = spec.build(seed, model.weights)
+    if train.from_ is not None:
+        load_weights_from(train.from_, network)
+    if train.epochs == 0:
+        trained.states[0] = _copied(network)
+        return trained
+    settings = LoopSettings(
+        train=train,
+        spec=spec,
+        seed=seed,
+        rank_rows=len(samples.labels),
+        precision=resolve_precision(train.precision, device),
+        device=device,
+        threads=torch.get_num_threads(),
+    )
+    kept = {*train.snapshot_epochs(), *config.also_kept(role)}
+
+    def batches(epoch: int):  # type: ignore[no-untyped-def]
+        return cached_batches(samples.images, samples.labels, seed, epoch, train.batch_size)
+
+    for epoch, after, _ in train_epochs(settings, network, batches, Rank(0, 1)):
+        trained.trajectories.append(_trajectory(Forward(after, spec, trained.forward), samples, config.blocks.rows))
+        if epoch in kept:
+            trained.states[epoch] = _copied(after)
+    return trained
+
+
+def _copied(network: Network) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
+
+
+def _trajectory(forward: Forward, samples: Samples, block_rows: int) -> Trajectory:
+    logits = [
+        forward.logits(forward.normalized(samples.images[start : start + block_rows])).float().cpu().numpy()
+        for start in range(0, len(samples.images), block_rows)
+    ]
+    loss, margin, wrong = sample_losses(np.concatenate(logits), samples.labels)
+    return loss.astype(np.float32), margin.astype(np.float32), wrong
+
+
+def find_neighbors(samples: Samples, features: Array, num: int, any_label: bool) -> Neighbors:
+    """Lists of the nearest rows, (N, L): exact, by brute force."""
+    rows = np.arange(len(features))
+    points = Points(rows, samples.labels, samples.digests, samples.draws, lambda positions: features[positions])
+    if any_label:
+        return nearest(points, rows, _propose(features, rows), num)
+    result = Neighbors(np.full((len(rows), num), NO_NEIGHBOR, np.int64), np.full((len(rows), num), np.inf))
+    for label in np.unique(samples.labels):
+        here = np.flatnonzero(samples.labels == label)
+        found = nearest(points, here, _propose(features, here), num)
+        result.rows[here], result.distances[here] = found
+    return result
+
+
+def _propose(features: Array, among: Array) -> Callable[[Array, int], Array]:
+    """Proposes the k nearest of some rows, -1 where there are fewer."""
+    base = torch.from_numpy(features[among].astype(np.float32))
+
+    def propose(queries: Array, k: int) -> Array:
+        distances = torch.cdist(torch.from_numpy(queries), base)
+        found = distances.topk(min(k, len(base)), largest=False).indices.numpy()
+        positions = among[found]
+        short = k - positions.shape[1]
+        return np.pad(positions, ((0, 0), (0, short)), constant_values=NO_NEIGHBOR) if short else positions
+
+    return propose
+
+
+def walk_paths(
+    samples: Samples,
+    role: MemoryRole,
+    epoch: int,
+    embedded: Embedded,
+    lists: Array,
+    steps: int,
+    end_weight: float,
+    block_pairs: int,
+) -> tuple[PathMeans, Array]:
+    """IOFM or INN of all rows at a snapshot, and how many paths each has.
+
+    Args:
+        samples: the rows.
+        role: whose network walks.
+        epoch: at which snapshot.
+        embedded: of that snapshot.
+        lists: (N, L) neighbours.
+        steps: H.
+        end_weight: of a path's ends.
+        block_pairs: pairs whose images are in memory together.
+    """
+    forward = Forward(role.network(epoch), role.spec, role.forward)
+    own = with_rest(softmax(embedded.logits))
+    pairs = undirected_pairs(np.arange(len(lists)), lists)
+    sums, num_paths = np.zeros_like(own), np.zeros(len(own), np.int64)
+    with forward.running():
+        for start in range(0, len(pairs.left), block_pairs):
+            block = Pairs(*(column[start : start + block_pairs] for column in pairs))
+            part, _ = walk_block(
+                block,
+                lambda rows: forward.normalized(samples.images[rows]),
+                lambda rows: own[rows],
+                forward.probabilities,
+                steps,
+                role.forward.batch_size,
+                end_weight,
+            )
+            sums[part.rows] += part.sums
+            num_paths[part.rows] += part.num_paths
+    return path_means(own, sums, num_paths, steps, samples.labels, end_weight), num_paths

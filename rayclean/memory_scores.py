@@ -1,0 +1,164 @@
+"""All scores of samples in memory, by the same arithmetic as the stages of a run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from rayclean.arrays import Array
+from rayclean.config import MAIN, SELF, Config
+from rayclean.embed.beliefs import softmax
+from rayclean.memory import Embedded, MemoryRole, Samples, find_neighbors, walk_paths
+from rayclean.scores.block import BlockScores
+from rayclean.scores.influence_scores import LastLayer, fit, influence_scores, raw_influence, solve, totals_of
+from rayclean.scores.interpolation import INTERIOR, TRAPEZOID, PathMeans
+from rayclean.scores.simulated_loss import NUM_DRAWS, odd_drop, odd_score, quantile_of, simulated_losses, threshold
+from rayclean.scores.trajectory import RunningTrajectory
+from rayclean.scores.vote import neighbor_vote
+from rayclean.storage.draws import seeded_hash, smallest_draws
+from rayclean.train.sample_losses import sample_losses
+
+EVIDENCE = 3
+
+
+def vote_of(lists: Array, labels: Array) -> Array:
+    """(N,) the vote of lists of any label, (N, L) with -1 where they are shorter."""
+    there = lists >= 0
+    return neighbor_vote(np.where(there, labels[np.maximum(lists, 0)], -1), there, labels)
+
+
+@dataclass
+class Scoring:
+    """The scores of samples by trained roles.
+
+    Attributes:
+        verified: samples whose labels are right, for OSD; None without.
+    """
+
+    config: Config
+    samples: Samples
+    roles: dict[str, MemoryRole]
+    verified: Samples | None
+
+    def block(self) -> BlockScores:
+        """All scores of the config, and what the table needs beside them."""
+        names, main = self.config.score_names(), self.roles[MAIN]
+        scores = self._trajectories()
+        one_minus: dict[str, Array] = {}
+        facts: dict[str, Array] = {}
+        last = self._embedded(MAIN, main.last)
+        lists = find_neighbors(self.samples, last.features, self.config.iofm.num, any_label=True).rows
+        scores["vote"] = vote_of(lists, self.samples.labels)
+        belief, num_paths = softmax(last.logits), None
+        if "inn" in names:
+            inn = self._inn()
+            scores["inn"], one_minus["inn"], belief = inn.score, inn.one_minus, inn.belief[:, :-1]
+        if {"iofm", "iofm_last"} & set(names):
+            walks = self._iofm("iofm" in names)
+            for name, used in (("iofm", walks), ("iofm_last", walks[-1:])):
+                scores[name] = np.mean([walk.score for walk, _ in used], axis=0)
+                one_minus[name] = np.mean([walk.one_minus for walk, _ in used], axis=0)
+            belief, num_paths = walks[-1][0].belief[:, :-1], walks[-1][1]
+        if {"osm", "osd"} & set(names):
+            found = self._influence("osd" in names)
+            facts |= {"osd_votes": found.pop("osd_votes")} if "osd_votes" in found else {}
+            scores |= found
+        if "odd" in names:
+            judged = self._odd()
+            scores["odd"] = judged.pop("odd")
+            facts |= judged
+        wanted = {name: np.asarray(scores[name], np.float64) for name in names}
+        return BlockScores(wanted, one_minus, facts, belief, num_paths, lists[:, :EVIDENCE])
+
+    def _embedded(self, role: str, epoch: int) -> Embedded:
+        """What a role's snapshot makes of the samples; computed once."""
+        trained = self.roles[role]
+        if epoch not in trained.embedded:
+            trained.embedded[epoch] = trained.embed(self.samples, epoch, self.config.blocks.rows)
+        return trained.embedded[epoch]
+
+    def _trajectories(self) -> dict[str, Array]:
+        scores: dict[str, Array] = {}
+        for name, role in self.roles.items():
+            running = RunningTrajectory(len(self.samples.labels))
+            for epoch in role.trajectories:
+                running.add(*epoch)
+            if role.trajectories:
+                ending = "" if name == MAIN else f"_{name}"
+                scores |= {f"{score}{ending}": values for score, values in running.scores().items()}
+        if not self.roles[MAIN].trajectories:
+            loss, margin, _ = sample_losses(self._embedded(MAIN, 0).logits, self.samples.labels)
+            scores |= {"loss": -loss, "margin": margin}
+        return scores
+
+    def _iofm(self, all_snapshots: bool) -> list[tuple[PathMeans, Array]]:
+        """IOFM at each snapshot, or at the last alone, with the paths of each row."""
+        main, iofm, config = self.roles[MAIN], self.config.iofm, self.config
+        walks = []
+        for epoch in config.train.snapshot_epochs() if all_snapshots else (main.last,):
+            embedded = self._embedded(MAIN, epoch)
+            lists = find_neighbors(self.samples, embedded.features, iofm.num, any_label=False).rows
+            pairs = config.blocks.pairs
+            walks.append(walk_paths(self.samples, main, epoch, embedded, lists, iofm.steps, TRAPEZOID, pairs))
+        return walks
+
+    def _inn(self) -> PathMeans:
+        main, inn = self.roles[MAIN], self.config.inn
+        epoch = max(inn.epochs) if inn.epochs else main.last
+        embedded = self._embedded(MAIN, epoch)
+        space = embedded
+        if inn.features not in (SELF, MAIN):
+            space = self._embedded(inn.features, self.roles[inn.features].last)
+        lists = find_neighbors(self.samples, space.features, inn.num, any_label=True).rows
+        weight = TRAPEZOID if inn.end_points else INTERIOR
+        pairs = self.config.blocks.pairs
+        return walk_paths(self.samples, main, epoch, embedded, lists, inn.steps, weight, pairs)[0]
+
+    def _influence(self, wants_osd: bool) -> dict[str, Array]:
+        settings, seed, samples = self.config.influence, self.config.run.seed, self.samples
+        role = self.roles[settings.role]
+        embedded = self._embedded(settings.role, role.last)
+        rows = LastLayer(embedded.logits, embedded.features, samples.labels)
+        share = min(1.0, settings.hessian_rows / len(samples.labels))
+        chosen = np.zeros(len(samples.labels), bool)
+        for label in np.unique(samples.labels):
+            here = np.flatnonzero(samples.labels == label)
+            count = math.ceil(share * len(here))
+            chosen[here[smallest_draws(seed, "influence.hessian", samples.draws[here], count)]] = True
+        verified = None
+        if wants_osd and self.verified is not None:
+            kept = _first_of_each_class(self.verified, settings.validation_num, seed)
+            found = role.embed(self.verified, role.last, self.config.blocks.rows)
+            verified = LastLayer(found.logits[kept], found.features[kept], self.verified.labels[kept])
+        sample = LastLayer(*(column[chosen] for column in rows))
+        solved, _ = solve(sample, verified, settings.damping, settings.probes, seed)
+        raw = raw_influence(solved, rows)
+        return influence_scores(raw, fit(totals_of([raw]), raw, settings.standardize), settings.standardize)
+
+    def _odd(self) -> dict[str, Array]:
+        settings, seed = self.config.simulated_loss, self.config.run.seed
+        role = self.roles[settings.role]
+        epoch = settings.epoch_of(len(role.trajectories))
+        state = role.states[epoch]
+        weight, bias = state["head.weight"].numpy(), state["head.bias"].numpy()
+        moments = {}
+        if settings.kind != "gauss":
+            seen = self._embedded(settings.role, epoch).features.astype(np.float64)
+            moments = {"mean": seen.mean(axis=0), "std": seen.std(axis=0), "features": seen}
+        simulated = simulated_losses(weight, bias, settings.kind, NUM_DRAWS, seed, **moments)
+        odd = odd_score(np.stack([loss for loss, _, _ in role.trajectories[max(0, epoch - settings.average) : epoch]]))
+        at = threshold(simulated, settings.percentile)
+        return {"odd": odd, "odd_quantile": quantile_of(-odd, simulated), "odd_drop": odd_drop(-odd, at)}
+
+
+def _first_of_each_class(samples: Samples, num: int, seed: int) -> Array:
+    """Rows of `num` samples a class with the smallest seeded hashes, ascending."""
+    hashes = seeded_hash(seed, "influence.validation", samples.draws)
+    chosen = [
+        here[np.argsort(hashes[here], kind="stable")[:num]]
+        for label in np.unique(samples.labels)
+        for here in (np.flatnonzero(samples.labels == label),)
+    ]
+    return np.sort(np.concatenate(chosen))

@@ -1,0 +1,26 @@
+"""Measured facts of a run: time and memory of each step and job, one entry for each start."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rayclean.run import Run
+from rayclean.storage.contents import encode, read_json
+
+STEPS = "steps"
+
+
+def record(this: Run, name: str, facts: dict[str, Any]) -> None:
+    """Adds one entry to the measured facts of a job, or of all steps; every start adds its own."""
+    file = f"record/{name}.json"
+    entries = read_json(this.store, file) if this.store.exists(file) else []
+    this.store.publish(file, encode(file, [*entries, facts], "{}"))
+
+
+def wall_times(this: Run) -> dict[str, float]:
+    """Seconds that each stage took, over all starts of the run."""
+    file = f"record/{STEPS}.json"
+    times: dict[str, float] = {}
+    for entry in read_json(this.store, file) if this.store.exists(file) else []:
+        times[entry["step"]] = times.get(entry["step"], 0) + entry["wall_s"]
+    return times

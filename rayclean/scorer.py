@@ -1,0 +1,219 @@
+"""LabelScorer: the scores and the final table of a run, on arrays in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from rayclean.arrays import Array
+from rayclean.config import Config, parse_config
+from rayclean.errors import ConfigError, InputError
+from rayclean.memory import Samples, find_neighbors, train_role
+from rayclean.memory_scores import EVIDENCE, Scoring, vote_of
+from rayclean.merge.mixture import Kind, ScoreMixture, fit_mixture
+from rayclean.merge.table import label_score, mixture_input, shard_column, table_of_block
+from rayclean.schema import SCORES
+from rayclean.scores.block import BlockScores
+from rayclean.storage.draws import pixel_digest, uniform
+from rayclean.train.sample_losses import sample_losses
+
+MEMORY = "memory"
+
+
+class LabelScorer:
+    """Scores labels as `rayclean run` does, without Ray, files or FAISS.
+
+    Settings are those of the YAML config, section by section: `LabelScorer(train={"epochs": 120}, iofm={"num": 5})`.
+
+    Args:
+        model: a network's name (`small_resnet`), or the whole section.
+        scores: names, see `rayclean.schema.SCORES`; by default those that need no further training.
+        device: `cuda` or `cpu`; by default what there is.
+        seed: of every draw.
+        sections: further sections of the config: train, score, neighbors, iofm, inn, influence, simulated_loss, merge.
+
+    Attributes:
+        labels_: the final table (pyarrow), a row a sample, in the order given; see docs/design.md, section 6.
+        summary_: rows, issues, estimated noise rate, and whether it is reliable.
+
+    Raises:
+        ConfigError: the settings cannot be right.
+    """
+
+    labels_: pa.Table
+    summary_: dict[str, Any]
+
+    def __init__(
+        self,
+        model: str | Mapping[str, Any] = "small_resnet",
+        scores: Sequence[str] | None = None,
+        *,
+        device: str | None = None,
+        seed: int = 0,
+        **sections: Mapping[str, Any],
+    ) -> None:
+        self._tree: dict[str, Any] = {
+            "run": {"dir": MEMORY, "seed": seed},
+            "model": {"name": model} if isinstance(model, str) else dict(model),
+            "scores": None if scores is None else list(scores),
+            **{name: dict(section) for name, section in sections.items()},
+        }
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self._config(2, None)  # what is wrong shows here, not after the training
+        self._scores: dict[str, Array] = {}
+
+    def _config(self, num_classes: int, size: int | None) -> Config:
+        tree = {**self._tree, "data": {"shards": MEMORY, "classes": num_classes, "size": size}}
+        # That `osd` has verified samples is seen by `fit`, which is given them.
+        tree["influence"] = {**tree.get("influence", {}), "validation": MEMORY}
+        return parse_config(tree, "LabelScorer")
+
+    def fit(
+        self,
+        images: Array,
+        labels: Array,
+        *,
+        num_classes: int | None = None,
+        verified: tuple[Array, Array] | None = None,
+        keys: Sequence[str] | None = None,
+    ) -> LabelScorer:
+        """Trains on the images, scores every label and makes the table.
+
+        Args:
+            images: (N, S, S, 3) uint8.
+            labels: (N,) integers from 0.
+            num_classes: K; by default the largest label plus one.
+            verified: images and labels that are known to be right, for `osd`; neither trained on nor scored.
+            keys: names of the samples; by default their positions.
+
+        Raises:
+            ConfigError: a score needs what is not given.
+            InputError: the arrays do not fit.
+        """
+        samples, names = _checked(images, labels, keys)
+        num_classes = num_classes or int(labels.max()) + 1
+        config = self._config(num_classes, images.shape[1])
+        if "osd" in config.score_names() and verified is None:
+            raise ConfigError("score osd needs verified samples: fit(..., verified=(images, labels))")
+        known = None if verified is None else _checked(*verified, None)[0]
+        roles = {name: train_role(config, name, samples, num_classes, self.device) for name in config.role_names()}
+        block = Scoring(config, samples, roles, known).block()
+        self._finish(config, samples, names, block, num_classes)
+        return self
+
+    def fit_predictions(
+        self, labels: Array, pred_probs: Array, features: Array | None = None, keys: Sequence[str] | None = None
+    ) -> LabelScorer:
+        """Scores labels by another model's output: `loss` and `margin`, and with features `vote`.
+
+        Args:
+            labels: (N,) integers from 0.
+            pred_probs: (N, K) probabilities, as cleanlab takes them; best from models that did not train on the row.
+            features: (N, d) of any layer.
+            keys: names of the samples; by default their positions.
+
+        Raises:
+            InputError: the arrays do not fit.
+        """
+        if pred_probs.ndim != 2 or labels.shape != pred_probs.shape[:1]:
+            raise InputError(f"labels (N,) and pred_probs (N, K) expected, found {labels.shape} and {pred_probs.shape}")
+        possible = ("loss", "margin") if features is None else ("loss", "margin", "vote")
+        names = [name for name in self._tree["scores"] or possible if name in possible]
+        if not names or set(names) != set(self._tree["scores"] or names):
+            raise ConfigError(f"scores: predictions give {', '.join(possible)}; the others need images")
+        digests = [pixel_digest(np.array(i)) for i in range(len(labels))]  # without pixels none is known as a copy
+        names_of = [str(i) for i in range(len(labels))] if keys is None else list(keys)
+        samples = Samples.make(np.zeros((len(labels), 0, 0, 3), np.uint8), labels, digests, names_of)
+        config = parse_config(
+            {**self._tree, "scores": names, "data": {"shards": MEMORY, "classes": pred_probs.shape[1]}}, "LabelScorer"
+        )
+        with np.errstate(divide="ignore"):
+            logits = np.log(pred_probs.astype(np.float64))
+        logits = np.maximum(logits, np.log(np.finfo(np.float64).tiny))
+        loss, margin, _ = sample_losses(logits, samples.labels)
+        scores: dict[str, Array] = {"loss": -loss, "margin": margin}
+        neighbors = np.full((len(labels), EVIDENCE), -1)
+        if features is not None:
+            lists = find_neighbors(samples, features.astype(np.float16), config.iofm.num, any_label=True).rows
+            scores["vote"], neighbors = vote_of(lists, samples.labels), lists[:, :EVIDENCE]
+        wanted = {name: scores[name].astype(np.float64) for name in config.score_names()}
+        block = BlockScores(wanted, {}, {}, pred_probs.astype(np.float64), None, neighbors)
+        self._finish(config, samples, names_of, block, pred_probs.shape[1])
+        return self
+
+    def score_samples(self, name: str) -> Array:
+        """One score of all samples, (N,) float64, higher = cleaner; NaN where undefined.
+
+        Raises:
+            ConfigError: it was not computed.
+        """
+        if name not in self._scores:
+            raise ConfigError(f"score '{name}' was not computed; there are: {', '.join(self._scores) or 'none yet'}")
+        return self._scores[name]
+
+    def _finish(self, config: Config, samples: Samples, keys: list[str], block: BlockScores, num_classes: int) -> None:
+        """Fits the mixture of `merge.score` and makes the table."""
+        self._scores = dict(block.scores)
+        name = config.merge_score()
+        mixture = _fit_mixture(config, name, block, samples)
+        labels, rows = samples.labels, np.arange(len(samples.labels))
+        counts = np.bincount(labels, minlength=num_classes)
+        few = block.num_paths < config.iofm.num if block.num_paths is not None else counts[labels] <= config.iofm.num
+        identity = {"row": pa.array(rows), "shard": shard_column(np.zeros_like(rows), [MEMORY]), "key": pa.array(keys)}
+        self.labels_ = table_of_block(
+            identity,
+            labels,
+            _duplicates(samples.digests),
+            label_score(mixture, name, block),
+            block,
+            np.where(block.neighbors >= 0, labels[np.maximum(block.neighbors, 0)], -1),
+            few,
+            config.merge.threshold,
+        )
+        probability = self.labels_["label_score"].to_numpy().astype(np.float64)
+        self.summary_ = {
+            "rows": len(labels),
+            "issues": int(self.labels_["is_label_issue"].to_numpy().sum()),
+            "noise_rate": float((1 - probability).mean()),
+            "merge_score": name,
+            "reliable": mixture.reliable,
+            "reason": mixture.reason,
+        }
+
+
+def _checked(images: Array, labels: Array, keys: Sequence[str] | None) -> tuple[Samples, list[str]]:
+    """Samples of images, or an error that says what does not fit."""
+    images, labels = np.asarray(images), np.asarray(labels)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != images.shape[2] or images.shape[3] != 3:
+        raise InputError(f"images: (N, S, S, 3) uint8 expected, found {images.shape} {images.dtype}")
+    if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer) or not len(labels):
+        raise InputError(
+            f"labels: ({len(images)},) integers expected, one an image, found {labels.shape} {labels.dtype}"
+        )
+    if labels.min() < 0:
+        raise InputError(f"labels: integers from 0 expected, found {labels.min()}")
+    names = [str(i) for i in range(len(labels))] if keys is None else list(keys)
+    if len(names) != len(labels):
+        raise InputError(f"keys: {len(labels)} expected, found {len(names)}")
+    digests = [pixel_digest(image) for image in images]
+    return Samples.make(images, labels, digests, names), names
+
+
+def _duplicates(digests: Array) -> Array:
+    """For each row the smallest row with an equal digest, -1 where that is the row itself."""
+    _, first, inverse = np.unique(digests, axis=0, return_index=True, return_inverse=True)
+    smallest = first[inverse.ravel()]
+    return np.where(smallest == np.arange(len(digests)), -1, smallest)
+
+
+def _fit_mixture(config: Config, name: str, block: BlockScores, samples: Samples) -> ScoreMixture:
+    """The mixture of `merge.score`, fitted on a seeded sample of the rows."""
+    values, one_minus = mixture_input(name, block)
+    share = config.merge.sample_rows / len(values)
+    chosen = uniform(config.run.seed, "merge.fit", samples.draws) < share
+    kind: Kind = "gauss" if SCORES[name].mixture == "gauss" else "beta"
+    return fit_mixture(values[chosen], kind, one_minus=None if one_minus is None else one_minus[chosen])

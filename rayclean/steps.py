@@ -1,0 +1,127 @@
+"""The jobs of each step of a run, from what the steps before have published."""
+
+from __future__ import annotations
+
+from rayclean.catalog.derive_stage import Derivation, DeriveJob, PlanJob
+from rayclean.catalog.stage import SOURCES_FILE, CatalogJob, ColumnsJob, scan_settings
+from rayclean.catalog.table import Catalog
+from rayclean.config import DataSection
+from rayclean.embed.stage import EmbedJob
+from rayclean.embed.table import Embedding
+from rayclean.neighbors.index import IndexSettings
+from rayclean.neighbors.ivf_stage import ProbesJob, QuantizerJob
+from rayclean.neighbors.stage import AnyLabelJob, IndexJob, SameLabelJob
+from rayclean.run import Run
+from rayclean.storage.contents import read_table
+from rayclean.storage.store import Store
+from rayclean.storage.units import Job
+
+
+def _scanned(run: Run) -> list[tuple[Catalog, DataSection]]:
+    """The catalogs that are read from shards: the data's, and the verified samples' where these have their own."""
+    verified = run.config.validation_data()
+    found = [(run.source, run.config.data)]
+    return [*found, (run.validation, verified)] if run.validation and verified else found
+
+
+def scan_jobs(run: Run) -> list[Job]:
+    """Every sample read once."""
+    jobs: list[Job] = []
+    for catalog, data in _scanned(run):
+        sources = read_table(run.store, f"{catalog.folder}/{SOURCES_FILE}", ["name"])
+        settings = scan_settings(data, run.source_classes)
+        jobs.append(CatalogJob(run.store, catalog.folder, settings, sources.num_rows))
+    return jobs
+
+
+def source_jobs(run: Run) -> list[Job]:
+    """The shards' rows joined."""
+    return [ColumnsJob(run.store, catalog.folder, run.source_classes.num_classes) for catalog, _ in _scanned(run)]
+
+
+def plan_jobs(run: Run) -> list[Job]:
+    """What is left out on purpose."""
+    return [PlanJob(*_derivation_inputs(run, keeps, catalog)) for keeps, catalog in run.derived.items()]
+
+
+def derive_jobs(run: Run) -> list[Job]:
+    """Rows and labels changed on purpose."""
+    return [DeriveJob(*_derivation_inputs(run, keeps, catalog)) for keeps, catalog in run.derived.items()]
+
+
+def columns_jobs(run: Run) -> list[Job]:
+    """The derived rows joined."""
+    return [ColumnsJob(run.store, catalog.folder, run.classes.num_classes) for catalog in run.derived.values()]
+
+
+def _derivation_inputs(run: Run, keeps: str, catalog: Catalog) -> tuple[Store, str, Catalog, Derivation]:
+    return run.store, catalog.folder, run.source, run.derivation(keeps)
+
+
+def embed_jobs(run: Run) -> list[Job]:
+    """Trajectory scores of the roles, and what each needed snapshot makes of all rows."""
+    return [*run.trajectory_jobs().values(), *run.embeds()]
+
+
+def family_jobs(run: Run, step: int) -> list[Job]:
+    """A step of influence (solve, one pass, fit) and of the simulated loss (threshold, one pass), where wanted."""
+    families: list[tuple[Job, ...]] = [family for family in (run.influence(), run.simulate()) if family is not None]
+    return [family[step] for family in families if step < len(family)]
+
+
+def quantizer_jobs(run: Run) -> list[Job]:
+    """Coarse quantisers, where IVF pays."""
+    return [QuantizerJob(*_index_inputs(run, *search)) for search in _searches(run)]
+
+
+def index_jobs(run: Run) -> list[Job]:
+    """Index parts."""
+    return [IndexJob(*_index_inputs(run, *search)) for search in _searches(run)]
+
+
+def probes_jobs(run: Run) -> list[Job]:
+    """How many cells are searched, where IVF pays."""
+    return [
+        ProbesJob(run.store, run.lists_folder(space, num), run.catalog, run.index_settings(space), num)
+        for space, num in _searches(run)
+    ]
+
+
+def list_jobs(run: Run) -> list[Job]:
+    """Lists of neighbours."""
+    same = {(walk.space, walk.num): None for walk in run.open_walks if not walk.any_label}
+    any_label = {(walk.space, walk.num): None for walk in run.open_walks if walk.any_label}
+    any_label |= dict.fromkeys(_evidence(run))
+    return [
+        *(SameLabelJob(*_list_inputs(run, *search)) for search in same),
+        *(AnyLabelJob(*_list_inputs(run, *search)) for search in any_label),
+    ]
+
+
+def pairs_jobs(run: Run) -> list[Job]:
+    """Two walks may share their pairs."""
+    return list({job.folder: job for job in map(run.pairs, run.open_walks)}.values())
+
+
+def interpolate_jobs(run: Run) -> list[Job]:
+    """Interpolation scores, also of walks that are done."""
+    return [run.interpolate(walk) for walk in run.walks]
+
+
+def _index_inputs(run: Run, space: EmbedJob, num: int) -> tuple[Store, str, Catalog, Embedding, IndexSettings]:
+    return run.store, run.lists_folder(space, num), run.catalog, space.embedding, run.index_settings(space)
+
+
+def _list_inputs(run: Run, space: EmbedJob, num: int) -> tuple[Store, str, Catalog, IndexSettings, int, int]:
+    folder, settings = run.lists_folder(space, num), run.index_settings(space)
+    return run.store, folder, run.catalog, settings, num, run.config.blocks.rows
+
+
+def _evidence(run: Run) -> list[tuple[EmbedJob, int]]:
+    """The search for the table's evidence, while it is missing."""
+    return [(run.main.embed(run.main.last), run.config.iofm.num)] if run.wants_evidence else []
+
+
+def _searches(run: Run) -> list[tuple[EmbedJob, int]]:
+    """Spaces that need an index, with the length of their lists: those of open walks, and of the evidence."""
+    return list(dict.fromkeys([*((walk.space, walk.num) for walk in run.open_walks), *_evidence(run)]))

@@ -1,0 +1,62 @@
+"""Weights that a config names: found, read without running what a pickle holds, and loaded into a network."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from rayclean.errors import ConfigError
+from rayclean.train.models.weights import read_state
+
+
+def fit_weights(network: torch.nn.Module, state: Mapping[str, torch.Tensor], source: str) -> None:
+    """Copies weights into a network.
+
+    Raises:
+        ConfigError: they do not belong to this network.
+    """
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as e:
+        detail = str(e).splitlines()[-1].strip()
+        raise ConfigError(f"{source} does not fit the configured network: {detail}; check model.* in the config") from e
+
+
+def find_weights(source: str) -> Path:
+    """The file that `train.from` names: a snapshot, or the last one of a run or of a checkpoint folder.
+
+    Raises:
+        ConfigError: nothing that can be loaded is there.
+    """
+    path = Path(source)
+    if path.is_dir():
+        patterns = ("train-main-*/snapshots/epoch-*.safetensors", "snapshots/epoch-*.safetensors", "state.pt")
+        found = [sorted(path.glob(pattern), key=lambda p: (p.name, p.stat().st_mtime_ns)) for pattern in patterns]
+        files = next((files for files in found if files), None)
+        if files is None:
+            raise ConfigError(f"train.from {source}: expected a run with snapshots, or a checkpoint folder")
+        path = files[-1]
+    if not path.exists():
+        raise ConfigError(f"train.from {source}: there is no such file or folder")
+    return path
+
+
+def load_weights_from(source: str, network: torch.nn.Module) -> None:
+    """Loads what `train.from` names: safetensors, or a torch file read with weights only.
+
+    Raises:
+        ConfigError: it cannot be loaded, or does not fit the network.
+    """
+    path = str(find_weights(source))
+    fit_weights(network, read_state(path, "train.from"), path)
+
+
+def weights_digest(source: str | None) -> str | None:
+    """SHA-256 of the file that a config names as weights; a name that is not a file stands for itself."""
+    if source is None or not Path(source).exists():
+        return source
+    with find_weights(source).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,103 @@
+"""One training worker: the loop on the catalog's rows, with snapshots and trajectories published as it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from rayclean.catalog.table import Catalog
+from rayclean.config import TrainSection
+from rayclean.errors import UnitError
+from rayclean.storage.contents import encode
+from rayclean.storage.store import Store
+from rayclean.storage.units import block_range, num_blocks
+from rayclean.train.feed import Feed, FeedSettings
+from rayclean.train.forward import Forward, ForwardSettings
+from rayclean.train.loop import LoopSettings, Rank, State, train_epochs
+from rayclean.train.models import Network
+from rayclean.train.snapshots import publish_weights, snapshot_name
+from rayclean.train.spec import NetworkSpec
+from rayclean.train.trajectories import trajectory_name, trajectory_table
+from rayclean.train.weights import load_weights_from
+
+
+@dataclass(frozen=True)
+class TrainTask:
+    """One role's training: picklable, the same on every rank.
+
+    Attributes:
+        also_kept: epochs whose weights are kept beside those of `train.snapshot_epochs`.
+    """
+
+    role: str
+    store: Store
+    folder: str
+    catalog: Catalog
+    spec: NetworkSpec
+    train: TrainSection
+    also_kept: tuple[int, ...]
+    weights: str | None
+    feed: FeedSettings
+    forward: ForwardSettings
+    precision: str
+    block_rows: int
+    threads: int
+
+    def kept_epochs(self) -> tuple[int, ...]:
+        """Epochs after which weights are published as snapshots."""
+        return tuple(sorted({*self.train.snapshot_epochs(), *self.also_kept}))
+
+
+def train(task: TrainTask, rank: Rank, state: State | None, report: Callable[[int, State | None], None]) -> None:
+    """Trains from `state`, or from the start, to the last epoch.
+
+    Args:
+        task: what to train.
+        rank: this process.
+        state: what the last registered report held; None at the start.
+        report: called by every rank at the end of each epoch with the epoch and, on rank 0, the state.
+            The snapshot and trajectories of the epoch lie in the store by then.
+    """
+    if state is not None and state["epoch"] >= task.train.epochs:
+        return
+    settings = LoopSettings(
+        train=task.train,
+        spec=task.spec,
+        seed=task.feed.seed,
+        rank_rows=num_blocks(task.catalog.num_rows, rank.count),
+        precision=task.precision,
+        device=task.forward.device,
+        threads=task.threads,
+    )
+    feed = Feed(task.catalog, task.feed, rank.index, rank.count)
+    for epoch, network, after in train_epochs(settings, _start_network(task), feed.batches, rank, state):
+        _evaluate(task, network, feed, epoch, rank)
+        if rank.index == 0 and epoch in task.kept_epochs():
+            publish_weights(task.store, f"{task.folder}/{snapshot_name(epoch)}", network)
+        report(epoch, after if rank.index == 0 else None)
+
+
+def _start_network(task: TrainTask) -> Network:
+    """The network before the first step: drawn from the seed, pre-trained, or taken from elsewhere."""
+    network = task.spec.build(task.feed.seed, task.weights)
+    if task.train.from_ is not None:
+        load_weights_from(task.train.from_, network)
+    return network
+
+
+def _evaluate(task: TrainTask, network: Network, feed: Feed, epoch: int, rank: Rank) -> None:
+    """Writes the trajectories of an epoch; the ranks share the blocks out. Uses the bare module, not DDP's."""
+    forward = Forward(network, task.spec, task.forward)
+    total = task.catalog.num_rows
+    for block in range(rank.index, num_blocks(total, task.block_rows), rank.count):
+        start, stop = block_range(block, task.block_rows, total)
+        logits = forward.logits(forward.normalized(feed.images(start, stop))).float().cpu().numpy()
+        if not np.isfinite(logits).all():
+            raise UnitError(
+                f"training diverged: the network's output is not finite after epoch {epoch}; lower train.lr "
+                f"({task.train.lr:g}) or set train.precision=float32"
+            )
+        name = f"{task.folder}/{trajectory_name(epoch, block)}"
+        task.store.publish(name, encode(name, trajectory_table(logits, task.catalog.label[start:stop]), "{}"))

@@ -1,0 +1,67 @@
+"""Which paths a run's scores need: IOFM's at every snapshot, INN's at the last or at those that are named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from rayclean.config import MAIN, SELF, Config
+from rayclean.embed.stage import EmbedJob
+from rayclean.roles import Role
+from rayclean.scores.interpolation import INTERIOR, TRAPEZOID
+from rayclean.train.snapshots import Snapshot
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Paths from all rows to their neighbours, walked by one snapshot of role `main`.
+
+    Attributes:
+        score: `iofm` or `inn`.
+        snapshot: whose beliefs are averaged along the paths.
+        space: whose features say what is near.
+        any_label: neighbours of any label, not of the row's own alone.
+        num: L.
+        steps: H.
+        end_weight: of a path's ends.
+    """
+
+    score: str
+    snapshot: Snapshot
+    space: EmbedJob
+    any_label: bool
+    num: int
+    steps: int
+    end_weight: float
+
+
+def plan_walks(config: Config, roles: Mapping[str, Role]) -> tuple[Walk, ...]:
+    """The walks of IOFM (`iofm_last` alone: at the last snapshot), then those of INN, in order of their epochs."""
+    names, main, iofm = config.score_names(), roles[MAIN], config.iofm
+    wanted: list[Snapshot] = []
+    if "iofm" in names:
+        epochs = config.train.snapshot_epochs()
+        wanted = [snapshot for snapshot in main.trained.snapshots if snapshot.epoch in epochs]
+    elif "iofm_last" in names:
+        wanted = [main.last]
+    walks = [Walk("iofm", s, main.embed(s), False, iofm.num, iofm.steps, TRAPEZOID) for s in wanted]
+    if "inn" in names:
+        walks += [_inn(config, roles, snapshot) for snapshot in _inn_snapshots(config, main)]
+    return tuple(walks)
+
+
+def _inn_snapshots(config: Config, main: Role) -> list[Snapshot]:
+    epochs = config.inn.epochs
+    if epochs is None:
+        return [main.last]
+    return [snapshot for snapshot in main.trained.snapshots if snapshot.epoch in epochs]
+
+
+def _inn(config: Config, roles: Mapping[str, Role], snapshot: Snapshot) -> Walk:
+    inn = config.inn
+    if inn.features in (SELF, MAIN):
+        space = roles[MAIN].embed(snapshot)
+    else:
+        space = roles[inn.features].embed(roles[inn.features].last)
+    weight = TRAPEZOID if inn.end_points else INTERIOR
+    return Walk("inn", snapshot, space, True, inn.num, inn.steps, weight)

@@ -1,0 +1,168 @@
+"""LabelScorer: the numbers of a run, in an environment that has little, from images or from another model's output."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from rayclean import LabelScorer
+from rayclean.arrays import Array
+from rayclean.config import Config
+from rayclean.errors import ConfigError, InputError
+from rayclean.run import Run
+from rayclean.storage.contents import read_table
+
+Finish = Callable[..., Run]
+Tiny = Callable[..., Config]
+SAME: dict[str, Any] = {
+    "score": {"precision": "float32", "batch_size": 16},
+    "neighbors": {},
+    "iofm": {"num": 4, "steps": 3},
+}
+
+
+def table_of(run: Run) -> pa.Table:
+    names = [name for name in run.store.list("labels") if name.startswith("part-")]
+    return pa.concat_tables([read_table(run.store, f"labels/{name}") for name in names])
+
+
+def arrays_of(run: Run) -> dict[str, Any]:
+    """A run's samples as a notebook has them."""
+    catalog = run.catalog
+    shards = range(catalog.shards.num_rows)
+    keys = [key for shard in shards for key in catalog.rows_of_shard(shard)["key"].to_pylist()]
+    images = catalog.pixels(8, 1e6).read(np.arange(catalog.num_rows))
+    return {"images": images, "labels": np.array(catalog.label), "num_classes": catalog.num_classes, "keys": keys}
+
+
+def assert_same(scorer: LabelScorer, run: Run, tolerance: float = 1e-6) -> None:
+    found, expected = scorer.labels_, table_of(run)
+    assert found.column_names == expected.column_names
+    schemas = ([(field.name, field.type, field.metadata) for field in table.schema] for table in (found, expected))
+    assert next(schemas) == next(schemas)
+    for name in found.column_names:
+        if name.startswith("score_") or name in ("label_score", "predicted_score", "odd_quantile"):
+            mine, its = (table[name].to_numpy(zero_copy_only=False) for table in (found, expected))
+            np.testing.assert_allclose(mine, its, rtol=0, atol=tolerance, err_msg=name)
+        elif name != "shard":
+            assert found[name].to_pylist() == expected[name].to_pylist(), name
+
+
+def test_it_gives_a_runs_numbers_from_the_same_snapshot(
+    tiny_config: Tiny, finish: Finish, tiny_snapshot: Path, tmp_path: Path
+) -> None:
+    names = ["loss", "margin", "iofm", "iofm_last", "inn", "vote", "osm", "osd"]
+    inn = {"num": 3, "steps": 4, "features": "self"}
+    fixed = [f"scores=[{', '.join(names)}]", "inn.num=3", "inn.steps=4", "inn.features=self"]
+    run = finish(tiny_config(tmp_path / "run", *fixed, "influence.validation=split", "influence.validation_num=2"))
+    held_out = run.derived["held_out"]
+    verified = held_out.pixels(8, 1e6).read(np.arange(held_out.num_rows)), np.array(held_out.label)
+    train = {"epochs": 0, "from": str(tiny_snapshot)}
+    settings: dict[str, Any] = {**SAME, "inn": inn, "influence": {"validation_num": 10}, "train": train}
+    scorer = LabelScorer({"width": 4}, names, device="cpu", **settings)
+    assert_same(scorer.fit(**arrays_of(run), verified=verified), run)
+
+
+def test_a_fit_is_a_runs_training(tiny_config: Tiny, finish: Finish, tmp_path: Path) -> None:
+    names = ["loss", "ens_loss", "aum", "wrong_events", "iofm", "odd", "loss_ce"]
+    train = {"epochs": 3, "snapshot_every": 2, "batch_size": 16, "precision": "float32"}
+    changes = ("train.epochs=3", "train.from=", "train.snapshot_every=2")
+    run = finish(tiny_config(tmp_path / "run", f"scores=[{', '.join(names)}]", *changes))
+    scorer = LabelScorer({"width": 4}, names, device="cpu", **SAME, train=train).fit(**arrays_of(run))
+    assert_same(scorer, run, 1e-5)
+
+
+BLOCKED = """
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {blocked}:
+            raise ModuleNotFoundError(f"{{name}} is not there")
+sys.meta_path.insert(0, Blocked())
+import numpy as np
+from rayclean import LabelScorer
+rng = np.random.default_rng(0)
+images = rng.integers(0, 256, (60, 8, 8, 3), dtype=np.uint8)
+labels = rng.integers(0, 3, 60)
+scores = ["loss", "ens_loss", "aum", "iofm", "inn", "vote", "osm", "odd"]
+train = dict(epochs=2, snapshot_every=1, batch_size=20)
+scorer = LabelScorer(dict(width=2), scores, device="cpu", train=train, inn=dict(features="self", num=3, steps=2))
+scorer.fit(images, labels)
+assert np.isfinite(scorer.score_samples("iofm")).all()
+print(scorer.labels_.num_rows, sorted({{name.split(".")[0] for name in sys.modules}} & {blocked}))
+"""
+
+
+def test_it_needs_torch_numpy_scikit_learn_pyarrow_and_pydantic_alone() -> None:
+    blocked = {"ray", "faiss", "webdataset", "yaml", "safetensors", "rich", "typer", "PIL", "torchvision", "psutil"}
+    code = BLOCKED.format(blocked=blocked)
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == "60 []\n"
+
+
+@pytest.fixture(scope="module")
+def predictions() -> tuple[Array, Array, Array]:
+    """(N,) labels, (N, K) probabilities that favour the true class, (N, d) features; one label in five is wrong."""
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 4, 300)
+    labels = np.where(rng.random(300) < 0.2, (truth + 1) % 4, truth)
+    features = np.eye(4)[truth] * 3 + rng.normal(size=(300, 4))
+    odds = np.exp(np.eye(4)[truth] * 3 + rng.normal(size=(300, 4)))
+    return labels, odds / odds.sum(axis=1, keepdims=True), features
+
+
+def test_another_models_predictions_are_scored(predictions: tuple[Array, Array, Array]) -> None:
+    labels, probabilities, features = predictions
+    scorer = LabelScorer().fit_predictions(*predictions)
+    at_label = probabilities[np.arange(len(labels)), labels]
+    np.testing.assert_allclose(scorer.score_samples("loss"), np.log(at_label), rtol=1e-9)
+    others = np.where(np.eye(4, dtype=bool)[labels], -np.inf, np.log(probabilities)).max(axis=1)
+    np.testing.assert_allclose(scorer.score_samples("margin"), np.log(at_label) - others, rtol=1e-9)
+    row = 7
+    distance = ((features.astype(np.float16).astype(float) - features.astype(np.float16)[row]) ** 2).sum(axis=1)
+    near = np.argsort(distance)[1:11]
+    assert scorer.score_samples("vote")[row] == pytest.approx((labels[near] == labels[row]).mean())
+    assert scorer.labels_["neighbor_rows"][row].as_py() == near[:3].tolist()
+    assert scorer.labels_["predicted_label"].to_pylist() == probabilities.argmax(axis=1).tolist()
+    assert scorer.summary_["rows"] == 300
+
+
+def test_a_certain_prediction_of_another_class_is_finite() -> None:
+    scorer = LabelScorer(scores=["loss"]).fit_predictions(np.array([0, 1]), np.array([[0.0, 1.0], [0.0, 1.0]]))
+    assert np.isfinite(scorer.score_samples("loss")).all()
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "said"),
+    [
+        (np.zeros((2, 4, 4, 3)), np.zeros(2, int), "uint8 expected, found .* float64"),
+        (np.zeros((2, 4, 5, 3), np.uint8), np.zeros(2, int), "found .2, 4, 5, 3."),
+        (np.zeros((2, 4, 4, 3), np.uint8), np.zeros(3, int), r"\(2,\) integers expected"),
+        (np.zeros((2, 4, 4, 3), np.uint8), np.zeros(2), "found .* float64"),
+        (np.zeros((2, 4, 4, 3), np.uint8), np.array([0, -1]), "found -1"),
+    ],
+)
+def test_arrays_that_do_not_fit(images: Array, labels: Array, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        LabelScorer().fit(images, labels)
+
+
+def test_settings_that_cannot_be() -> None:
+    with pytest.raises(ConfigError, match="unknown field; did you mean 'epochs'"):
+        LabelScorer(train={"epoch": 3})
+    with pytest.raises(ConfigError, match="unknown score"):
+        LabelScorer(scores=["iofn"])
+    with pytest.raises(ConfigError, match="predictions give loss, margin"):
+        LabelScorer(scores=["iofm"]).fit_predictions(np.zeros(2, int), np.full((2, 2), 0.5))
+    with pytest.raises(ConfigError, match="osd needs verified samples: fit"):
+        LabelScorer(scores=["osd"]).fit(np.zeros((2, 4, 4, 3), np.uint8), np.zeros(2, int))
+    with pytest.raises(ConfigError, match="'aum' was not computed"):
+        LabelScorer().score_samples("aum")
