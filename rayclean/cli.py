@@ -71,6 +71,8 @@ def run(
         return
     truth = results.true_noise_rate(this)
     print_summary(out, this.store.root, summary, time.monotonic() - started_s, truth)
+    for warning in results.warnings(this):
+        out.print(f"warning: {warning}", markup=False)
     raise typer.Exit(results.exit_code(this.config, summary))
 
 

@@ -96,13 +96,13 @@ def _device_name(device: str) -> str:
     return str(torch.cuda.get_device_name())
 
 
-def _grouped(jobs: Sequence[Job], todo: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
+def grouped(jobs: Sequence[Job], todo: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
     """Items for Ray Data: one unit each, or as many as keep the number of items bounded.
 
     Jobs of one stage follow each other, so that an actor keeps what it has opened; stages take turns in proportion,
     so that families run side by side and none waits for another.
     """
-    size = -(-_total(todo) // MAX_ITEMS)
+    size = max(1, -(-_total(todo) // MAX_ITEMS))
     by_stage: dict[str, list[dict[str, Any]]] = {}
     for index, (job, units) in enumerate(zip(jobs, todo, strict=True)):
         by_stage.setdefault(job.stage, []).extend(
@@ -164,7 +164,7 @@ def _send(
     reports: Sequence[JobReport],
 ) -> None:
     """Sends units through one pool and notes what comes back."""
-    items = _grouped(jobs, todo)
+    items = grouped(jobs, todo)
     if not items:
         return
     context = ray.data.DataContext.get_current()

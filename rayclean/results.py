@@ -9,10 +9,13 @@ from rayclean.errors import InputError
 from rayclean.merge.publish import check_labels
 from rayclean.report.evaluate import UNKNOWN, Epochs, Evaluation, evaluate, read_truth
 from rayclean.run import Run
+from rayclean.scores.influence_stage import SOLVER_FILE
 from rayclean.start import look
 from rayclean.storage.contents import read_json
 from rayclean.storage.store import Store
 from rayclean.train.stage import is_trained
+
+DAMPED = 0.9  # from this share on OSM's order is nearly that of the gradients' norms
 
 
 def evaluate_run(config: Config) -> Evaluation:
@@ -39,6 +42,7 @@ def evaluate_run(config: Config) -> Evaluation:
         iofm=tuple(walk.snapshot.epoch for walk in this.walks_of("iofm")),
         inn=tuple(walk.snapshot.epoch for walk in this.walks_of("inn")),
         last=this.main.last.epoch,
+        odd=simulate[0].snapshot.epoch if (simulate := this.simulate()) else None,
     )
     noise_rate = read_json(store, "labels/summary.json")["noise_rate"]
     return evaluate(this.score_files(), epochs, labels, noise_rate, config.merge.threshold)
@@ -51,6 +55,20 @@ def true_noise_rate(this: Run) -> float | None:
     labels = read_truth(this.catalog)
     known = labels != UNKNOWN
     return float((this.catalog.label[known] != labels[known]).mean()) if known.any() else None
+
+
+def warnings(this: Run) -> list[str]:
+    """What is to be known before a score of a finished run is trusted."""
+    steps = this.influence()
+    if steps is None:
+        return []
+    share = read_json(this.store, f"{steps[0].folder}/{SOLVER_FILE}")["damping_share"]
+    if share <= DAMPED:
+        return []
+    return [
+        f"osm and osd: the damping decides {share:.0%} of the influence, since the network is sure of nearly every "
+        "label; they then order by the gradient's size. Take another network (influence.role) or another score"
+    ]
 
 
 def exit_code(config: Config, summary: dict[str, Any]) -> int:

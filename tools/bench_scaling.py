@@ -26,7 +26,7 @@ from rayclean.storage.contents import read_json
 from rayclean.storage.store import Store
 from tools.make_synthetic import main as make_synthetic
 
-POLL_S = 0.5
+POLL_S = 0.25
 TRAIN_WORKER = "ray::RayTrainWorker"
 SETTINGS: dict[str, dict[str, object]] = {
     "data": {"label": "json:label", "truth": "json:truth", "classes": 10, "size": 8},
@@ -52,7 +52,8 @@ class Size:
         rows: samples.
         stages: in the order of the run.
         wall_s: from the command to its end.
-        driver_bytes: most that the driver had resident.
+        driver_bytes: most that the driver held in memory of its own; mapped files, which the system may take back at
+            any time, do not count.
     """
 
     rows: int
@@ -89,7 +90,7 @@ def run_size(rows: int, folder: Path) -> Size:
     with subprocess.Popen(command) as process:
         trainer_bytes = 0
         while process.poll() is None:
-            size.driver_bytes = max(size.driver_bytes, _peak_bytes(process.pid))
+            size.driver_bytes = max(size.driver_bytes, _own_bytes(process.pid))
             trainer_bytes = max(trainer_bytes, _trainer_bytes(process.pid))
             time.sleep(POLL_S)
     if process.returncode:
@@ -100,13 +101,23 @@ def run_size(rows: int, folder: Path) -> Size:
     return size
 
 
+def _own_bytes(pid: int) -> int:
+    """Memory of its own that a process has resident now."""
+    return _status_bytes(pid, "RssAnon:")
+
+
 def _peak_bytes(pid: int) -> int:
-    """The kernel's mark of the most that a process had resident; 0 for one that ended meanwhile."""
+    """The kernel's mark of the most that a process had resident."""
+    return _status_bytes(pid, "VmHWM:")
+
+
+def _status_bytes(pid: int, name: str) -> int:
+    """A line of a process's status; 0 for one that ended meanwhile."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
         return 0
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
 def _trainer_bytes(driver: int) -> int:

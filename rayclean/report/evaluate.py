@@ -119,12 +119,14 @@ class Epochs:
         iofm: of `ScoreFiles.iofm_folders`.
         inn: of `ScoreFiles.inn_folders`.
         last: of role `main`'s last snapshot.
+        odd: ODD's; None without.
     """
 
     trained: dict[str, tuple[str, int]]
     iofm: tuple[int, ...]
     inn: tuple[int, ...]
     last: int
+    odd: int | None
 
 
 def _curves(files: ScoreFiles, epochs: Epochs, known: Array, clean: Array) -> dict[str, dict[int, float]]:
@@ -162,7 +164,8 @@ def evaluate(files: ScoreFiles, epochs: Epochs, labels: Array, noise_rate: float
     blocks = [files.read(block) for block in range(num_blocks(catalog.num_rows, files.embedding.block_rows))]
     final = {name: np.concatenate([block.scores[name] for block in blocks])[known] for name in files.names}
     for name, scores in final.items():
-        curves.setdefault(name, {epochs.last: auroc(scores, clean)})
+        epoch = epochs.odd if name == "odd" and epochs.odd is not None else epochs.last
+        curves.setdefault(name, {epoch: auroc(scores, clean)})
     table = _read_labels(store)
     probability, predicted = table["label_score"][known], table["predicted_label"][known]
     flags = flag_metrics(probability, clean, threshold)

@@ -47,14 +47,27 @@ def print_summary(
 
 
 def print_status(console: Console, stages: Iterable[Any]) -> None:
-    """One line a step."""
-    for stage in stages:
+    """One line a stage, as far as its steps are known."""
+    for stage in _joined(stages):
         state = "done" if stage.done >= stage.total else f"{stage.done}/{stage.total}"
         if stage.wall_s is not None:
             state += f", {_duration(stage.wall_s)}"
         if stage.left_s is not None:
             state += f", {stage.units_per_s:.2g} units/s, {_duration(stage.left_s)} left"
         console.print(f"{stage.stage:<12} {state}", markup=False)
+
+
+def _joined(steps: Iterable[Any]) -> list[Any]:
+    """Steps that share a stage's name as one."""
+    found: dict[str, Any] = {}
+    for step in steps:
+        if step.stage in found:
+            before = found[step.stage]
+            before.done, before.total = before.done + step.done, before.total + step.total
+            before.units_per_s = step.units_per_s
+        else:
+            found[step.stage] = step
+    return list(found.values())
 
 
 def print_evaluation(console: Console, result: Evaluation) -> None:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from scipy.special import softmax
 
+from rayclean import results
 from rayclean.arrays import Array
 from rayclean.config import Config, parse_config
 from rayclean.errors import ConfigError
@@ -156,3 +157,13 @@ def test_osm_needs_no_verified_rows(tiny_config: Tiny, finish: Finish, tmp_path:
 def test_settings_that_cannot_be(changes: dict[str, object], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         parse_config({"run": {"dir": "r"}, "data": {"shards": "s", "classes": 3}, **changes})
+
+
+def test_a_network_that_is_sure_of_its_labels_is_warned_of(
+    split: Run, tiny_config: Tiny, finish: Finish, tmp_path: Path
+) -> None:
+    assert results.warnings(split) == []
+    damped = finish(tiny_config(tmp_path / "run", "scores=[osm]", "influence.damping=1e6"))
+    assert "the damping decides 100% of the influence" in results.warnings(damped)[0]
+    without = finish(tiny_config(tmp_path / "without", "scores=[loss]"))
+    assert results.warnings(without) == []

@@ -1,0 +1,22 @@
+"""What the README prints works as printed."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_script_for_a_notebook_finds_the_wrong_labels() -> None:
+    script = next(block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "LabelScorer" in block)
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr
+    lines = [line.split() for line in ended.stdout.splitlines()]
+    found = {name: float(value) for name, value in lines[:4]}
+    assert list(found) == ["loss", "ens_loss", "aum", "iofm"]
+    assert min(found["ens_loss"], found["iofm"]) > 0.95
+    assert len(lines) == 9
+    assert all(given != predicted for _, given, predicted, _ in lines[4:])

@@ -1,0 +1,130 @@
+"""The benchmark's cells: one run each, what `rayclean evaluate` says of it kept as JSON, one table over all.
+
+    .venv/bin/python tools/run_cells.py digits            # one cell; a rerun continues it, a finished one is left alone
+    RAYCLEAN_CIFAR10N=... .venv/bin/python tools/run_cells.py human asymmetric symmetric step
+    .venv/bin/python tools/run_cells.py --table           # Markdown from what is there
+
+A cell is a config of the repository with fields replaced. INN is done twice, as the paper has it (another network's
+features, H = 10) and with one network at H = 4: the second start of the same run adds what is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rayclean.schema import SCORES
+from rayclean.storage.contents import read_json
+from rayclean.storage.store import Store
+
+RESULTS = Path("docs/results/cells")
+RUNS = Path("runs/cells")
+RAYCLEAN = Path(sys.executable).with_name("rayclean")
+CIFAR10N = "configs/cifar10n.yaml"
+TESTED = "influence.validation=${RAYCLEAN_CIFAR10N}/cifar10n-test-*.tar"
+CLEAN = ("data.label=json:clean_label", "data.truth=")
+ONE_NETWORK = ("inn.features=self", "inn.steps=4", "scores=[inn]")
+INN_ONE_NETWORK = "inn (one network, H=4)"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of the benchmark.
+
+    Attributes:
+        config: its file.
+        changes: fields replaced.
+        middle: a snapshot's epoch in the middle of the training.
+        last: the last one.
+    """
+
+    config: str
+    changes: tuple[str, ...]
+    middle: int
+    last: int
+
+
+CELLS = {
+    "digits": Cell("configs/digits.yaml", ("influence.validation=split",), 60, 120),
+    "human": Cell(CIFAR10N, (TESTED, "influence.validation_label=json:clean_label"), 20, 40),
+    "asymmetric": Cell(CIFAR10N, (*CLEAN, TESTED, "noise.kind=asymmetric_cifar10", "noise.rate=0.4"), 20, 40),
+    "symmetric": Cell(CIFAR10N, (*CLEAN, TESTED, "noise.kind=symmetric", "noise.rate=0.3"), 20, 40),
+    "step": Cell(CIFAR10N, (*CLEAN, TESTED, "noise.kind=symmetric", "noise.rate=0.3", "noise.imbalance=step"), 20, 40),
+}
+
+
+def run_cell(name: str, cell: Cell) -> dict[str, Any]:
+    """Does a cell's two starts and returns what is kept of it."""
+    folder = RUNS / name
+    epochs = f"inn.epochs=[{cell.middle}, {cell.last}]"
+    fixed = [f"run.dir={folder}", *cell.changes, epochs]
+    result = _evaluated(cell, folder, [*fixed, f"scores=[{', '.join(SCORES)}]"])
+    costs = read_costs(Store(str(folder)))
+    second = _evaluated(cell, folder, [*fixed, *ONE_NETWORK])
+    result["scores"][INN_ONE_NETWORK] = second["scores"]["inn"]
+    return {"cell": name, "changes": cell.changes, **result, "costs": costs}
+
+
+def _evaluated(cell: Cell, folder: Path, changes: Sequence[str]) -> dict[str, Any]:
+    subprocess.run([RAYCLEAN, "run", cell.config, *changes], check=True)
+    found = subprocess.run([RAYCLEAN, "evaluate", folder, "--json"], check=True, stdout=subprocess.PIPE, text=True)
+    result: dict[str, Any] = json.loads(found.stdout)
+    return result
+
+
+def read_costs(store: Store) -> dict[str, dict[str, float]]:
+    """By stage: seconds on the clock, seconds of work, images through a network."""
+    costs: dict[str, dict[str, float]] = {}
+    for entry in read_json(store, "record/steps.json"):
+        stage = costs.setdefault(entry["step"], {"wall_s": 0.0, "busy_s": 0.0, "forwards": 0.0})
+        stage["wall_s"] += entry["wall_s"]
+    for name in store.list("record"):
+        if name == "steps.json":
+            continue
+        for entry in read_json(store, f"record/{name}"):
+            costs[entry["step"]]["busy_s"] += entry["busy_s"]
+            costs[entry["step"]]["forwards"] += entry["facts"].get("forwards", 0)
+    return costs
+
+
+def table(results: Sequence[dict[str, Any]]) -> list[str]:
+    """Markdown: best and final AUROC of every score in every cell."""
+    names = list(dict.fromkeys(name for result in results for name in result["scores"]))
+    lines = ["| score | " + " | ".join(result["cell"] for result in results) + " |", "|---" * (len(results) + 1) + "|"]
+    for name in names:
+        cells = []
+        for result in results:
+            quality = result["scores"].get(name)
+            cells.append("" if quality is None else f"{_short(quality['best'])} ({_short(quality['final'])})")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    rates = (f"{_short(result['true_noise_rate'])}" for result in results)
+    return [*lines, "| *wrong labels* | " + " | ".join(rates) + " |"]
+
+
+def _short(value: float) -> str:
+    return f"{value:.3f}".removeprefix("0")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Run cells of the benchmark, or print the table over them.")
+    parser.add_argument("cells", nargs="*", choices=[*CELLS, []], help=f"of {', '.join(CELLS)}")
+    parser.add_argument("--table", action="store_true", help="print Markdown")
+    options = parser.parse_args(arguments)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    for name in options.cells:
+        file = RESULTS / f"{name}.json"
+        if not file.exists():
+            file.write_text(json.dumps(run_cell(name, CELLS[name]), indent=1) + "\n")
+    if options.table:
+        there = [RESULTS / f"{name}.json" for name in CELLS]
+        print("\n".join(table([json.loads(file.read_text()) for file in there if file.exists()])))
+
+
+if __name__ == "__main__":
+    main()
