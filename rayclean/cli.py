@@ -91,12 +91,18 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     worst: Annotated[int, typer.Option(help="Also list so many of the worst rows.")] = 0,
     curves: Annotated[bool, typer.Option("--curves", help="Also print AUROC at every snapshot.")] = False,
+    plots: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Also draw curves and reliability.")] = None,
 ) -> None:
     """Compare every score with the truth, where the run has one."""
     from rayclean import results
     from rayclean.report.text import print_curves, print_evaluation, print_worst
 
     result = results.evaluate_run(load_run(folder))
+    if plots is not None:
+        from rayclean.report.plots import draw
+
+        for path in draw(result, plots):
+            err.print(f"drew {path}", markup=False)
     if as_json:
         sys.stdout.write(json.dumps(result.to_json(), indent=1) + "\n")
         return

@@ -7,7 +7,7 @@ from typing import Any
 from rayclean.config import Config
 from rayclean.errors import InputError
 from rayclean.merge.publish import check_labels
-from rayclean.report.evaluate import UNKNOWN, Epochs, Evaluation, evaluate, read_truth
+from rayclean.report.evaluate import UNKNOWN, Epochs, Evaluation, evaluate, read_truth, truth_by_shard
 from rayclean.run import Run
 from rayclean.scores.influence_stage import SOLVER_FILE
 from rayclean.start import look
@@ -52,9 +52,11 @@ def true_noise_rate(this: Run) -> float | None:
     """Share of wrong labels by the truth, None where the run has none; for people, never for the table."""
     if not this.config.has_truth:
         return None
-    labels = read_truth(this.catalog)
-    known = labels != UNKNOWN
-    return float((this.catalog.label[known] != labels[known]).mean()) if known.any() else None
+    known = wrong = 0
+    for rows, truth in truth_by_shard(this.catalog):  # the driver holds no column of a large run
+        known += int((truth != UNKNOWN).sum())
+        wrong += int(((truth != UNKNOWN) & (truth != this.catalog.label[rows])).sum())
+    return wrong / known if known else None
 
 
 def warnings(this: Run) -> list[str]:

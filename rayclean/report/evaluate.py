@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -41,8 +42,26 @@ class ScoreQuality:
 
 
 @dataclass(frozen=True)
+class Bin:
+    """Rows whose `label_score` lies in one of the equal bins of [0, 1]; a calibrated score has both means equal.
+
+    Attributes:
+        mean_score: mean `label_score`.
+        clean_share: share of rows whose given label is right.
+    """
+
+    rows: int
+    mean_score: float
+    clean_share: float
+
+
+@dataclass(frozen=True)
 class Evaluation:
-    """What `rayclean evaluate` prints."""
+    """What `rayclean evaluate` prints.
+
+    Attributes:
+        reliability: the bins that have rows.
+    """
 
     rows: int
     true_noise_rate: float
@@ -50,22 +69,27 @@ class Evaluation:
     scores: dict[str, ScoreQuality]
     label_score: dict[str, float]
     predicted_right: dict[str, float]
+    reliability: list[Bin]
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
         return asdict(self)
 
 
-def read_truth(catalog: Catalog) -> Array:
-    """(N,) int64 true labels, -1 where unknown. Only benchmarks have them; no scoring code reads them."""
-    parts = []
-    for shard, rows in enumerate(catalog.shards["rows"].to_pylist()):
+def truth_by_shard(catalog: Catalog) -> Iterator[tuple[slice, Array]]:
+    """Rows and true labels (int64, -1 where unknown) of each shard. Only benchmarks have them; no score reads them."""
+    columns = (catalog.shards[name].to_pylist() for name in ("first_row", "rows"))
+    for shard, (first, rows) in enumerate(zip(*columns, strict=True)):
         table = catalog.truth_of_shard(shard)
         truth = np.full(rows, UNKNOWN, np.int64)
         if table is not None:
             truth[table["index_in_shard"].to_numpy()] = table["label"].fill_null(UNKNOWN).to_numpy()
-        parts.append(truth)
-    return np.concatenate(parts)
+        yield slice(first, first + rows), truth
+
+
+def read_truth(catalog: Catalog) -> Array:
+    """(N,) int64 true labels, -1 where unknown."""
+    return np.concatenate([truth for _, truth in truth_by_shard(catalog)])
 
 
 def auroc(scores: Array, clean: Array) -> float:
@@ -187,7 +211,13 @@ def evaluate(files: ScoreFiles, epochs: Epochs, labels: Array, noise_rate: float
             "truly_wrong": float(right[~clean].mean()) if (~clean).any() else float("nan"),
             "given_right": float(clean.mean()),
         },
+        reliability=_reliability(calibration),
     )
+
+
+def _reliability(calibration: metrics.Calibration) -> list[Bin]:
+    columns = calibration.num_rows.tolist(), calibration.mean_probability.tolist(), calibration.clean_share.tolist()
+    return [Bin(*each) for each in zip(*columns, strict=True) if each[0]]
 
 
 def _read_labels(store: Store) -> dict[str, Array]:

@@ -13,7 +13,6 @@ from rayclean.catalog.labels import ClassList
 from rayclean.catalog.stage import find_sources
 from rayclean.config import Config
 from rayclean.errors import InputError
-from rayclean.schema import SCORES
 from rayclean.shards.tar import TruncatedTar, group_members, scan_members
 from rayclean.train.forward import Forward, ForwardSettings
 from rayclean.train.precision import resolve_precision
@@ -98,25 +97,26 @@ def estimate(config: Config) -> Plan:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     forward = Forward(spec.build(), spec, ForwardSettings(device, precision, config.score.batch_size))
     names = config.score_names()
-    walked = len(config.train.snapshot_epochs()) if "iofm" in names else 1
-    paths = walked if any(SCORES[name].family == "interpolation" for name in names) else 0
+    walked = len(config.train.snapshot_epochs()) if "iofm" in names else int("iofm_last" in names)
     interior = PAIR_SHARE * config.iofm.num * (config.iofm.steps - 1)
-    snapshots = max(paths, 1)
+    inn_walked = len(config.inn.epochs or [0]) if "inn" in names else 0
+    inn_interior = PAIR_SHARE * config.inn.num * (config.inn.steps - 1)
+    snapshots = max(walked, inn_walked, 1)
+    epochs = [config.train_of(role).epochs for role in config.role_names()]
     embedding_bytes = 2 * 2 * forward.network.feature_dim + 4 * num_classes  # features twice: with the index
     lists_bytes = config.iofm.num * 12
-    paths_bytes = 0.2 * interior * (4 * num_classes + 12) + 4 * num_classes + 18
-    trajectories_bytes = 9 * config.train.epochs
+    points = walked * interior + inn_walked * inn_interior
+    paths_bytes = 0.2 * points * (4 * num_classes + 12) + (walked + inn_walked) * (4 * num_classes + 18)
+    trajectories_bytes = 9 * sum(epochs)
     return Plan(
         shards=shards,
         rows=rows,
         exact=exact,
         snapshots=snapshots,
-        training_forwards=rows * config.train.epochs * (TRAINING_FORWARDS + 1),
-        scoring_forwards=round(rows * (snapshots + paths * interior)),
+        training_forwards=rows * sum(epochs) * (TRAINING_FORWARDS + 1),
+        scoring_forwards=round(rows * (snapshots + len(epochs) - 1 + points)),
         forwards_per_s=_forward_rate(forward, spec.size),
-        disk_bytes=round(
-            rows * (snapshots * (embedding_bytes + lists_bytes) + paths * paths_bytes + trajectories_bytes + 200)
-        ),
+        disk_bytes=round(rows * (snapshots * (embedding_bytes + lists_bytes) + paths_bytes + trajectories_bytes + 200)),
         worker_bytes=round(PROCESS_BYTES + rows * CATALOG_ROW_BYTES),
         driver_bytes=round(PROCESS_BYTES + 16 * rows),
     )

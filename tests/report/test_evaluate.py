@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from PIL import Image
 from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score, roc_auc_score
 
 from rayclean.arrays import Array
 from rayclean.config import Config
 from rayclean.errors import InputError
 from rayclean.report.evaluate import UNKNOWN, Evaluation, auroc, read_truth
+from rayclean.report.plots import draw
 from rayclean.results import evaluate_run
 from rayclean.run import Run
 from rayclean.scores.trajectory import trajectory_scores
@@ -176,3 +178,18 @@ def test_without_truth_or_without_a_table_it_says_so(
         evaluate_run(config)
     with pytest.raises(InputError, match=r"has no truth to compare with; set data\.truth"):
         evaluate_run(tiny_config(tmp_path / "run", f"data.shards={pattern}", "data.truth="))
+
+
+def test_the_reliability_curve_has_all_rows(trained: Run, truth: Array, evaluation: Evaluation) -> None:
+    assert sum(each.rows for each in evaluation.reliability) == len(truth)
+    right = sum(each.rows * each.clean_share for each in evaluation.reliability)
+    assert right == pytest.approx((trained.catalog.label == truth).sum())
+    gaps = sum(each.rows * abs(each.clean_share - each.mean_score) for each in evaluation.reliability)
+    assert evaluation.label_score["ece"] == pytest.approx(gaps / len(truth))
+
+
+def test_pictures_are_drawn(evaluation: Evaluation, tmp_path: Path) -> None:
+    paths = draw(evaluation, tmp_path / "pictures")
+    assert [path.name for path in paths] == ["curves.png", "reliability.png"]
+    for path in paths:
+        assert Image.open(path).size[0] > 400
