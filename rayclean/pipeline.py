@@ -51,6 +51,8 @@ STAGES = (
     Stage("catalog", steps.plan_jobs),  # nothing where the labels are the shards' own, and for all rows
     Stage("catalog", steps.derive_jobs),
     Stage("catalog", steps.columns_jobs),
+    Stage("catalog", steps.plant_jobs),
+    Stage("catalog", steps.planted_columns_jobs),
     Stage("train", None),
     Stage("embed", steps.embed_jobs),
     Stage("neighbors", steps.quantizer_jobs),  # no units where all searches are flat

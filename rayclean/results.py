@@ -10,6 +10,7 @@ from rayclean.merge.publish import check_labels
 from rayclean.report.evaluate import UNKNOWN, Epochs, Evaluation, evaluate, read_truth, truth_by_shard
 from rayclean.run import Run
 from rayclean.scores.influence_stage import SOLVER_FILE
+from rayclean.scores.simulate_stage import CHECK
 from rayclean.start import look
 from rayclean.storage.contents import read_json
 from rayclean.storage.store import Store
@@ -61,16 +62,23 @@ def true_noise_rate(this: Run) -> float | None:
 
 def warnings(this: Run) -> list[str]:
     """What is to be known before a score of a finished run is trusted."""
-    steps = this.influence()
-    if steps is None:
-        return []
-    share = read_json(this.store, f"{steps[0].folder}/{SOLVER_FILE}")["damping_share"]
-    if share <= DAMPED:
-        return []
-    return [
-        f"osm and osd: the damping decides {share:.0%} of the influence, since the network is sure of nearly every "
-        "label; they then order by the gradient's size. Take another network (influence.role) or another score"
-    ]
+    found = []
+    influence, planted = this.influence(), this.planted_check()
+    if influence is not None:
+        share = read_json(this.store, f"{influence[0].folder}/{SOLVER_FILE}")["damping_share"]
+        if share > DAMPED:
+            found.append(
+                f"osm and osd: the damping decides {share:.0%} of the influence, since the network is sure of nearly "
+                "every label; they then order by the gradient's size. Take another network (influence.role) or score"
+            )
+    if planted is not None:
+        check = read_json(this.store, planted[1].file(CHECK))
+        if check["follows"] is False:
+            found.append(
+                f"odd: {check['planted']} planted uniform labels do not follow the simulated losses (distance "
+                f"{check['distance']:.2f}); try another simulated_loss.kind than {this.config.simulated_loss.kind}"
+            )
+    return found
 
 
 def exit_code(config: Config, summary: dict[str, Any]) -> int:

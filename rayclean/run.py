@@ -10,7 +10,7 @@ from rayclean.catalog.derive_stage import Derivation, derived_fingerprint
 from rayclean.catalog.labels import ClassList
 from rayclean.catalog.stage import open_catalog
 from rayclean.catalog.table import Catalog
-from rayclean.config import MAIN, Config
+from rayclean.config import MAIN, PLANT, Config, NoiseSection
 from rayclean.embed.stage import EmbedJob
 from rayclean.merge.stage import ApplyJob, FitJob, merge_jobs
 from rayclean.neighbors.index import IndexSettings
@@ -22,14 +22,14 @@ from rayclean.scores.influence_stage import RawJob, SolveJob, Verified, influenc
 from rayclean.scores.interpolate_stage import InterpolateJob, interpolate_job
 from rayclean.scores.pairs_stage import PairsJob, pairs_job
 from rayclean.scores.paths_stage import PathsJob, paths_job
-from rayclean.scores.simulate_stage import JudgeJob, ThresholdJob, simulate_jobs
+from rayclean.scores.simulate_stage import CheckJob, JudgeJob, ThresholdJob, simulate_jobs
 from rayclean.scores.table import ScoreFiles
 from rayclean.scores.trajectory_stage import TrajectoryJob, trajectory_job
 from rayclean.scores.vote_stage import vote_job
 from rayclean.storage.store import Store
 from rayclean.storage.units import Job
 from rayclean.train.spec import network_spec
-from rayclean.walks import Walk, plan_walks
+from rayclean.walks import Space, Walk, plan_walks
 
 
 @dataclass
@@ -83,10 +83,26 @@ class Run:
         return self.derived.get("rest", self.source)
 
     @cached_property
+    def planted(self) -> Catalog | None:
+        """The rows of role `plant`, some of whose labels are drawn uniformly; None where it is not trained."""
+        if PLANT not in self.config.train.roles:
+            return None
+        return open_catalog(self.store, derived_fingerprint(self.catalog, self.planting))
+
+    @property
+    def planting(self) -> Derivation:
+        """How the labels of role `plant` differ from the given ones."""
+        noise = NoiseSection(kind="symmetric", rate=self.config.simulated_loss.planted)
+        return Derivation(noise, self.config.run.seed, 0, "rest", 0, 0, base="label")
+
+    @cached_property
     def roles(self) -> dict[str, Role]:
         """The training runs, `main` first."""
-        parts = self.config, self.store, self.catalog, self.workers, self.precision
-        return {name: Role(name, *parts) for name in self.config.role_names()}
+        catalogs = {PLANT: self.planted or self.catalog}
+        return {
+            name: Role(name, self.config, self.store, catalogs.get(name, self.catalog), self.workers, self.precision)
+            for name in self.config.role_names()
+        }
 
     @property
     def main(self) -> Role:
@@ -112,7 +128,7 @@ class Run:
         """Whether the neighbours of the last snapshot are still to be found."""
         return bool(self.vote().missing())
 
-    def embeds(self) -> tuple[EmbedJob, ...]:
+    def embeds(self) -> tuple[Space, ...]:
         """Embeddings that are needed; that of the last snapshot always, for beliefs and evidence."""
         walked = [job for walk in self.open_walks for job in (self.main.embed(walk.snapshot), walk.space)]
         jobs = [*walked, self.main.embed(self.main.last), *self._influence_embeds(), *self._simulate_embeds()]
@@ -127,12 +143,15 @@ class Run:
         return [role.embed(role.last, catalog) for catalog in catalogs]
 
     def _simulate_embeds(self) -> list[EmbedJob]:
-        steps = self.simulate()
-        if steps is None or steps[0].embedding is None or not steps[0].missing():
-            return []
-        return [self.roles[self.config.simulated_loss.role].embed(steps[0].snapshot)]
+        names = {self.config.simulated_loss.role: self.simulate(), PLANT: self.planted_check()}
+        wanted = {name: steps[0] for name, steps in names.items() if steps is not None}
+        return [
+            self.roles[name].embed(step.snapshot)
+            for name, step in wanted.items()
+            if step.embedding is not None and step.missing()
+        ]
 
-    def index_settings(self, space: EmbedJob) -> IndexSettings:
+    def index_settings(self, space: Space) -> IndexSettings:
         """How neighbours in a space are searched; lists of any label are for evidence and for INN."""
         neighbors = self.config.neighbors
         any_label = [self.main.embed(self.main.last), *(walk.space for walk in self.walks_of("inn"))]
@@ -146,7 +165,7 @@ class Run:
             device=self.workers["score"].device,
         )
 
-    def lists_folder(self, space: EmbedJob, num: int) -> str:
+    def lists_folder(self, space: Space, num: int) -> str:
         """The folder of a space's index and of its lists of `num` neighbours."""
         return neighbors_folder(self.catalog, space.embedding, self.index_settings(space), num, self.config.blocks.rows)
 
@@ -208,16 +227,25 @@ class Run:
 
     def simulate(self) -> tuple[ThresholdJob, JudgeJob] | None:
         """The steps of ODD; None where it is not wanted."""
-        settings = self.config.simulated_loss
         if "odd" not in self.config.score_names():
             return None
-        role = self.roles[settings.role]
+        return self._simulated(self.config.simulated_loss.role)[:2]
+
+    def planted_check(self) -> tuple[ThresholdJob, CheckJob] | None:
+        """The steps that compare planted labels with the simulation; None without role `plant`."""
+        if self.planted is None:
+            return None
+        simulated, _, check = self._simulated(PLANT)
+        return simulated, check
+
+    def _simulated(self, name: str) -> tuple[ThresholdJob, JudgeJob, CheckJob]:
+        settings, role = self.config.simulated_loss, self.roles[name]
         trained, last = role.trained, settings.epoch_of(role.trained.epochs)
         snapshot = next(each for each in trained.snapshots if each.epoch == last)
         embedding = role.embed(snapshot).embedding if settings.kind != "gauss" else None
         seed, block_rows = self.config.run.seed, self.config.blocks.rows
         return simulate_jobs(
-            self.catalog, snapshot, embedding, trained.folder, trained.trajectories, settings, seed, block_rows
+            role.catalog, snapshot, embedding, trained.folder, trained.trajectories, settings, seed, block_rows
         )
 
     def vote(self) -> Job:

@@ -97,6 +97,8 @@ class LabelScorer:
         samples, names = _checked(images, labels, keys)
         num_classes = num_classes or int(labels.max()) + 1
         config = self._config(num_classes, images.shape[1])
+        if "inn" in config.score_names() and config.inn.file is not None:
+            raise ConfigError(f"inn.features {config.inn.features}: files are for runs; name a role, or self")
         if "osd" in config.score_names() and verified is None:
             raise ConfigError("score osd needs verified samples: fit(..., verified=(images, labels))")
         known = None if verified is None else _checked(*verified, None)[0]

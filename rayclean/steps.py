@@ -6,7 +6,6 @@ from rayclean.catalog.derive_stage import Derivation, DeriveJob, PlanJob
 from rayclean.catalog.stage import SOURCES_FILE, CatalogJob, ColumnsJob, scan_settings
 from rayclean.catalog.table import Catalog
 from rayclean.config import DataSection
-from rayclean.embed.stage import EmbedJob
 from rayclean.embed.table import Embedding
 from rayclean.neighbors.index import IndexSettings
 from rayclean.neighbors.ivf_stage import ProbesJob, QuantizerJob
@@ -15,6 +14,7 @@ from rayclean.run import Run
 from rayclean.storage.contents import read_table
 from rayclean.storage.store import Store
 from rayclean.storage.units import Job
+from rayclean.walks import Space
 
 
 def _scanned(run: Run) -> list[tuple[Catalog, DataSection]]:
@@ -54,6 +54,16 @@ def columns_jobs(run: Run) -> list[Job]:
     return [ColumnsJob(run.store, catalog.folder, run.classes.num_classes) for catalog in run.derived.values()]
 
 
+def plant_jobs(run: Run) -> list[Job]:
+    """Labels planted for role `plant`."""
+    return [DeriveJob(run.store, run.planted.folder, run.catalog, run.planting)] if run.planted else []
+
+
+def planted_columns_jobs(run: Run) -> list[Job]:
+    """The planted rows joined."""
+    return [ColumnsJob(run.store, run.planted.folder, run.classes.num_classes)] if run.planted else []
+
+
 def _derivation_inputs(run: Run, keeps: str, catalog: Catalog) -> tuple[Store, str, Catalog, Derivation]:
     return run.store, catalog.folder, run.source, run.derivation(keeps)
 
@@ -64,8 +74,9 @@ def embed_jobs(run: Run) -> list[Job]:
 
 
 def family_jobs(run: Run, step: int) -> list[Job]:
-    """A step of influence (solve, one pass, fit) and of the simulated loss (threshold, one pass), where wanted."""
-    families: list[tuple[Job, ...]] = [family for family in (run.influence(), run.simulate()) if family is not None]
+    """A step of influence (solve, one pass, fit) and of the simulated loss (threshold, one pass or check)."""
+    all_families = (run.influence(), run.simulate(), run.planted_check())
+    families: list[tuple[Job, ...]] = [family for family in all_families if family is not None]
     return [family[step] for family in families if step < len(family)]
 
 
@@ -108,20 +119,20 @@ def interpolate_jobs(run: Run) -> list[Job]:
     return [run.interpolate(walk) for walk in run.walks]
 
 
-def _index_inputs(run: Run, space: EmbedJob, num: int) -> tuple[Store, str, Catalog, Embedding, IndexSettings]:
+def _index_inputs(run: Run, space: Space, num: int) -> tuple[Store, str, Catalog, Embedding, IndexSettings]:
     return run.store, run.lists_folder(space, num), run.catalog, space.embedding, run.index_settings(space)
 
 
-def _list_inputs(run: Run, space: EmbedJob, num: int) -> tuple[Store, str, Catalog, IndexSettings, int, int]:
+def _list_inputs(run: Run, space: Space, num: int) -> tuple[Store, str, Catalog, IndexSettings, int, int]:
     folder, settings = run.lists_folder(space, num), run.index_settings(space)
     return run.store, folder, run.catalog, settings, num, run.config.blocks.rows
 
 
-def _evidence(run: Run) -> list[tuple[EmbedJob, int]]:
+def _evidence(run: Run) -> list[tuple[Space, int]]:
     """The search for the table's evidence, while it is missing."""
     return [(run.main.embed(run.main.last), run.config.iofm.num)] if run.wants_evidence else []
 
 
-def _searches(run: Run) -> list[tuple[EmbedJob, int]]:
+def _searches(run: Run) -> list[tuple[Space, int]]:
     """Spaces that need an index, with the length of their lists: those of open walks, and of the evidence."""
     return list(dict.fromkeys([*((walk.space, walk.num) for walk in run.open_walks), *_evidence(run)]))

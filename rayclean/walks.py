@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rayclean.config import MAIN, SELF, Config
+from rayclean.embed.features_stage import FeaturesJob, features_job
 from rayclean.embed.stage import EmbedJob
 from rayclean.roles import Role
 from rayclean.scores.interpolation import INTERIOR, TRAPEZOID
+from rayclean.storage.fingerprint import file_digest
 from rayclean.train.snapshots import Snapshot
+
+Space = EmbedJob | FeaturesJob
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Walk:
 
     score: str
     snapshot: Snapshot
-    space: EmbedJob
+    space: Space
     any_label: bool
     num: int
     steps: int
@@ -59,7 +63,11 @@ def _inn_snapshots(config: Config, main: Role) -> list[Snapshot]:
 
 def _inn(config: Config, roles: Mapping[str, Role], snapshot: Snapshot) -> Walk:
     inn = config.inn
-    if inn.features in (SELF, MAIN):
+    space: Space
+    if inn.file is not None:
+        main = roles[MAIN]
+        space = features_job(main.catalog, inn.file, file_digest(inn.file, "inn.features"), config.blocks.rows)
+    elif inn.features in (SELF, MAIN):
         space = roles[MAIN].embed(snapshot)
     else:
         space = roles[inn.features].embed(roles[inn.features].last)

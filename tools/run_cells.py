@@ -64,16 +64,17 @@ def run_cell(name: str, cell: Cell) -> dict[str, Any]:
     folder = RUNS / name
     epochs = f"inn.epochs=[{cell.middle}, {cell.last}]"
     fixed = [f"run.dir={folder}", *cell.changes, epochs]
-    result = _evaluated(cell, folder, [*fixed, f"scores=[{', '.join(SCORES)}]"])
+    result = _evaluated(cell, folder, [*fixed, f"scores=[{', '.join(SCORES)}]"], "--plots", str(RESULTS / name))
     costs = read_costs(Store(str(folder)))
     second = _evaluated(cell, folder, [*fixed, *ONE_NETWORK])
     result["scores"][INN_ONE_NETWORK] = second["scores"]["inn"]
     return {"cell": name, "changes": cell.changes, **result, "costs": costs}
 
 
-def _evaluated(cell: Cell, folder: Path, changes: Sequence[str]) -> dict[str, Any]:
+def _evaluated(cell: Cell, folder: Path, changes: Sequence[str], *more: str) -> dict[str, Any]:
     subprocess.run([RAYCLEAN, "run", cell.config, *changes], check=True)
-    found = subprocess.run([RAYCLEAN, "evaluate", folder, "--json"], check=True, stdout=subprocess.PIPE, text=True)
+    command = [RAYCLEAN, "evaluate", folder, "--json", *more]
+    found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     result: dict[str, Any] = json.loads(found.stdout)
     return result
 

@@ -44,6 +44,7 @@ LATER_STEPS = 20
 LEARNING_RATE = 0.01
 DAMPING = 0.01
 GAMMA = 0.8
+MARKERS = (("o", "as drawn"), ("X", "flipped"))
 LOW, HIGH = np.array([-5.0, 0.0]), np.array([5.0, 55.0])
 
 
@@ -178,25 +179,26 @@ def run_toy(seed: int, gamma: float = GAMMA, first_steps: int = FIRST_STEPS) -> 
 
 def draw_picture(toy: Toy, path: Path) -> None:
     """Three panels: all points, those left after the first and after the third iteration; flipped ones as crosses."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # type: ignore[import-not-found, unused-ignore]
-    from matplotlib.figure import Figure  # type: ignore[import-not-found, unused-ignore]
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
     figure = Figure(figsize=(12, 4), layout="constrained")
     FigureCanvasAgg(figure)
     axis = np.linspace(LOW[0], HIGH[0], 200)
     for panel, num_iterations in zip(figure.subplots(1, 3, sharey=True), (0, 1, NUM_ITERATIONS), strict=True):
         points = toy.kept(num_iterations)
-        for flipped, marker in ((False, "o"), (True, "X")):
+        for flipped, (marker, _) in enumerate(MARKERS):
             here = points.take(np.flatnonzero(points.flipped == flipped))
-            label = "flipped" if flipped else "as drawn"
-            panel.scatter(*here.x.T, c=here.given, marker=marker, cmap="coolwarm", vmin=0, vmax=1, label=label)
+            panel.scatter(*here.x.T, c=here.given, marker=marker, cmap="coolwarm", vmin=0, vmax=1)
         panel.plot(axis, 3 * axis**2, color="0.5", linewidth=1)
         panel.set(xlim=(LOW[0], HIGH[0]), ylim=(LOW[1], HIGH[1]), xlabel="$x_1$")
         num_removed, num_hits = toy.counts(num_iterations)
         removed = f"removed by iteration {num_iterations}: {num_removed}, {num_hits} of them flipped"
         panel.set_title(removed if num_iterations else f"{NUM_FLIPPED} of {NUM_POINTS} labels flipped", fontsize=10)
     figure.axes[0].set_ylabel("$x_2$")
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    markers = [Line2D([], [], color="0.4", marker=marker, linestyle="", label=label) for marker, label in MARKERS]
+    figure.legend(handles=markers, loc="outside lower center", ncols=2)  # the colour is the given label
     figure.savefig(path, dpi=120)
 
 

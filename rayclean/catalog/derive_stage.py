@@ -40,6 +40,7 @@ class Derivation:
         seed: of every draw.
         held_out: rows of each true class that are kept apart, as verified.
         keeps: the `rest` for training and scoring, or what is `held_out`, with its true labels.
+        base: labels that are changed: the `truth` where the shards have it, or the given `label`.
         size: of the images that `instance` looks at.
         max_pixels: see `decode_image`.
     """
@@ -50,11 +51,12 @@ class Derivation:
     keeps: str
     size: int
     max_pixels: float
+    base: str = "truth"
 
     @property
-    def changes_labels(self) -> bool:
-        """Whether given labels are made."""
-        return self.noise.kind is not None and self.keeps == "rest"
+    def leaves_out(self) -> bool:
+        """Whether rows are left out, for which thresholds must be found first."""
+        return self.noise.imbalance is not None or self.held_out > 0
 
 
 @dataclass(frozen=True)
@@ -67,14 +69,14 @@ class PlanJob(Job):
     derivation: Derivation
 
     def units(self) -> Sequence[str]:
-        """The one unit."""
-        return [PLAN]
+        """The one unit; none where all rows stay."""
+        return [PLAN] if self.derivation.leaves_out else []
 
     def open(self) -> Callable[[str], UnitResult]:
         """Nothing to load."""
 
         def compute(_: str) -> UnitResult:
-            truth, ids = true_labels(self.source), self.source.draw_id
+            truth, ids = base_labels(self.source, self.derivation.base), self.source.draw_id
             num_classes, settings = self.source.num_classes, self.derivation.noise
             known = np.flatnonzero(truth != UNKNOWN)
             held_out = np.full(num_classes, self.derivation.held_out)
@@ -93,9 +95,11 @@ def _apart_ids(ids: Array) -> Array:
     return seeded_hash(0, "validation", ids)
 
 
-def true_labels(source: Catalog) -> Array:
-    """(N,) int64 true labels: the truth where the shards have it, else the labels; -1 where unknown."""
+def base_labels(source: Catalog, base: str) -> Array:
+    """(N,) int64 labels that are changed: the truth where it is meant and there, -1 where unknown; else the given."""
     parts = []
+    if base == "label":
+        return source.label.astype(np.int64)
     for shard in range(source.shards.num_rows):
         truth = source.truth_of_shard(shard)
         if truth is None:
@@ -120,8 +124,8 @@ class DeriveJob(Job):
 
     def open(self) -> Callable[[str], UnitResult]:
         """Loads the plan."""
-        plan = map_arrays(self.store, f"{self.folder}/{PLAN}.safetensors")
-        truth = true_labels(self.source)
+        plan = map_arrays(self.store, f"{self.folder}/{PLAN}.safetensors") if self.derivation.leaves_out else {}
+        truth = base_labels(self.source, self.derivation.base)
 
         def compute(unit: str) -> UnitResult:
             name = unit.removeprefix("rows/")
@@ -136,7 +140,8 @@ class DeriveJob(Job):
         known = truth != UNKNOWN
         apart, stays = np.zeros(len(rows), bool), np.ones(len(rows), bool)
         seed = self.derivation.seed
-        apart[known] = imbalance.is_kept(truth[known], _apart_ids(ids[known]), plan["apart"], seed)
+        if self.derivation.held_out:
+            apart[known] = imbalance.is_kept(truth[known], _apart_ids(ids[known]), plan["apart"], seed)
         if self.derivation.noise.imbalance:
             stays[known] = imbalance.is_kept(truth[known], ids[known], plan["stay"], seed)
         keeps_apart = self.derivation.keeps == "held_out"
@@ -207,6 +212,7 @@ def derived_fingerprint(source: Catalog, derivation: Derivation) -> str:
         "seed": derivation.seed,
         "held_out": derivation.held_out,
         "keeps": derivation.keeps,
+        "base": derivation.base,
     }
     if derivation.noise.kind == "instance":
         fields["image"] = [derivation.size, derivation.max_pixels]

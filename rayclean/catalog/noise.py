@@ -149,8 +149,13 @@ def flip_labels(
     if rates is None and rate is not None:
         rates = class_rates(num_classes, rate) if kind == "per_class" else np.full(num_classes, rate)
     assert rates is not None  # check_noise lets none through
-    flips = uniform(seed, FLIP_SALT, draw_ids) < rates[truth]
+    flips = drawn_to_flip(draw_ids, rates[truth], seed)
     return np.where(flips, _TARGETS[kind](truth, which, num_classes), truth).astype(np.int32)
+
+
+def drawn_to_flip(draw_ids: UInt64, rates: float | Floats, seed: int) -> NDArray[np.bool_]:
+    """Mark the rows whose label is drawn anew, (N,) bool; by `symmetric` some of them get the label that they had."""
+    return np.asarray(uniform(seed, FLIP_SALT, draw_ids) < rates)
 
 
 def _any_class(truth: Ints, which: Float64, num_classes: int) -> Ints:

@@ -14,10 +14,11 @@ from rayclean.config.sections import (
     SimulatedLossSection,
     TrainSection,
 )
-from rayclean.config.tree import MAIN, SELF, Config
+from rayclean.config.tree import MAIN, PLANT, SELF, Config
 
 __all__ = [
     "MAIN",
+    "PLANT",
     "SELF",
     "Config",
     "DataSection",

@@ -151,9 +151,9 @@ class IofmSection(Section):
 class InnSection(Section):
     """INN: L neighbours of any label, near by the features of another network, paths of H steps.
 
-    `features`: a role, or `self` for the scoring network's own. `epochs`: snapshots that are scored, the last one
-    alone by default; the score is that of the last of them. `end_points: false` with `steps: 2` is the midpoint
-    score.
+    `features`: a role, `self` for the scoring network's own, or `file:PATH` for those that another tool computed.
+    `epochs`: snapshots that are scored, the last one alone by default; the score is that of the last of them.
+    `end_points: false` with `steps: 2` is the midpoint score.
     """
 
     num: Positive = 10
@@ -161,6 +161,12 @@ class InnSection(Section):
     features: str = "ce"
     epochs: list[Positive] | None = None
     end_points: bool = True
+
+    @property
+    def file(self) -> str | None:
+        """The file of features, where `features` names one."""
+        kind, colon, path = self.features.partition(":")
+        return path if kind == "file" and colon else None
 
 
 class InfluenceSection(Section):
@@ -190,7 +196,8 @@ class SimulatedLossSection(Section):
     """ODD: the loss that uniformly random labels would have, simulated from the last layer.
 
     `epoch`: a whole number, or a share of the role's epochs; its weights are always kept. `average`: epochs up to it
-    whose mean loss is judged.
+    whose mean loss is judged. `planted`: share of rows whose label is drawn uniformly in role `plant`, where
+    `train.roles` names it: their losses tell whether the simulation holds.
     """
 
     role: str = "main"
@@ -198,6 +205,7 @@ class SimulatedLossSection(Section):
     percentile: float = Field(default=10.0, ge=0, le=100)
     average: Positive = 3
     kind: Literal["gauss", "gauss_pooled", "empirical"] = "gauss"
+    planted: Annotated[float, Field(gt=0, le=0.5)] = 0.05
 
     def epoch_of(self, num_epochs: int) -> int:
         """E, 1..num_epochs: a share is rounded half up, to at least 1; .375 of 40 epochs is 15."""

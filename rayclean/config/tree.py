@@ -32,7 +32,8 @@ SCORE_NAMES = tuple(SCORES)
 MAIN = "main"
 SELF = "self"
 # What roles do by default otherwise than `main`.
-ROLES: dict[str, dict[str, Any]] = {"ce": {"loss": "ce"}, "ce_ne": {"loss": "ce+ne"}}
+PLANT = "plant"  # trained where it is named: some of its labels are drawn uniformly, to check ODD's simulation
+ROLES: dict[str, dict[str, Any]] = {"ce": {"loss": "ce"}, "ce_ne": {"loss": "ce+ne"}, PLANT: {}}
 
 
 class Config(Section):
@@ -88,13 +89,17 @@ class Config(Section):
             raise ValueError("score osd needs verified samples: set influence.validation to their shards, or to split")
 
     def _check_families(self) -> None:
+        if PLANT in self.train.roles and self.train_of(PLANT).epochs == 0:
+            raise ValueError("train.roles.plant: planted labels must be trained on, but its epochs are 0")
         self._check_known_role("influence.role", self.influence.role)
         self._check_known_role("simulated_loss.role", self.simulated_loss.role)
-        self._check_known_role("inn.features", self.inn.features, SELF)
+        if self.inn.file is None:
+            self._check_known_role("inn.features", self.inn.features, SELF)
         epochs, epoch = self.train_of(self.simulated_loss.role).epochs, self.simulated_loss.epoch
         if epochs and isinstance(epoch, int) and epoch > epochs:
             raise ValueError(f"simulated_loss.epoch: found {epoch}, but role {self.simulated_loss.role} has {epochs}")
-        untrained = self.train.epochs == 0 and self.inn.features not in (SELF, MAIN, *self.train.roles)
+        has_none = self.inn.file is None and self.inn.features not in (SELF, MAIN, *self.train.roles)
+        untrained = self.train.epochs == 0 and has_none
         if "inn" in (self.scores or []) and untrained:
             raise ValueError(
                 f"inn.features: train.epochs is 0, so no role {self.inn.features} is trained; set inn.features=self, "
@@ -142,13 +147,14 @@ class Config(Section):
     def also_kept(self, role: str) -> tuple[int, ...]:
         """Epochs after which a role's weights are kept whatever `snapshot_every` says: ODD's."""
         epochs = self.train_of(role).epochs
-        return (self.simulated_loss.epoch_of(epochs),) if epochs and role == self.simulated_loss.role else ()
+        judged = (self.simulated_loss.role, PLANT)
+        return (self.simulated_loss.epoch_of(epochs),) if epochs and role in judged else ()
 
     def role_names(self) -> tuple[str, ...]:
         """The roles that are trained: `main`, those that the scores need, and those that `train.roles` names."""
         names = self.score_names()
         needed = [SCORES[name].role for name in names]
-        if "inn" in names and self.inn.features != SELF:
+        if "inn" in names and self.inn.file is None and self.inn.features != SELF:
             needed.append(self.inn.features)
         if {"osm", "osd"} & set(names):
             needed.append(self.influence.role)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,6 +32,8 @@ class ScoreQuality:
         best: the highest of the curve (needs the truth: for benchmarks only).
         final: at the last epoch.
         average_precision: of finding the wrong labels, at the last epoch.
+        mean_clean: epoch -> mean score of the rows with right labels [INN's E_cor].
+        mean_wrong: epoch -> mean score of those with wrong ones [INN's E_inc].
     """
 
     curve: dict[int, float]
@@ -39,6 +41,8 @@ class ScoreQuality:
     best_epoch: int
     final: float
     average_precision: float
+    mean_clean: dict[int, float]
+    mean_wrong: dict[int, float]
 
 
 @dataclass(frozen=True)
@@ -98,39 +102,69 @@ def auroc(scores: Array, clean: Array) -> float:
     return metrics.auroc(defined, their_clean)
 
 
-def _quality(curve: dict[int, float], final: Array, clean: Array) -> ScoreQuality:
-    best = max(curve, key=lambda epoch: (curve[epoch], -epoch))
+class Point(NamedTuple):
+    """A score at one epoch: its AUROC, and its mean over the rows with right and with wrong labels."""
+
+    auroc: float
+    mean_clean: float
+    mean_wrong: float
+
+
+Curve = dict[int, Point]
+
+
+def point(scores: Array, clean: Array) -> Point:
+    """How a score stands, over the rows where it is defined."""
+    defined, their_clean, _ = metrics.defined_only(scores, clean)
+    means = (
+        float(part.mean()) if len(part) else float("nan") for part in (defined[their_clean], defined[~their_clean])
+    )
+    return Point(metrics.auroc(defined, their_clean), *means)
+
+
+def _quality(curve: Curve, final: Array, clean: Array) -> ScoreQuality:
+    areas = {epoch: at.auroc for epoch, at in curve.items()}
+    best = max(areas, key=lambda epoch: (areas[epoch], -epoch))
     defined, their_clean, _ = metrics.defined_only(final, clean)
-    return ScoreQuality(curve, curve[best], best, curve[max(curve)], average_precision(defined, their_clean))
+    return ScoreQuality(
+        areas,
+        areas[best],
+        best,
+        areas[max(areas)],
+        average_precision(defined, their_clean),
+        {epoch: at.mean_clean for epoch, at in curve.items()},
+        {epoch: at.mean_wrong for epoch, at in curve.items()},
+    )
 
 
 def trajectory_curves(
     store: Store, folder: str, epochs: int, block_rows: int, known: Array, clean: Array
-) -> dict[str, dict[int, float]]:
-    """AUROC of each trajectory score as of each epoch."""
+) -> dict[str, Curve]:
+    """Each trajectory score as of each epoch."""
     blocks = num_blocks(len(known), block_rows)
     running = RunningTrajectory(len(known))
-    curves: dict[str, dict[int, float]] = {}
+    curves: dict[str, Curve] = {}
     for epoch in range(1, epochs + 1):
         pieces = [read_trajectory(store, folder, epoch, block) for block in range(blocks)]
         running.add(*(np.concatenate(column) for column in zip(*pieces, strict=True)))
         for name, scores in running.scores().items():
-            curves.setdefault(name, {})[epoch] = auroc(scores[known], clean)
+            curves.setdefault(name, {})[epoch] = point(scores[known], clean)
     return curves
 
 
 def interpolation_curves(
     store: Store, folders: dict[int, str], blocks: int, known: Array, clean: Array
-) -> tuple[dict[int, float], dict[int, float]]:
-    """AUROC of a walk's score at each snapshot, and of its mean over the snapshots up to then."""
+) -> tuple[Curve, Curve]:
+    """A walk's score at each snapshot, and its mean over the snapshots up to then."""
     total = np.zeros(len(known))
-    single, mean = {}, {}
+    single: Curve = {}
+    mean: Curve = {}
     for count, (epoch, folder) in enumerate(folders.items(), start=1):
         names = [f"{folder}/{block_name(block)}.safetensors" for block in range(blocks)]
         scores = np.concatenate([map_arrays(store, name)["score"] for name in names])
         total += scores
-        single[epoch] = auroc(scores[known], clean)
-        mean[epoch] = auroc(total[known] / count, clean)
+        single[epoch] = point(scores[known], clean)
+        mean[epoch] = point(total[known] / count, clean)
     return single, mean
 
 
@@ -153,11 +187,11 @@ class Epochs:
     odd: int | None
 
 
-def _curves(files: ScoreFiles, epochs: Epochs, known: Array, clean: Array) -> dict[str, dict[int, float]]:
-    """AUROC of each score that several epochs have."""
+def _curves(files: ScoreFiles, epochs: Epochs, known: Array, clean: Array) -> dict[str, Curve]:
+    """Each score that several epochs have, as of each."""
     store, block_rows = files.catalog.store, files.embedding.block_rows
     blocks = num_blocks(files.catalog.num_rows, block_rows)
-    curves: dict[str, dict[int, float]] = {}
+    curves: dict[str, Curve] = {}
     for role in files.trajectory_folders:
         ending = "" if role == MAIN else f"_{role}"
         found = trajectory_curves(store, *epochs.trained[role], block_rows, known, clean)
@@ -189,7 +223,7 @@ def evaluate(files: ScoreFiles, epochs: Epochs, labels: Array, noise_rate: float
     final = {name: np.concatenate([block.scores[name] for block in blocks])[known] for name in files.names}
     for name, scores in final.items():
         epoch = epochs.odd if name == "odd" and epochs.odd is not None else epochs.last
-        curves.setdefault(name, {epoch: auroc(scores, clean)})
+        curves.setdefault(name, {epoch: point(scores, clean)})
     table = _read_labels(store)
     probability, predicted = table["label_score"][known], table["predicted_label"][known]
     flags = flag_metrics(probability, clean, threshold)

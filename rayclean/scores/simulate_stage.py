@@ -9,10 +9,20 @@ from typing import ClassVar
 import numpy as np
 
 from rayclean.arrays import Array
+from rayclean.catalog.noise import drawn_to_flip
 from rayclean.catalog.table import Catalog
 from rayclean.config import SimulatedLossSection
 from rayclean.embed.table import Embedding
-from rayclean.scores.simulated_loss import NUM_DRAWS, odd_drop, odd_score, quantile_of, simulated_losses, threshold
+from rayclean.scores.simulated_loss import (
+    NUM_DRAWS,
+    agreement,
+    follows,
+    odd_drop,
+    odd_score,
+    quantile_of,
+    simulated_losses,
+    threshold,
+)
 from rayclean.storage.contents import map_arrays
 from rayclean.storage.draws import smallest_draws
 from rayclean.storage.fingerprint import fingerprint
@@ -21,7 +31,8 @@ from rayclean.train.snapshots import Snapshot
 from rayclean.train.trajectories import read_trajectory
 
 VERSION = 1
-SIMULATED, ROWS = "simulated", "rows"
+SIMULATED, ROWS, CHECK = "simulated", "rows", "planted"
+QUANTILES = np.linspace(0.05, 0.95, 19)
 FEATURE_ROWS = 10_000  # real features that `gauss_pooled` and `empirical` look at
 
 
@@ -103,6 +114,42 @@ class JudgeJob(SimulateJob):
         return compute
 
 
+@dataclass(frozen=True)
+class CheckJob(SimulateJob):
+    """Compares the losses of planted rows, whose labels were drawn uniformly, with the simulated ones. One unit."""
+
+    suffix: ClassVar[str] = ".json"
+
+    def units(self) -> Sequence[str]:
+        """The one unit."""
+        return [CHECK]
+
+    def open(self) -> Callable[[str], UnitResult]:
+        """Maps the simulated losses."""
+        simulated = map_arrays(self.store, f"{self.folder}/{SIMULATED}.safetensors")["losses"]
+        planted = np.flatnonzero(drawn_to_flip(self.catalog.draw_id, self.settings.planted, self.seed))
+        last = self.snapshot.epoch
+        epochs = range(max(1, last - self.settings.average + 1), last + 1)
+
+        def compute(_: str) -> UnitResult:
+            losses = []
+            for block in np.unique(planted // self.block_rows):
+                here = planted[planted // self.block_rows == block] - block * self.block_rows
+                each = [read_trajectory(self.store, self.train_folder, epoch, int(block))[0][here] for epoch in epochs]
+                losses.append(np.mean(each, axis=0))
+            found = np.concatenate(losses) if losses else np.empty(0)
+            facts = {
+                "planted": len(found),
+                "distance": agreement(found, simulated) if len(found) else None,
+                "follows": follows(found, simulated),
+                "planted_losses": np.quantile(found, QUANTILES).tolist() if len(found) else [],
+                "simulated_losses": np.quantile(simulated, QUANTILES).tolist(),
+            }
+            return UnitResult(facts, rows=len(found))
+
+        return compute
+
+
 def simulate_jobs(
     catalog: Catalog,
     snapshot: Snapshot,
@@ -112,12 +159,12 @@ def simulate_jobs(
     settings: SimulatedLossSection,
     seed: int,
     block_rows: int,
-) -> tuple[ThresholdJob, JudgeJob]:
-    """The steps of ODD, in order."""
+) -> tuple[ThresholdJob, JudgeJob, CheckJob]:
+    """The steps of ODD, in order; the check is for the role whose labels are planted."""
     fields = settings.model_dump(exclude={"role", "epoch"}) | {"seed": seed, "block_rows": block_rows}
     inputs = [catalog.fingerprint, snapshot.fingerprint, str(snapshot.epoch), trajectories]
     if embedding is not None:
         inputs.append(embedding.folder)
     folder = f"simulate-{fingerprint('simulate', VERSION, fields, inputs)}"
     shared = catalog.store, folder, catalog, snapshot, embedding, train_folder, settings, seed, block_rows
-    return ThresholdJob(*shared), JudgeJob(*shared)
+    return ThresholdJob(*shared), JudgeJob(*shared), CheckJob(*shared)

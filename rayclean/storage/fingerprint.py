@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rayclean.errors import ConfigError
+
 _LIBRARIES = ("torch", "numpy", "pyarrow", "pillow", "scikit-learn", "faiss-gpu", "faiss-cpu", "safetensors")
 _CPU_FEATURES = ("avx", "avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve")
 
@@ -61,3 +63,20 @@ def environment_stamp(threads: int, device: str) -> str:
         "threads": threads,
     }
     return json.dumps(stamp, sort_keys=True)
+
+
+def file_digest(path: str, field: str) -> str:
+    """SHA-256 of a file that a config names.
+
+    Args:
+        path: the file.
+        field: of the config, for the error.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as e:
+        raise ConfigError(f"{field} {path}: cannot be read: {e.strerror or e}") from e

@@ -99,6 +99,15 @@ def test_interpolation_curves(trained: Run, truth: Array, evaluation: Evaluation
     assert_quality(evaluation, "iofm", {epoch: roc_auc_score(clean, s) for epoch, s in means.items()})
 
 
+def test_the_mean_scores_of_right_and_wrong_labels(trained: Run, truth: Array, evaluation: Evaluation) -> None:
+    clean = trained.catalog.label == truth
+    scores = table_of(trained)["score_iofm_last"].to_numpy()
+    found = evaluation.scores["iofm_last"]
+    assert found.mean_clean[3] == pytest.approx(scores[clean].mean())
+    assert found.mean_wrong[3] == pytest.approx(scores[~clean].mean())
+    assert found.mean_clean.keys() == found.mean_wrong.keys() == found.curve.keys()
+
+
 def test_a_score_of_the_last_snapshot_alone_has_a_curve_of_one_point(
     trained: Run, truth: Array, evaluation: Evaluation
 ) -> None:

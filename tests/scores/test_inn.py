@@ -7,11 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from rayclean.arrays import Array
 from rayclean.config import Config
+from rayclean.embed.features_stage import features_job
+from rayclean.errors import ConfigError, InputError
 from rayclean.run import Run
 from rayclean.scores.trajectory import trajectory_scores
 from rayclean.storage.contents import map_arrays, read_table
@@ -141,3 +144,56 @@ def test_inn_at_several_epochs_is_that_of_the_last(tiny_config: Tiny, finish: Fi
     last = finish(tiny_config(tmp_path / "last", *fixed))
     assert [walk.snapshot.epoch for walk in both.walks] == [1, 2]
     assert table_of(both)["score_inn"].equals(table_of(last)["score_inn"])
+
+
+def features_file(path: Path, run: Run, values: Array, **changes: list[str] | None) -> Path:
+    """A file of features, its rows in another order than the catalog's."""
+    shards = run.catalog.shards["name"].to_pylist()
+    tables = [run.catalog.rows_of_shard(shard) for shard in range(len(shards))]
+    columns: dict[str, list[object] | None] = {
+        "key": [key for table in tables for key in table["key"].to_pylist()],
+        "shard": [name for name, table in zip(shards, tables, strict=True) for _ in range(table.num_rows)],
+        "features": values.tolist(),
+    }
+    columns |= changes  # type: ignore[arg-type]
+    order = np.random.default_rng(0).permutation(len(values))
+    table = pa.table({name: column for name, column in columns.items() if column is not None})
+    pq.write_table(table.take(order), path)
+    return path
+
+
+@pytest.mark.parametrize("by_shard", [True, False])
+def test_neighbours_are_near_by_features_of_a_file(
+    by_shard: bool, scored: Run, tiny_config: Tiny, finish: Finish, tmp_path: Path
+) -> None:
+    features = np.random.default_rng(1).normal(size=(scored.catalog.num_rows, 7)).astype(np.float16).astype(float)
+    changes = {} if by_shard else {"shard": None}
+    file = features_file(tmp_path / "features.parquet", scored, features, **changes)
+    fixed = ("scores=[inn]", f"inn.features=file:{file}", "inn.steps=2", f"inn.num={NUM_NEIGHBORS}")
+    run = finish(tiny_config(tmp_path / "run", *fixed))
+    assert run.config.role_names() == ("main",)
+    assert_defined(run, features, [0, 0.5, 1], [0.25, 0.5, 0.25])
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"features": None}, "expected columns key and features, found key, shard"),
+        ({"key": ["same"] * 99, "shard": None}, "some keys are there twice; add a column shard"),
+        ({"key": [f"other{i}" for i in range(99)]}, "no features for key '"),
+    ],
+)
+def test_a_file_of_features_that_cannot_be_used(
+    changes: dict[str, list[str] | None], said: str, scored: Run, tmp_path: Path
+) -> None:
+    num_rows = scored.catalog.num_rows
+    cut = {name: values and values[:num_rows] for name, values in changes.items()}
+    file = features_file(tmp_path / "features.parquet", scored, np.zeros((num_rows, 3)), **cut)
+    job = features_job(scored.catalog, str(file), "mark", 16)
+    with pytest.raises(InputError, match=said):
+        job.open()(job.units()[0])
+
+
+def test_a_file_that_is_not_there(tiny_config: Tiny, finish: Finish, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"inn.features .*nowhere.parquet: cannot be read"):
+        finish(tiny_config(tmp_path / "run", "scores=[inn]", f"inn.features=file:{tmp_path}/nowhere.parquet"))

@@ -11,12 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rayclean import results
 from rayclean.arrays import Array
+from rayclean.catalog.noise import drawn_to_flip
 from rayclean.config import Config, SimulatedLossSection, parse_config
 from rayclean.errors import ConfigError
 from rayclean.run import Run
-from rayclean.scores.simulated_loss import NUM_DRAWS, simulated_losses
-from rayclean.storage.contents import map_arrays, read_table
+from rayclean.scores import simulated_loss
+from rayclean.scores.simulate_stage import CHECK
+from rayclean.scores.simulated_loss import NUM_DRAWS, agreement, simulated_losses
+from rayclean.storage.contents import map_arrays, read_json, read_table
 from rayclean.train.trajectories import read_trajectory
 
 Finish = Callable[..., Run]
@@ -100,3 +104,46 @@ def test_a_share_always_names_an_epoch(share: float, num_epochs: int) -> None:
 def test_the_epoch_is_a_number_or_a_share(epoch: float, num_epochs: int, expected: int) -> None:
     tree = {"run": {"dir": "r"}, "data": {"shards": "s", "classes": 3}, "simulated_loss": {"epoch": epoch}}
     assert parse_config(tree).simulated_loss.epoch_of(num_epochs) == expected
+
+
+def test_planted_labels_check_the_simulation(tiny_config: Tiny, finish: Finish, tmp_path: Path) -> None:
+    planted = ("train.roles.plant.epochs=5", "simulated_loss.planted=0.5", "simulated_loss.epoch=3")
+    run = finish(tiny_config(tmp_path / "run", *TRAINED, *planted))
+    assert run.planted is not None
+    rows = drawn_to_flip(run.catalog.draw_id, 0.5, 0)
+    changed = run.planted.label != run.catalog.label
+    assert changed.any()
+    assert not (changed & ~rows).any()
+    assert table_of(run)["given_label"].to_pylist() == run.catalog.label.tolist()  # the table knows nothing of it
+    trained = run.roles["plant"].trained
+    assert [snapshot.epoch for snapshot in trained.snapshots] == [3, 4, 5]
+    check = run.planted_check()
+    assert check is not None
+    facts = read_json(run.store, check[1].file(CHECK))
+    blocks = range(-(-run.catalog.num_rows // run.config.blocks.rows))
+    epochs = [
+        np.concatenate([read_trajectory(run.store, trained.folder, epoch, block)[0] for block in blocks])
+        for epoch in (2, 3)
+    ]
+    losses = np.mean(epochs, axis=0)[rows]
+    head = map_arrays(run.store, trained.snapshots[0].file)
+    simulated = simulated_losses(head["head.weight"], head["head.bias"], "gauss", NUM_DRAWS, 0)
+    assert facts["planted"] == rows.sum()
+    assert facts["distance"] == pytest.approx(agreement(losses, simulated))
+    assert facts["follows"] is None  # too few rows to tell
+    assert results.warnings(run) == []
+
+
+def test_a_simulation_that_does_not_hold_is_warned_of(
+    tiny_config: Tiny, finish: Finish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(simulated_loss, "MIN_PLANTED", 5)
+    monkeypatch.setattr(simulated_loss, "MAX_DISTANCE", 1e-9)
+    planted = ("train.roles.plant.epochs=4", "simulated_loss.planted=0.5")
+    run = finish(tiny_config(tmp_path / "run", *TRAINED, *planted))
+    assert "planted uniform labels do not follow" in results.warnings(run)[0]
+
+
+def test_planted_labels_need_epochs(tiny_config: Tiny, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="planted labels must be trained on"):
+        tiny_config(tmp_path / "run", "train.roles.plant.from=x", "train.roles.plant.epochs=0")
