@@ -73,7 +73,7 @@ def run_cell(name: str, cell: Cell) -> dict[str, Any]:
 
 def _evaluated(cell: Cell, folder: Path, changes: Sequence[str], *more: str) -> dict[str, Any]:
     subprocess.run([RAYCLEAN, "run", cell.config, *changes], check=True)
-    command = [RAYCLEAN, "evaluate", folder, "--json", *more]
+    command: list[str | Path] = [RAYCLEAN, "evaluate", folder, "--json", *more]
     found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     result: dict[str, Any] = json.loads(found.stdout)
     return result
