@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from rayclean.neighbors.select import NO_NEIGHBOR, Neighbors, Points, nearest
 from rayclean.scores.interpolation import PathMeans, path_means, walk_block
 from rayclean.scores.pairs import Pairs, undirected_pairs
 from rayclean.storage.draws import draw_id
-from rayclean.train.batches import cached_batches
+from rayclean.train.batches import Batch, cached_batches
 from rayclean.train.forward import Forward, ForwardSettings
 from rayclean.train.loop import LoopSettings, Rank, train_epochs
 from rayclean.train.models import Network
@@ -124,14 +125,26 @@ def train_role(config: Config, role: str, samples: Samples, num_classes: int, de
     )
     kept = {*train.snapshot_epochs(), *config.also_kept(role)}
 
-    def batches(epoch: int):  # type: ignore[no-untyped-def]
+    def batches(epoch: int) -> Iterator[Batch]:
         return cached_batches(samples.images, samples.labels, seed, epoch, train.batch_size)
 
-    for epoch, after, _ in train_epochs(settings, network, batches, Rank(0, 1)):
-        trained.trajectories.append(_trajectory(Forward(after, spec, trained.forward), samples, config.blocks.rows))
-        if epoch in kept:
-            trained.states[epoch] = _copied(after)
+    with _torch_settings_kept():
+        for epoch, after, _ in train_epochs(settings, network, batches, Rank(0, 1)):
+            trained.trajectories.append(_trajectory(Forward(after, spec, trained.forward), samples, config.blocks.rows))
+            if epoch in kept:
+                trained.states[epoch] = _copied(after)
     return trained
+
+
+@contextmanager
+def _torch_settings_kept() -> Iterator[None]:
+    """Undoes what training sets for the whole process: a notebook goes on with its own settings."""
+    mode, state = torch.get_deterministic_debug_mode(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(mode)
+        torch.set_rng_state(state)
 
 
 def _copied(network: Network) -> dict[str, torch.Tensor]:

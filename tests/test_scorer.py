@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from rayclean import LabelScorer
 from rayclean.arrays import Array
@@ -77,6 +78,15 @@ def test_a_fit_is_a_runs_training(tiny_config: Tiny, finish: Finish, tmp_path: P
     run = finish(tiny_config(tmp_path / "run", f"scores=[{', '.join(names)}]", *changes))
     scorer = LabelScorer({"width": 4}, names, device="cpu", **SAME, train=train).fit(**arrays_of(run))
     assert_same(scorer, run, 1e-5)
+
+
+def test_a_notebook_keeps_its_own_settings_of_torch() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
+    before = torch.get_deterministic_debug_mode(), torch.get_num_threads(), torch.get_rng_state()
+    LabelScorer({"width": 2}, ["loss"], device="cpu", train={"epochs": 1}).fit(images, np.arange(20) % 3)
+    after = torch.get_deterministic_debug_mode(), torch.get_num_threads(), torch.get_rng_state()
+    assert before[:2] == after[:2]
+    assert before[2].equal(after[2])
 
 
 BLOCKED = """
