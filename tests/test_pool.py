@@ -20,7 +20,7 @@ from rayclean.storage.contents import read_json
 from rayclean.storage.store import Store
 from rayclean.storage.units import Job, UnitResult
 
-SLEEP_S = 0.5
+SLEEP_S = 1.0  # long beside the starts of actors, which come one after the other
 
 
 @dataclass(frozen=True)
