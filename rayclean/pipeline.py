@@ -62,7 +62,7 @@ STAGES = (
     Stage("pairs", steps.pairs_jobs),
     # The families side by side: units of whatever family go to one pool together.
     Stage("paths", lambda run: [*(run.paths(walk) for walk in run.open_walks), *steps.family_jobs(run, 1)]),
-    Stage("interpolate", lambda run: [run.vote(), *steps.interpolate_jobs(run), *steps.family_jobs(run, 2)]),
+    Stage("interpolate", lambda run: [*steps.interpolate_jobs(run), *steps.family_jobs(run, 2)]),
     Stage("merge", lambda run: [run.merge()[0]]),
     Stage("merge", lambda run: [run.merge()[1]]),
 )
@@ -114,7 +114,8 @@ def tidy(this: Run) -> None:
     if this.config.run.keep == "all":
         return
     last = this.main.embed(this.main.last)
-    removed = {this.lists_folder(last, this.config.iofm.num)}
+    voted = [this.main.embed(snapshot) for snapshot in this.voted]
+    removed = {job.folder for job in voted} | {this.lists_folder(job, this.config.iofm.num) for job in voted}
     for walk in this.walks:
         removed |= {this.lists_folder(walk.space, walk.num), this.pairs(walk).folder, this.paths(walk).folder}
         removed |= {walk.space.folder, this.main.embed(walk.snapshot).folder}

@@ -42,6 +42,7 @@ def evaluate_run(config: Config) -> Evaluation:
         trained={name: (role.trained.folder, role.trained.epochs) for name, role in this.roles.items()},
         iofm=tuple(walk.snapshot.epoch for walk in this.walks_of("iofm")),
         inn=tuple(walk.snapshot.epoch for walk in this.walks_of("inn")),
+        vote=tuple(snapshot.epoch for snapshot in this.voted),
         last=this.main.last.epoch,
         odd=simulate[0].snapshot.epoch if (simulate := this.simulate()) else None,
     )

@@ -28,6 +28,7 @@ from rayclean.scores.trajectory_stage import TrajectoryJob, trajectory_job
 from rayclean.scores.vote_stage import vote_job
 from rayclean.storage.store import Store
 from rayclean.storage.units import Job
+from rayclean.train.snapshots import Snapshot
 from rayclean.train.spec import network_spec
 from rayclean.walks import Space, Walk, plan_walks
 
@@ -123,15 +124,22 @@ class Run:
         """Walks that are not scored yet: only they need lists, pairs and paths."""
         return tuple(walk for walk in self.walks if self.interpolate(walk).missing())
 
-    @property
-    def wants_evidence(self) -> bool:
-        """Whether the neighbours of the last snapshot are still to be found."""
-        return bool(self.vote().missing())
+    @cached_property
+    def voted(self) -> tuple[Snapshot, ...]:
+        """Snapshots whose neighbours vote, in order of their epochs; the last one, for the evidence, always."""
+        epochs = {*self.config.neighbors.vote_epochs, self.main.last.epoch}
+        return tuple(snapshot for snapshot in self.main.trained.snapshots if snapshot.epoch in epochs)
+
+    @cached_property
+    def open_votes(self) -> tuple[EmbedJob, ...]:
+        """Embeddings whose neighbours have not voted yet."""
+        return tuple(self.main.embed(each) for each in self.voted if self.vote(each).missing())
 
     def embeds(self) -> tuple[Space, ...]:
         """Embeddings that are needed; that of the last snapshot always, for beliefs and evidence."""
         walked = [job for walk in self.open_walks for job in (self.main.embed(walk.snapshot), walk.space)]
-        jobs = [*walked, self.main.embed(self.main.last), *self._influence_embeds(), *self._simulate_embeds()]
+        last = self.main.embed(self.main.last)
+        jobs = [*walked, last, *self.open_votes, *self._influence_embeds(), *self._simulate_embeds()]
         return tuple({job.folder: job for job in jobs}.values())
 
     def _influence_embeds(self) -> list[EmbedJob]:
@@ -154,7 +162,8 @@ class Run:
     def index_settings(self, space: Space) -> IndexSettings:
         """How neighbours in a space are searched; lists of any label are for evidence and for INN."""
         neighbors = self.config.neighbors
-        any_label = [self.main.embed(self.main.last), *(walk.space for walk in self.walks_of("inn"))]
+        voted = (self.main.embed(snapshot) for snapshot in self.voted)
+        any_label = [*voted, *(walk.space for walk in self.walks_of("inn"))]
         return IndexSettings(
             pool=neighbors.pool,
             seed=self.config.run.seed,
@@ -248,9 +257,9 @@ class Run:
             role.catalog, snapshot, embedding, trained.folder, trained.trajectories, settings, seed, block_rows
         )
 
-    def vote(self) -> Job:
-        """The vote at the last snapshot."""
-        folder = self.lists_folder(self.main.embed(self.main.last), self.config.iofm.num)
+    def vote(self, snapshot: Snapshot) -> Job:
+        """The vote at a snapshot."""
+        folder = self.lists_folder(self.main.embed(snapshot), self.config.iofm.num)
         return vote_job(self.catalog, folder, self.config.blocks.rows)
 
     def score_files(self) -> ScoreFiles:
@@ -262,7 +271,7 @@ class Run:
             trajectory_folders={name: job.folder for name, job in self.trajectory_jobs().items()},
             iofm_folders=tuple(self.interpolate(walk).folder for walk in self.walks_of("iofm")),
             inn_folders=tuple(self.interpolate(walk).folder for walk in self.walks_of("inn")),
-            vote_folder=self.vote().folder,
+            vote_folders=tuple(self.vote(snapshot).folder for snapshot in self.voted),
             influence_folder=influence[0].folder if (influence := self.influence()) else None,
             standardize=self.config.influence.standardize,
             simulate_folder=simulate[0].folder if (simulate := self.simulate()) else None,

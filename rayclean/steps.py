@@ -102,7 +102,7 @@ def list_jobs(run: Run) -> list[Job]:
     """Lists of neighbours."""
     same = {(walk.space, walk.num): None for walk in run.open_walks if not walk.any_label}
     any_label = {(walk.space, walk.num): None for walk in run.open_walks if walk.any_label}
-    any_label |= dict.fromkeys(_evidence(run))
+    any_label |= dict.fromkeys(_votes(run))
     return [
         *(SameLabelJob(*_list_inputs(run, *search)) for search in same),
         *(AnyLabelJob(*_list_inputs(run, *search)) for search in any_label),
@@ -115,8 +115,8 @@ def pairs_jobs(run: Run) -> list[Job]:
 
 
 def interpolate_jobs(run: Run) -> list[Job]:
-    """Interpolation scores, also of walks that are done."""
-    return [run.interpolate(walk) for walk in run.walks]
+    """Votes and interpolation scores, also those that are done."""
+    return [*map(run.vote, run.voted), *map(run.interpolate, run.walks)]
 
 
 def _index_inputs(run: Run, space: Space, num: int) -> tuple[Store, str, Catalog, Embedding, IndexSettings]:
@@ -128,11 +128,11 @@ def _list_inputs(run: Run, space: Space, num: int) -> tuple[Store, str, Catalog,
     return run.store, folder, run.catalog, settings, num, run.config.blocks.rows
 
 
-def _evidence(run: Run) -> list[tuple[Space, int]]:
-    """The search for the table's evidence, while it is missing."""
-    return [(run.main.embed(run.main.last), run.config.iofm.num)] if run.wants_evidence else []
+def _votes(run: Run) -> list[tuple[Space, int]]:
+    """The searches for votes and for the table's evidence, while they are missing."""
+    return [(space, run.config.iofm.num) for space in run.open_votes]
 
 
 def _searches(run: Run) -> list[tuple[Space, int]]:
-    """Spaces that need an index, with the length of their lists: those of open walks, and of the evidence."""
-    return list(dict.fromkeys([*((walk.space, walk.num) for walk in run.open_walks), *_evidence(run)]))
+    """Spaces that need an index, with the length of their lists: those of open walks and votes."""
+    return list(dict.fromkeys([*((walk.space, walk.num) for walk in run.open_walks), *_votes(run)]))

@@ -40,30 +40,34 @@ class Cell:
     Attributes:
         config: its file.
         changes: fields replaced.
-        middle: a snapshot's epoch in the middle of the training.
-        last: the last one.
+        every: epochs from one snapshot to the next.
+        last: the last epoch.
     """
 
     config: str
     changes: tuple[str, ...]
-    middle: int
+    every: int
     last: int
+
+    def fixed(self) -> list[str]:
+        """What both starts have: INN at the middle and at the last epoch, a vote at every snapshot."""
+        voted = list(range(self.every, self.last + 1, self.every))
+        return [*self.changes, f"inn.epochs=[{self.last // 2}, {self.last}]", f"neighbors.vote_epochs={voted}"]
 
 
 CELLS = {
-    "digits": Cell("configs/digits.yaml", ("influence.validation=split",), 60, 120),
-    "human": Cell(CIFAR10N, (TESTED, "influence.validation_label=json:clean_label"), 20, 40),
-    "asymmetric": Cell(CIFAR10N, (*CLEAN, TESTED, "noise.kind=asymmetric_cifar10", "noise.rate=0.4"), 20, 40),
-    "symmetric": Cell(CIFAR10N, (*CLEAN, TESTED, "noise.kind=symmetric", "noise.rate=0.3"), 20, 40),
-    "step": Cell(CIFAR10N, (*CLEAN, TESTED, "noise.kind=symmetric", "noise.rate=0.3", "noise.imbalance=step"), 20, 40),
+    "digits": Cell("configs/digits.yaml", ("influence.validation=split",), 10, 120),
+    "human": Cell(CIFAR10N, (TESTED, "influence.validation_label=json:clean_label"), 4, 40),
+    "asymmetric": Cell(CIFAR10N, (*CLEAN, TESTED, "noise.kind=asymmetric_cifar10", "noise.rate=0.4"), 4, 40),
+    "symmetric": Cell(CIFAR10N, (*CLEAN, TESTED, "noise.kind=symmetric", "noise.rate=0.3"), 4, 40),
+    "step": Cell(CIFAR10N, (*CLEAN, TESTED, "noise.kind=symmetric", "noise.rate=0.3", "noise.imbalance=step"), 4, 40),
 }
 
 
 def run_cell(name: str, cell: Cell) -> dict[str, Any]:
     """Does a cell's two starts and returns what is kept of it."""
     folder = RUNS / name
-    epochs = f"inn.epochs=[{cell.middle}, {cell.last}]"
-    fixed = [f"run.dir={folder}", *cell.changes, epochs]
+    fixed = [f"run.dir={folder}", *cell.fixed()]
     result = _evaluated(cell, folder, [*fixed, f"scores=[{', '.join(SCORES)}]"], "--plots", str(RESULTS / name))
     costs = read_costs(Store(str(folder)))
     second = _evaluated(cell, folder, [*fixed, *ONE_NETWORK])

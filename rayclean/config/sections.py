@@ -139,6 +139,8 @@ class NeighborsSection(Section):
     # Rows searched at once from which IVF, its making included, takes about a third of flat search; below it
     # seconds are saved at most, and flat is exact. Measured: docs/results/neighbors.md.
     ivf_rows: Positive = 20_000
+    # Snapshots whose neighbours vote, beside the last one: for the curve of `vote` over epochs.
+    vote_epochs: list[Positive] = []
 
 
 class IofmSection(Section):

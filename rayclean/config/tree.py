@@ -95,9 +95,10 @@ class Config(Section):
         self._check_known_role("simulated_loss.role", self.simulated_loss.role)
         if self.inn.file is None:
             self._check_known_role("inn.features", self.inn.features, SELF)
-        epochs, epoch = self.train_of(self.simulated_loss.role).epochs, self.simulated_loss.epoch
-        if epochs and isinstance(epoch, int) and epoch > epochs:
-            raise ValueError(f"simulated_loss.epoch: found {epoch}, but role {self.simulated_loss.role} has {epochs}")
+        num_epochs, epoch = self.train_of(self.simulated_loss.role).epochs, self.simulated_loss.epoch
+        if num_epochs and isinstance(epoch, int) and epoch > num_epochs:
+            role = self.simulated_loss.role
+            raise ValueError(f"simulated_loss.epoch: found {epoch}, but role {role} has {num_epochs}")
         has_none = self.inn.file is None and self.inn.features not in (SELF, MAIN, *self.train.roles)
         untrained = self.train.epochs == 0 and has_none
         if "inn" in (self.scores or []) and untrained:
@@ -105,9 +106,10 @@ class Config(Section):
                 f"inn.features: train.epochs is 0, so no role {self.inn.features} is trained; set inn.features=self, "
                 f"or train.roles.{self.inn.features}"
             )
-        open_epochs = sorted(set(self.inn.epochs or []) - set(self.train.snapshot_epochs()))
-        if open_epochs:
-            raise ValueError(f"inn.epochs: no snapshot after epoch {open_epochs[0]}; see train.snapshot_every")
+        for field, epochs in (("inn.epochs", self.inn.epochs), ("neighbors.vote_epochs", self.neighbors.vote_epochs)):
+            unknown = sorted(set(epochs or []) - set(self.train.snapshot_epochs()))
+            if unknown:
+                raise ValueError(f"{field}: no snapshot after epoch {unknown[0]}; see train.snapshot_every")
 
     def _check_known_role(self, field: str, role: str, *others: str) -> None:
         valid = (*others, MAIN, *ROLES, *self.train.roles)

@@ -152,16 +152,16 @@ def trajectory_curves(
     return curves
 
 
-def interpolation_curves(
-    store: Store, folders: dict[int, str], blocks: int, known: Array, clean: Array
+def snapshot_curves(
+    store: Store, folders: dict[int, str], blocks: int, known: Array, clean: Array, column: str = "score"
 ) -> tuple[Curve, Curve]:
-    """A walk's score at each snapshot, and its mean over the snapshots up to then."""
+    """A score at each snapshot, and its mean over the snapshots up to then."""
     total = np.zeros(len(known))
     single: Curve = {}
     mean: Curve = {}
     for count, (epoch, folder) in enumerate(folders.items(), start=1):
         names = [f"{folder}/{block_name(block)}.safetensors" for block in range(blocks)]
-        scores = np.concatenate([map_arrays(store, name)["score"] for name in names])
+        scores = np.concatenate([map_arrays(store, name)[column] for name in names])
         total += scores
         single[epoch] = point(scores[known], clean)
         mean[epoch] = point(total[known] / count, clean)
@@ -176,6 +176,7 @@ class Epochs:
         trained: role -> (folder, epochs with trajectories).
         iofm: of `ScoreFiles.iofm_folders`.
         inn: of `ScoreFiles.inn_folders`.
+        vote: of `ScoreFiles.vote_folders`.
         last: of role `main`'s last snapshot.
         odd: ODD's; None without.
     """
@@ -183,6 +184,7 @@ class Epochs:
     trained: dict[str, tuple[str, int]]
     iofm: tuple[int, ...]
     inn: tuple[int, ...]
+    vote: tuple[int, ...]
     last: int
     odd: int | None
 
@@ -198,10 +200,12 @@ def _curves(files: ScoreFiles, epochs: Epochs, known: Array, clean: Array) -> di
         curves |= {f"{name}{ending}": curve for name, curve in found.items()}
     if files.iofm_folders:
         walked = dict(zip(epochs.iofm, files.iofm_folders, strict=True))
-        curves["iofm_last"], curves["iofm"] = interpolation_curves(store, walked, blocks, known, clean)
+        curves["iofm_last"], curves["iofm"] = snapshot_curves(store, walked, blocks, known, clean)
     if files.inn_folders:
         walked = dict(zip(epochs.inn, files.inn_folders, strict=True))
-        curves["inn"], _ = interpolation_curves(store, walked, blocks, known, clean)
+        curves["inn"], _ = snapshot_curves(store, walked, blocks, known, clean)
+    voted = dict(zip(epochs.vote, files.vote_folders, strict=True))
+    curves["vote"], _ = snapshot_curves(store, voted, blocks, known, clean, "vote")
     return curves
 
 

@@ -27,6 +27,7 @@ class ScoreFiles:
         trajectory_folders: by role.
         iofm_folders: in order of the snapshots.
         inn_folders: likewise.
+        vote_folders: likewise; the last snapshot's is always there.
         standardize: over what OSD's z-scores run.
     """
 
@@ -36,7 +37,7 @@ class ScoreFiles:
     trajectory_folders: dict[str, str]
     iofm_folders: tuple[str, ...]
     inn_folders: tuple[str, ...]
-    vote_folder: str
+    vote_folders: tuple[str, ...]
     influence_folder: str | None = None
     standardize: Standardize = "samples"
     simulate_folder: str | None = None
@@ -49,7 +50,7 @@ class ScoreFiles:
             *(f"{role} {folder}" for role, folder in self.trajectory_folders.items()),
             *(f"iofm {folder}" for folder in self.iofm_folders),
             *(f"inn {folder}" for folder in self.inn_folders),
-            self.vote_folder,
+            *(f"vote {folder}" for folder in self.vote_folders),
             f"influence {self.influence_folder} {self.standardize}",
             f"simulate {self.simulate_folder}",
         ]
@@ -61,7 +62,7 @@ class ScoreFiles:
         """The scores of a block of rows."""
         start, stop = block_range(block, self.embedding.block_rows, self.catalog.num_rows)
         scores = self._trajectory(block)
-        vote = self._map(self.vote_folder, block)
+        vote = self._map(self.vote_folders[-1], block)
         scores["vote"] = vote["vote"]
         iofm = [self._map(folder, block) for folder in self.iofm_folders]
         inn = [self._map(folder, block) for folder in self.inn_folders]

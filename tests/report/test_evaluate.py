@@ -116,6 +116,21 @@ def test_a_score_of_the_last_snapshot_alone_has_a_curve_of_one_point(
     assert list(evaluation.scores) == list(trained.config.score_names())
 
 
+def test_the_votes_curve_has_the_snapshots_that_are_named(
+    tiny_config: Callable[..., Config], finish: Callable[..., Run], trained: Run, truth: Array, tmp_path: Path
+) -> None:
+    fixed = ("train.epochs=3", "train.from=", "train.snapshot_every=2", "neighbors.vote_epochs=[2]")
+    run = finish(tiny_config(tmp_path / "run", *fixed))
+    found = evaluate_run(run.config)
+    votes = [
+        map_arrays(run.store, run.vote(s).file(unit))["vote"] for s in run.voted[:1] for unit in run.vote(s).units()
+    ]
+    clean = run.catalog.label == truth
+    expected = {2: roc_auc_score(clean, np.concatenate(votes)), 3: roc_auc_score(clean, table_of(run)["score_vote"])}
+    assert_quality(found, "vote", expected)
+    assert table_of(run).equals(table_of(trained))
+
+
 def test_the_tables_own_figures(trained: Run, truth: Array, evaluation: Evaluation) -> None:
     rows = table_of(trained).to_pandas()
     clean = (rows["given_label"] == truth).to_numpy()

@@ -19,8 +19,9 @@ ROOT = Path(__file__).parents[2]
 def test_a_cells_config_loads(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAYCLEAN_CIFAR10N", "/shards")
     cell = CELLS[name]
-    fixed = [*cell.changes, f"inn.epochs=[{cell.middle}, {cell.last}]"]
+    fixed = cell.fixed()
     config = load_config(ROOT / cell.config, [*fixed, f"scores=[{', '.join(SCORES)}]"])
+    assert tuple(config.neighbors.vote_epochs) == config.train.snapshot_epochs()
     assert config.role_names() == ("main", "ce", "ce_ne")
     assert config.has_truth
     assert config.train.epochs == cell.last
