@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from rayclean.arrays import Array
-from rayclean.config import Config
+from rayclean.catalog.noise import threshold_samples
+from rayclean.config import THRESHOLDED, Config
 from rayclean.embed.beliefs import softmax, with_rest
 from rayclean.neighbors.select import NO_NEIGHBOR, Neighbors, Points, nearest
 from rayclean.scores.interpolation import PathMeans, path_means, walk_block
@@ -66,6 +67,7 @@ class MemoryRole:
     """A trained role.
 
     Attributes:
+        labels: what it was trained on.
         trajectories: an entry an epoch.
         states: weights by epoch, of the epochs that are kept.
         embedded: by epoch, of those that were asked for.
@@ -73,6 +75,7 @@ class MemoryRole:
 
     spec: NetworkSpec
     forward: ForwardSettings
+    labels: Array
     trajectories: list[Trajectory] = field(default_factory=list)
     states: dict[int, dict[str, torch.Tensor]] = field(default_factory=dict)
     embedded: dict[int, Embedded] = field(default_factory=dict)
@@ -102,11 +105,17 @@ class MemoryRole:
 def train_role(config: Config, role: str, samples: Samples, num_classes: int, device: str) -> MemoryRole:
     """Trains a role on all samples; without epochs it takes the weights that `train.from` names.
 
-    The same seeds and the same order of batches as a run with one worker whose images fit its cache.
+    The same seeds and the same order of batches as a run with one worker whose images fit its cache. A role of AUM's
+    threshold samples has a class more, which some of the samples get.
     """
+    if role in THRESHOLDED:
+        part = THRESHOLDED.index(role)
+        drawn = threshold_samples(samples.draws, num_classes, part, config.run.seed)
+        samples = replace(samples, labels=np.where(drawn, num_classes, samples.labels).astype(np.int32))
+        num_classes += 1
     spec, train, model = network_spec(config, num_classes, role), config.train_of(role), config.model_of(role)
     score_precision = resolve_precision(config.score.precision, device)
-    trained = MemoryRole(spec, ForwardSettings(device, score_precision, config.score.batch_size))
+    trained = MemoryRole(spec, ForwardSettings(device, score_precision, config.score.batch_size), samples.labels)
     seed = role_seed(config.run.seed, role)
     network = spec.build(seed, model.weights)
     if train.from_ is not None:

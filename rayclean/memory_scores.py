@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from rayclean.arrays import Array
-from rayclean.config import MAIN, SELF, Config
+from rayclean.config import MAIN, SELF, THRESHOLDED, Config
 from rayclean.embed.beliefs import softmax
 from rayclean.memory import Embedded, MemoryRole, Samples, find_neighbors, walk_paths
+from rayclean.scores.aum import aum_excess, aum_threshold
 from rayclean.scores.block import BlockScores
 from rayclean.scores.influence_scores import LastLayer, fit, influence_scores, raw_influence, solve, totals_of
 from rayclean.scores.interpolation import INTERIOR, TRAPEZOID, PathMeans
@@ -65,6 +66,8 @@ class Scoring:
             found = self._influence("osd" in names)
             facts |= {"osd_votes": found.pop("osd_votes")} if "osd_votes" in found else {}
             scores |= found
+        if "aum_excess" in names:
+            scores["aum_excess"] = self._aum_excess()
         if "odd" in names:
             judged = self._odd()
             scores["odd"] = judged.pop("odd")
@@ -136,6 +139,14 @@ class Scoring:
         solved, _ = solve(sample, verified, settings.damping, settings.probes, seed)
         raw = raw_influence(solved, rows)
         return influence_scores(raw, fit(totals_of([raw]), raw, settings.standardize), settings.standardize)
+
+    def _aum_excess(self) -> Array:
+        roles = [self.roles[name] for name in THRESHOLDED]
+        margins = (np.stack([margin for _, margin, _ in role.trajectories]) for role in roles)
+        aum = np.stack([each.astype(np.float64).mean(axis=0) for each in margins])
+        drawn = np.stack([role.labels == role.spec.num_classes - 1 for role in roles])
+        thresholds = np.array([aum_threshold(each[which]) for each, which in zip(aum, drawn, strict=True)])
+        return aum_excess(aum, thresholds, drawn)
 
     def _odd(self) -> dict[str, Array]:
         settings, seed = self.config.simulated_loss, self.config.run.seed

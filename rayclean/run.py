@@ -10,13 +10,14 @@ from rayclean.catalog.derive_stage import Derivation, derived_fingerprint
 from rayclean.catalog.labels import ClassList
 from rayclean.catalog.stage import open_catalog
 from rayclean.catalog.table import Catalog
-from rayclean.config import MAIN, PLANT, Config, NoiseSection
+from rayclean.config import MAIN, PLANT, THRESHOLDED, Config, NoiseSection
 from rayclean.embed.stage import EmbedJob
 from rayclean.merge.stage import ApplyJob, FitJob, merge_jobs
 from rayclean.neighbors.index import IndexSettings
 from rayclean.neighbors.stage import neighbors_folder
 from rayclean.roles import Role
 from rayclean.schema import SCORES
+from rayclean.scores.aum_stage import ExcessJob, ThresholdedRole, ThresholdsJob, aum_jobs
 from rayclean.scores.influence_stage import FitJob as InfluenceFitJob
 from rayclean.scores.influence_stage import RawJob, SolveJob, Verified, influence_jobs
 from rayclean.scores.interpolate_stage import InterpolateJob, interpolate_job
@@ -83,26 +84,34 @@ class Run:
         """The rows that are trained on and scored."""
         return self.derived.get("rest", self.source)
 
-    @cached_property
-    def planted(self) -> Catalog | None:
-        """The rows of role `plant`, some of whose labels are drawn uniformly; None where it is not trained."""
-        if PLANT not in self.config.train.roles:
-            return None
-        return open_catalog(self.store, derived_fingerprint(self.catalog, self.planting))
+    def planting(self, role: str) -> Derivation | None:
+        """How a role's labels differ from the given ones; None for roles that train on these."""
+        seed, planted = self.config.run.seed, self.config.simulated_loss.planted
+        if role == PLANT:
+            return Derivation(NoiseSection(kind="symmetric", rate=planted), seed, 0, "rest", 0, 0, base="label")
+        if role in THRESHOLDED:
+            part = THRESHOLDED.index(role)
+            return Derivation(NoiseSection(), seed, 0, "rest", 0, 0, base="label", threshold_part=part)
+        return None
 
-    @property
-    def planting(self) -> Derivation:
-        """How the labels of role `plant` differ from the given ones."""
-        noise = NoiseSection(kind="symmetric", rate=self.config.simulated_loss.planted)
-        return Derivation(noise, self.config.run.seed, 0, "rest", 0, 0, base="label")
+    @cached_property
+    def planted(self) -> dict[str, Catalog]:
+        """The rows of roles whose labels differ from the given ones."""
+        plans = {name: self.planting(name) for name in self.config.role_names()}
+        return {
+            name: open_catalog(self.store, derived_fingerprint(self.catalog, plan))
+            for name, plan in plans.items()
+            if plan is not None
+        }
 
     @cached_property
     def roles(self) -> dict[str, Role]:
         """The training runs, `main` first."""
-        catalogs = {PLANT: self.planted or self.catalog}
+        parts = self.config, self.store, self.workers, self.precision
+        config, store, workers, precision = parts
         return {
-            name: Role(name, self.config, self.store, catalogs.get(name, self.catalog), self.workers, self.precision)
-            for name in self.config.role_names()
+            name: Role(name, config, store, self.planted.get(name, self.catalog), workers, precision)
+            for name in config.role_names()
         }
 
     @property
@@ -242,10 +251,18 @@ class Run:
 
     def planted_check(self) -> tuple[ThresholdJob, CheckJob] | None:
         """The steps that compare planted labels with the simulation; None without role `plant`."""
-        if self.planted is None:
+        if PLANT not in self.planted:
             return None
         simulated, _, check = self._simulated(PLANT)
         return simulated, check
+
+    def aum(self) -> tuple[ThresholdsJob, ExcessJob] | None:
+        """The steps of AUM with threshold samples; None where it is not wanted."""
+        if "aum_excess" not in self.config.score_names():
+            return None
+        trained = [(self.roles[name].catalog, self.roles[name].trained) for name in THRESHOLDED]
+        found = [ThresholdedRole(rows, each.folder, each.trajectories, each.epochs) for rows, each in trained]
+        return aum_jobs(tuple(found), self.config.blocks.rows)
 
     def _simulated(self, name: str) -> tuple[ThresholdJob, JudgeJob, CheckJob]:
         settings, role = self.config.simulated_loss, self.roles[name]
@@ -275,6 +292,7 @@ class Run:
             influence_folder=influence[0].folder if (influence := self.influence()) else None,
             standardize=self.config.influence.standardize,
             simulate_folder=simulate[0].folder if (simulate := self.simulate()) else None,
+            aum_folder=aum[0].folder if (aum := self.aum()) else None,
         )
 
     def merge(self) -> tuple[FitJob, ApplyJob]:

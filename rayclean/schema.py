@@ -48,6 +48,14 @@ _OTHERS = (
     Score(
         "osd", "influence", "gauss", False, "minus the mean z-score of uneven influence on validation", default=False
     ),
+    Score(
+        "aum_excess",
+        "trajectory",
+        "gauss",
+        True,
+        "how far the AUM passes that of threshold samples, below 0 is flagged",
+        default=False,
+    ),
     Score("odd", "simulated", "exp", True, "minus the mean loss of the epochs up to ODD's"),
 )
 # The papers' baselines come from networks of their own: cross-entropy, and cross-entropy with negative entropy.

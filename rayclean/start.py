@@ -56,8 +56,7 @@ def start(config: Config, store: Store, sources: pa.Table) -> Run:
     validation = None if verified is None else _scanned(store, verified, classes, find_sources(verified))
     _note_catalog(store, catalog, validation)
     run = Run(config, store, catalog, workers, _settled_precision(config, store), validation)
-    planted = [run.planted] if run.planted else []
-    for derived in (*run.derived.values(), *planted):
+    for derived in (*run.derived.values(), *run.planted.values()):
         store.create(f"{derived.folder}/{SOURCES_FILE}", encode(SOURCES_FILE, sources, "{}"))
     return run
 

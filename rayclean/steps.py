@@ -5,7 +5,7 @@ from __future__ import annotations
 from rayclean.catalog.derive_stage import Derivation, DeriveJob, PlanJob
 from rayclean.catalog.stage import SOURCES_FILE, CatalogJob, ColumnsJob, scan_settings
 from rayclean.catalog.table import Catalog
-from rayclean.config import DataSection
+from rayclean.config import THRESHOLDED, DataSection
 from rayclean.embed.table import Embedding
 from rayclean.neighbors.index import IndexSettings
 from rayclean.neighbors.ivf_stage import ProbesJob, QuantizerJob
@@ -55,13 +55,15 @@ def columns_jobs(run: Run) -> list[Job]:
 
 
 def plant_jobs(run: Run) -> list[Job]:
-    """Labels planted for role `plant`."""
-    return [DeriveJob(run.store, run.planted.folder, run.catalog, run.planting)] if run.planted else []
+    """Labels planted for roles that train on others than the given ones."""
+    plans = ((run.planting(name), catalog) for name, catalog in run.planted.items())
+    return [DeriveJob(run.store, catalog.folder, run.catalog, plan) for plan, catalog in plans if plan is not None]
 
 
 def planted_columns_jobs(run: Run) -> list[Job]:
-    """The planted rows joined."""
-    return [ColumnsJob(run.store, run.planted.folder, run.classes.num_classes)] if run.planted else []
+    """The planted rows joined; threshold samples are a class more."""
+    sizes = {name: run.classes.num_classes + (name in THRESHOLDED) for name in run.planted}
+    return [ColumnsJob(run.store, catalog.folder, sizes[name]) for name, catalog in run.planted.items()]
 
 
 def _derivation_inputs(run: Run, keeps: str, catalog: Catalog) -> tuple[Store, str, Catalog, Derivation]:
@@ -75,7 +77,7 @@ def embed_jobs(run: Run) -> list[Job]:
 
 def family_jobs(run: Run, step: int) -> list[Job]:
     """A step of influence (solve, one pass, fit) and of the simulated loss (threshold, one pass or check)."""
-    all_families = (run.influence(), run.simulate(), run.planted_check())
+    all_families = (run.influence(), run.simulate(), run.planted_check(), run.aum())
     families: list[tuple[Job, ...]] = [family for family in all_families if family is not None]
     return [family[step] for family in families if step < len(family)]
 

@@ -72,7 +72,7 @@ def test_it_gives_a_runs_numbers_from_the_same_snapshot(
 
 
 def test_a_fit_is_a_runs_training(tiny_config: Tiny, finish: Finish, tmp_path: Path) -> None:
-    names = ["loss", "ens_loss", "aum", "wrong_events", "iofm", "odd", "loss_ce"]
+    names = ["loss", "ens_loss", "aum", "wrong_events", "iofm", "aum_excess", "odd", "loss_ce"]
     train = {"epochs": 3, "snapshot_every": 2, "batch_size": 16, "precision": "float32"}
     changes = ("train.epochs=3", "train.from=", "train.snapshot_every=2")
     run = finish(tiny_config(tmp_path / "run", f"scores=[{', '.join(names)}]", *changes))

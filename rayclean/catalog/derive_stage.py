@@ -40,6 +40,7 @@ class Derivation:
         seed: of every draw.
         held_out: rows of each true class that are kept apart, as verified.
         keeps: the `rest` for training and scoring, or what is `held_out`, with its true labels.
+        threshold_part: which rows get the class of AUM's threshold samples, one more than there are; None for none.
         base: labels that are changed: the `truth` where the shards have it, or the given `label`.
         size: of the images that `instance` looks at.
         max_pixels: see `decode_image`.
@@ -52,6 +53,7 @@ class Derivation:
     size: int
     max_pixels: float
     base: str = "truth"
+    threshold_part: int | None = None
 
     @property
     def leaves_out(self) -> bool:
@@ -174,6 +176,10 @@ class DeriveJob(Job):
         settings = self.derivation.noise
         if keeps_apart:
             return truth[kept].astype(np.int32)
+        if self.derivation.threshold_part is not None:
+            num_classes = self.source.num_classes
+            drawn = noise.threshold_samples(ids, num_classes, self.derivation.threshold_part, self.derivation.seed)
+            return np.where(drawn, num_classes, truth)[kept].astype(np.int32)
         if settings.kind is None:
             labels = table["label"].to_numpy()[kept]
             return labels if settings.classes is None else truth[kept].astype(np.int32)
@@ -213,6 +219,7 @@ def derived_fingerprint(source: Catalog, derivation: Derivation) -> str:
         "held_out": derivation.held_out,
         "keeps": derivation.keeps,
         "base": derivation.base,
+        "threshold_part": derivation.threshold_part,
     }
     if derivation.noise.kind == "instance":
         fields["image"] = [derivation.size, derivation.max_pixels]

@@ -30,7 +30,7 @@ NOISE_KINDS = (*FLIP_KINDS, "instance")
 
 # One salt a purpose, so that which rows flip, to what, and how likely each flips are independent.
 FLIP_SALT, LABEL_SALT, RATE_SALT = "noise.flip", "noise.label", "noise.rate"
-PROJECTION_SALT = "noise.projection"
+PROJECTION_SALT, THRESHOLD_SALT = "noise.projection", "noise.threshold"
 
 # truck -> automobile, bird -> airplane, deer -> horse, cat <-> dog; the other five classes stay.
 CIFAR10_TARGETS = np.array([0, 1, 0, 5, 7, 3, 6, 7, 8, 1])
@@ -156,6 +156,19 @@ def flip_labels(
 def drawn_to_flip(draw_ids: UInt64, rates: float | Floats, seed: int) -> NDArray[np.bool_]:
     """Mark the rows whose label is drawn anew, (N,) bool; by `symmetric` some of them get the label that they had."""
     return np.asarray(uniform(seed, FLIP_SALT, draw_ids) < rates)
+
+
+def threshold_samples(draw_ids: UInt64, num_classes: int, part: int, seed: int) -> NDArray[np.bool_]:
+    """Mark the rows that get the class of threshold samples, (N,) bool: 1 in K + 1 [AUM].
+
+    Args:
+        draw_ids: (N,) uint64 identities of the samples.
+        num_classes: K, without that class.
+        part: which of the K + 1 disjoint sets; another covers the rows of the first.
+        seed: any integer (`run.seed`).
+    """
+    place = uniform(seed, THRESHOLD_SALT, draw_ids) * (num_classes + 1)
+    return np.asarray(place.astype(np.int64) == part)
 
 
 def _any_class(truth: Ints, which: Float64, num_classes: int) -> Ints:

@@ -14,12 +14,13 @@ from rayclean.config.sections import (
     SimulatedLossSection,
     TrainSection,
 )
-from rayclean.config.tree import MAIN, PLANT, SELF, Config
+from rayclean.config.tree import MAIN, PLANT, SELF, THRESHOLDED, Config
 
 __all__ = [
     "MAIN",
     "PLANT",
     "SELF",
+    "THRESHOLDED",
     "Config",
     "DataSection",
     "InfluenceSection",

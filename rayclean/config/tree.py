@@ -33,7 +33,13 @@ MAIN = "main"
 SELF = "self"
 # What roles do by default otherwise than `main`.
 PLANT = "plant"  # trained where it is named: some of its labels are drawn uniformly, to check ODD's simulation
-ROLES: dict[str, dict[str, Any]] = {"ce": {"loss": "ce"}, "ce_ne": {"loss": "ce+ne"}, PLANT: {}}
+THRESHOLDED = ("aum1", "aum2")  # in each, other rows are AUM's threshold samples
+ROLES: dict[str, dict[str, Any]] = {
+    "ce": {"loss": "ce"},
+    "ce_ne": {"loss": "ce+ne"},
+    PLANT: {},
+    **{role: {} for role in THRESHOLDED},
+}
 
 
 class Config(Section):
@@ -89,8 +95,9 @@ class Config(Section):
             raise ValueError("score osd needs verified samples: set influence.validation to their shards, or to split")
 
     def _check_families(self) -> None:
-        if PLANT in self.train.roles and self.train_of(PLANT).epochs == 0:
-            raise ValueError("train.roles.plant: planted labels must be trained on, but its epochs are 0")
+        for role in (PLANT, *THRESHOLDED):
+            if role in self.train.roles and self.train_of(role).epochs == 0:
+                raise ValueError(f"train.roles.{role}: planted labels must be trained on, but its epochs are 0")
         self._check_known_role("influence.role", self.influence.role)
         self._check_known_role("simulated_loss.role", self.simulated_loss.role)
         if self.inn.file is None:
@@ -162,6 +169,8 @@ class Config(Section):
             needed.append(self.influence.role)
         if "odd" in names:
             needed.append(self.simulated_loss.role)
+        if "aum_excess" in names:
+            needed += THRESHOLDED
         return tuple(dict.fromkeys((MAIN, *needed, *self.train.roles)))
 
     def validation_data(self) -> DataSection | None:

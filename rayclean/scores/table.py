@@ -41,6 +41,7 @@ class ScoreFiles:
     influence_folder: str | None = None
     standardize: Standardize = "samples"
     simulate_folder: str | None = None
+    aum_folder: str | None = None
 
     def inputs(self) -> list[str]:
         """What a fingerprint of anything that reads them holds."""
@@ -53,6 +54,7 @@ class ScoreFiles:
             *(f"vote {folder}" for folder in self.vote_folders),
             f"influence {self.influence_folder} {self.standardize}",
             f"simulate {self.simulate_folder}",
+            f"aum {self.aum_folder}",
         ]
 
     def _map(self, folder: str, block: int) -> dict[str, Array]:
@@ -78,6 +80,8 @@ class ScoreFiles:
             found = influence_scores(raw, fitted, self.standardize)
             facts |= {"osd_votes": found.pop("osd_votes")} if "osd_votes" in found else {}
             scores |= found
+        if self.aum_folder is not None:
+            scores |= self._map(f"{self.aum_folder}/rows", block)
         if self.simulate_folder is not None:
             judged = self._map(f"{self.simulate_folder}/rows", block)
             scores["odd"] = judged.pop("odd")

@@ -109,9 +109,9 @@ def test_the_epoch_is_a_number_or_a_share(epoch: float, num_epochs: int, expecte
 def test_planted_labels_check_the_simulation(tiny_config: Tiny, finish: Finish, tmp_path: Path) -> None:
     planted = ("train.roles.plant.epochs=5", "simulated_loss.planted=0.5", "simulated_loss.epoch=3")
     run = finish(tiny_config(tmp_path / "run", *TRAINED, *planted))
-    assert run.planted is not None
+    planted_rows = run.planted["plant"]
     rows = drawn_to_flip(run.catalog.draw_id, 0.5, 0)
-    changed = run.planted.label != run.catalog.label
+    changed = planted_rows.label != run.catalog.label
     assert changed.any()
     assert not (changed & ~rows).any()
     assert table_of(run)["given_label"].to_pylist() == run.catalog.label.tolist()  # the table knows nothing of it

@@ -22,7 +22,7 @@ def test_a_cells_config_loads(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
     fixed = cell.fixed()
     config = load_config(ROOT / cell.config, [*fixed, f"scores=[{', '.join(SCORES)}]"])
     assert tuple(config.neighbors.vote_epochs) == config.train.snapshot_epochs()
-    assert config.role_names() == ("main", "ce", "ce_ne")
+    assert set(config.role_names()) == {"main", "ce", "ce_ne", "aum1", "aum2"}
     assert config.has_truth
     assert config.train.epochs == cell.last
     assert load_config(ROOT / cell.config, [*fixed, *ONE_NETWORK]).role_names() == ("main",)
