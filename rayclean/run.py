@@ -107,12 +107,12 @@ class Run:
     @cached_property
     def roles(self) -> dict[str, Role]:
         """The training runs, `main` first."""
-        parts = self.config, self.store, self.workers, self.precision
-        config, store, workers, precision = parts
-        return {
-            name: Role(name, config, store, self.planted.get(name, self.catalog), workers, precision)
-            for name in config.role_names()
-        }
+
+        def role(name: str) -> Role:
+            catalog = self.planted.get(name, self.catalog)
+            return Role(name, self.config, self.store, catalog, self.workers, self.precision)
+
+        return {name: role(name) for name in self.config.role_names()}
 
     @property
     def main(self) -> Role:

@@ -18,7 +18,7 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-STAGES = ("embed", "neighbors", "pairs", "paths", "influence", "simulate", "interpolate", "vote", "merge")
+STAGES = ("embed", "neighbors", "pairs", "paths", "influence", "simulate", "aum", "interpolate", "vote", "merge")
 UNIT_FILES = (".safetensors", ".parquet", ".json")
 
 
