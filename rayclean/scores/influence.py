@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from rayclean.arrays import Array
+from rayclean.train.sample_losses import check_logits
 
 Float64 = NDArray[np.float64]
 
@@ -51,15 +52,8 @@ def residuals(logits: Array, labels: Array) -> Float64:
     Raises:
         ValueError: a logit is not finite, a label is out of range, or the shapes do not fit.
     """
-    if logits.ndim != 2 or labels.shape != logits.shape[:1]:
-        raise ValueError(f"logits (N, K) and labels (N,) expected, found {logits.shape} and {labels.shape}")
-    num_rows, num_classes = logits.shape
-    finite = np.isfinite(logits).all(axis=1)
-    if not finite.all():
-        raise ValueError(f"{(~finite).sum()} of {num_rows} rows have logits that are not finite")
-    if num_rows and not (labels.min() >= 0 and labels.max() < num_classes):
-        raise ValueError(f"labels {labels.min()}..{labels.max()} found, 0..{num_classes - 1} expected")
-    at_label = np.arange(num_rows), labels
+    check_logits(logits, labels)
+    at_label = np.arange(len(labels)), labels
     result: Float64 = softmax(logits.astype(np.float64), axis=1)
     result[at_label] = 0
     result[at_label] = 0.0 - result.sum(axis=1)

@@ -10,6 +10,22 @@ Float64 = NDArray[np.float64]
 Floats = NDArray[np.floating]
 
 
+def check_logits(logits: Floats, labels: NDArray[np.integer]) -> None:
+    """Refuses logits (N, K) and labels (N,) that cannot be a network's and its rows'.
+
+    Raises:
+        ValueError: a logit is not finite, a label is out of range, or the shapes do not fit.
+    """
+    if logits.ndim != 2 or labels.shape != logits.shape[:1]:
+        raise ValueError(f"logits (N, K) and labels (N,) expected, found {logits.shape} and {labels.shape}")
+    num_rows, num_classes = logits.shape
+    finite = np.isfinite(logits).all(axis=1)
+    if not finite.all():
+        raise ValueError(f"{(~finite).sum()} of {num_rows} rows have logits that are not finite")
+    if num_rows and not (labels.min() >= 0 and labels.max() < num_classes):
+        raise ValueError(f"labels {labels.min()}..{labels.max()} found, 0..{num_classes - 1} expected")
+
+
 def sample_losses(logits: Floats, labels: NDArray[np.integer]) -> tuple[Float64, Float64, NDArray[np.bool_]]:
     """Return the loss, margin and wrong prediction of each row at one snapshot.
 
@@ -28,14 +44,8 @@ def sample_losses(logits: Floats, labels: NDArray[np.integer]) -> tuple[Float64,
     Raises:
         ValueError: a logit is not finite, a label is out of range, or the shapes do not fit.
     """
-    if logits.ndim != 2 or labels.shape != logits.shape[:1]:
-        raise ValueError(f"logits (N, K) and labels (N,) expected, found {logits.shape} and {labels.shape}")
+    check_logits(logits, labels)
     num_rows, num_classes = logits.shape
-    finite = np.isfinite(logits).all(axis=1)
-    if not finite.all():
-        raise ValueError(f"{(~finite).sum()} of {num_rows} rows have logits that are not finite")
-    if num_rows and not (labels.min() >= 0 and labels.max() < num_classes):
-        raise ValueError(f"labels {labels.min()}..{labels.max()} found, 0..{num_classes - 1} expected")
     rows = np.arange(num_rows)
     others = logits.astype(np.float64)
     given = others[rows, labels]
