@@ -13,12 +13,21 @@ from rayclean.embed.beliefs import softmax
 from rayclean.memory import Embedded, MemoryRole, Samples, find_neighbors, walk_paths
 from rayclean.scores.aum import aum_excess, aum_threshold
 from rayclean.scores.block import BlockScores
-from rayclean.scores.influence_scores import LastLayer, fit, influence_scores, raw_influence, solve, totals_of
+from rayclean.scores.influence_scores import (
+    HESSIAN_SALT,
+    VERIFIED_SALT,
+    LastLayer,
+    fit,
+    influence_scores,
+    raw_influence,
+    solve,
+    totals_of,
+)
 from rayclean.scores.interpolation import INTERIOR, TRAPEZOID, PathMeans
 from rayclean.scores.simulated_loss import NUM_DRAWS, odd_drop, odd_score, quantile_of, simulated_losses, threshold
 from rayclean.scores.trajectory import RunningTrajectory
 from rayclean.scores.vote import neighbor_vote
-from rayclean.storage.draws import seeded_hash, smallest_draws
+from rayclean.storage.draws import drawn_of_each_class
 from rayclean.train.sample_losses import sample_losses
 
 EVIDENCE = 3
@@ -125,14 +134,12 @@ class Scoring:
         embedded = self._embedded(settings.role, role.last)
         rows = LastLayer(embedded.logits, embedded.features, samples.labels)
         share = min(1.0, settings.hessian_rows / len(samples.labels))
-        chosen = np.zeros(len(samples.labels), bool)
-        for label in np.unique(samples.labels):
-            here = np.flatnonzero(samples.labels == label)
-            count = math.ceil(share * len(here))
-            chosen[here[smallest_draws(seed, "influence.hessian", samples.draws[here], count)]] = True
+        ids, labels = samples.draws, samples.labels
+        chosen = drawn_of_each_class(seed, HESSIAN_SALT, ids, labels, lambda count: math.ceil(share * count))
         verified = None
         if wants_osd and self.verified is not None:
-            kept = _first_of_each_class(self.verified, settings.validation_num, seed)
+            num, ids, labels = settings.validation_num, self.verified.draws, self.verified.labels
+            kept = drawn_of_each_class(seed, VERIFIED_SALT, ids, labels, lambda _: num)
             found = role.embed(self.verified, role.last, self.config.blocks.rows)
             verified = LastLayer(found.logits[kept], found.features[kept], self.verified.labels[kept])
         sample = LastLayer(*(column[chosen] for column in rows))
@@ -162,14 +169,3 @@ class Scoring:
         odd = odd_score(np.stack([loss for loss, _, _ in role.trajectories[max(0, epoch - settings.average) : epoch]]))
         at = threshold(simulated, settings.percentile)
         return {"odd": odd, "odd_quantile": quantile_of(-odd, simulated), "odd_drop": odd_drop(-odd, at)}
-
-
-def _first_of_each_class(samples: Samples, num: int, seed: int) -> Array:
-    """Rows of `num` samples a class with the smallest seeded hashes, ascending."""
-    hashes = seeded_hash(seed, "influence.validation", samples.draws)
-    chosen = [
-        here[np.argsort(hashes[here], kind="stable")[:num]]
-        for label in np.unique(samples.labels)
-        for here in (np.flatnonzero(samples.labels == label),)
-    ]
-    return np.sort(np.concatenate(chosen))

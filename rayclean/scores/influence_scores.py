@@ -39,6 +39,8 @@ from rayclean.scores.influence_votes import (
     votes,
 )
 
+HESSIAN_SALT, VERIFIED_SALT = "influence.hessian", "influence.validation"  # which rows are drawn
+
 
 class LastLayer(NamedTuple):
     """Some rows as the last layer sees them: (N, K) logits, (N, d) features, (N,) labels."""

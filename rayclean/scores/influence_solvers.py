@@ -11,7 +11,7 @@ Letters: M rows, K classes, d features, p = K(d+1) parameters, B right-hand side
 from __future__ import annotations
 
 from functools import cached_property
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,22 +108,6 @@ class Spectrum(NamedTuple):
         `influence.damping_share` looks at the gradients' own directions.
         """
         return self.damping / self.mean
-
-
-class Solver(Protocol):
-    """What both ways of solving offer."""
-
-    def solve(self, right: Array) -> Float64:
-        """H^-1 times each of (B, K, d+1) right-hand sides, in the same shape.
-
-        Raises:
-            numpy.linalg.LinAlgError: a ValueError; it cannot be solved to the tolerance.
-        """
-        ...
-
-    def spectrum(self) -> Spectrum:
-        """What can be had of the eigenvalues."""
-        ...
 
 
 class DenseSolver:

@@ -14,9 +14,17 @@ from rayclean.catalog.table import Catalog
 from rayclean.config import InfluenceSection
 from rayclean.embed.table import Embedding
 from rayclean.errors import InputError
-from rayclean.scores.influence_scores import LastLayer, fit, raw_influence, solve, totals_of
+from rayclean.scores.influence_scores import (
+    HESSIAN_SALT,
+    VERIFIED_SALT,
+    LastLayer,
+    fit,
+    raw_influence,
+    solve,
+    totals_of,
+)
 from rayclean.storage.contents import map_arrays
-from rayclean.storage.draws import seeded_hash, smallest_draws, uniform
+from rayclean.storage.draws import drawn_of_each_class, uniform
 from rayclean.storage.fingerprint import fingerprint
 from rayclean.storage.units import Job, UnitResult, block_name, block_names, block_range, num_blocks
 
@@ -72,27 +80,18 @@ class SolveJob(InfluenceJob):
         return UnitResult(solved, {SOLVER_FILE: facts}, rows=len(sample.labels))
 
     def _hessian_rows(self) -> Array:
-        """Rows of all classes in their shares, by seeded hash; ascending."""
+        """Rows of all classes in their shares."""
         share = min(1.0, self.settings.hessian_rows / self.catalog.num_rows)
-        chosen = []
-        for label in np.flatnonzero(self.catalog.class_counts):
-            start, stop = self.catalog.label_range(int(label))
-            rows = self.catalog.by_label[start:stop]
-            ids = self.catalog.draw_id[rows]
-            chosen.append(rows[smallest_draws(self.seed, "influence.hessian", ids, math.ceil(share * len(rows)))])
-        return np.sort(np.concatenate(chosen))
+        ids, labels = self.catalog.draw_id, self.catalog.label
+        return drawn_of_each_class(self.seed, HESSIAN_SALT, ids, labels, lambda count: math.ceil(share * count))
 
     def _verified_rows(self, catalog: Catalog) -> Array:
-        """`validation_num` rows a class with the smallest seeded hashes."""
-        chosen = []
-        for label in np.flatnonzero(catalog.class_counts):
-            start, stop = catalog.label_range(int(label))
-            rows = catalog.by_label[start:stop]
-            hashes = seeded_hash(self.seed, "influence.validation", catalog.draw_id[rows])
-            chosen.append(rows[np.argsort(hashes, kind="stable")[: self.settings.validation_num]])
-        if not chosen:
+        """`validation_num` rows a class."""
+        num, ids, labels = self.settings.validation_num, catalog.draw_id, catalog.label
+        rows = drawn_of_each_class(self.seed, VERIFIED_SALT, ids, labels, lambda _: num)
+        if not len(rows):
             raise InputError(f"influence.validation: found no usable sample in {self.settings.validation}")
-        return np.sort(np.concatenate(chosen))
+        return rows
 
 
 def _last_layer(embedding: Embedding, catalog: Catalog, rows: Array) -> LastLayer:

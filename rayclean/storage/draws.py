@@ -6,6 +6,7 @@ A sample's draw id is a hash of its key and pixel digest; a draw is a hash of (s
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,25 @@ def smallest_draws(seed: int, salt: str, ids: UInt64, num_rows: int) -> NDArray[
     hashes = seeded_hash(seed, salt, ids)
     threshold = np.partition(hashes, num_rows - 1)[num_rows - 1]
     return np.asarray(hashes <= threshold)
+
+
+def drawn_of_each_class(
+    seed: int, salt: str, ids: UInt64, labels: NDArray[np.integer], num_rows: Callable[[int], int]
+) -> NDArray[np.int64]:
+    """Return the rows of each class with its smallest seeded hashes, ascending; ties as in `smallest_draws`.
+
+    Args:
+        seed: any integer.
+        salt: the purpose of the draw.
+        ids: (N,) uint64 draw ids.
+        labels: (N,) the classes.
+        num_rows: how many rows of a class that has so many.
+    """
+    drawn = np.zeros(len(ids), dtype=np.bool_)
+    for label in np.unique(labels):
+        here = np.flatnonzero(labels == label)
+        drawn[here] = smallest_draws(seed, salt, ids[here], num_rows(len(here)))
+    return np.flatnonzero(drawn)
 
 
 def _mix(words: UInt64) -> UInt64:
