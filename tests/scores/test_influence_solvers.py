@@ -17,7 +17,6 @@ from rayclean.scores.influence_solvers import (
     ConjugateGradientSolver,
     DenseSolver,
     Hessian,
-    Solver,
     make_solver,
     rademacher,
     relative_error,
@@ -155,7 +154,9 @@ def test_a_network_without_doubt_is_all_damping() -> None:
 
 
 @pytest.mark.parametrize(("bound", "kind"), [(15, DenseSolver), (14, ConjugateGradientSolver)])
-def test_the_size_decides_how_to_solve(bound: int, kind: type[Solver], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_size_decides_how_to_solve(
+    bound: int, kind: type[DenseSolver | ConjugateGradientSolver], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(influence_solvers, "DENSE_PARAMETERS", bound)
     hessian = random_hessian()
     assert hessian.num_parameters == 15
