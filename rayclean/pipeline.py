@@ -63,8 +63,8 @@ STAGES = (
     # The families side by side: units of whatever family go to one pool together.
     Stage("paths", lambda run: [*(run.paths(walk) for walk in run.open_walks), *steps.family_jobs(run, 1)]),
     Stage("interpolate", lambda run: [*steps.interpolate_jobs(run), *steps.family_jobs(run, 2)]),
-    Stage("merge", lambda run: [run.merge()[0]]),
-    Stage("merge", lambda run: [run.merge()[1]]),
+    Stage("merge", lambda run: steps.merge_jobs(run, 0)),
+    Stage("merge", lambda run: steps.merge_jobs(run, 1)),
 )
 STAGE_NAMES = tuple(dict.fromkeys(stage.name for stage in STAGES))
 
@@ -100,9 +100,15 @@ def run(
             _do(stage, this, console)
         if last < len(STAGES) - 1:
             return this, None
-        summary = publish_labels(this.merge()[1], list(this.classes.names))
+        summary = publish(this)
         tidy(this)
         return this, summary
+
+
+def publish(this: Run) -> dict[str, Any]:
+    """Makes `labels/` the run's result; returns its summary."""
+    clips = this.merge_clips()
+    return publish_labels(this.merge()[1], list(this.classes.names), None if clips is None else clips[1])
 
 
 def tidy(this: Run) -> None:

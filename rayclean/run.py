@@ -12,12 +12,14 @@ from rayclean.catalog.stage import open_catalog
 from rayclean.catalog.table import Catalog
 from rayclean.config import MAIN, PLANT, THRESHOLDED, Config, NoiseSection
 from rayclean.embed.stage import EmbedJob
-from rayclean.merge.stage import ApplyJob, FitJob, merge_jobs
+from rayclean.merge.clips_stage import ClipsJob
+from rayclean.merge.stage import MODEL, ApplyJob, FitJob, merge_jobs
 from rayclean.neighbors.index import IndexSettings
 from rayclean.neighbors.stage import neighbors_folder
 from rayclean.roles import Role
 from rayclean.schema import SCORES
 from rayclean.scores.aum_stage import ExcessJob, ThresholdedRole, ThresholdsJob, aum_jobs
+from rayclean.scores.clips_table import ClipFiles
 from rayclean.scores.influence_stage import FitJob as InfluenceFitJob
 from rayclean.scores.influence_stage import RawJob, SolveJob, Verified, influence_jobs
 from rayclean.scores.interpolate_stage import InterpolateJob, interpolate_job
@@ -241,7 +243,8 @@ class Run:
         role = self.roles[settings.role]
         embedding = role.embed(role.last).embedding
         verified = self.verified if "osd" in names else None
-        return influence_jobs(self.catalog, embedding, verified, settings, self.config.run.seed)
+        by_clip = self.config.data.group_by == "gradient"
+        return influence_jobs(self.catalog, embedding, verified, settings, self.config.run.seed, by_clip)
 
     def simulate(self) -> tuple[ThresholdJob, JudgeJob] | None:
         """The steps of ODD; None where it is not wanted."""
@@ -306,3 +309,13 @@ class Run:
             config.blocks.table_rows,
             config.run.seed,
         )
+
+    def merge_clips(self) -> tuple[FitJob, ClipsJob] | None:
+        """The same of clips; None where images stand alone."""
+        if not self.catalog.has_clips:
+            return None
+        rows, apply = self.merge()
+        folder, clips = f"{rows.folder}-clips", ClipFiles(self.score_files())
+        fit = FitJob(self.store, folder, clips, rows.score, rows.sample_rows, rows.seed)
+        model = fit.file(MODEL)
+        return fit, ClipsJob(self.store, folder, clips, model, apply.threshold, self.config.blocks.table_rows)

@@ -108,6 +108,22 @@ def label_schema(scores: tuple[str, ...]) -> pa.Schema:
     )
 
 
+def clip_schema(scores: tuple[str, ...]) -> pa.Schema:
+    """The schema of the table of clips, where rows are frames; each column's meaning is in its metadata."""
+    columns = [
+        ("clip", pa.string(), "the clip, as the shards call it; frames with another given label are another line"),
+        ("first_row", pa.int64(), "its first frame in the table of rows"),
+        ("frames", pa.int32(), "its frames"),
+        ("given_label", pa.int32(), "the label of all of them"),
+        ("label_score", pa.float32(), "probability that the given label is right; 1 clean, 0 wrong"),
+        ("is_label_issue", pa.bool_(), "label_score is under merge.threshold"),
+        ("predicted_label", pa.int32(), "the most likely class by the frames' mean belief"),
+        ("predicted_score", pa.float32(), "its probability, 0 to 1"),
+        *((f"score_{name}", pa.float32(), f"mean of the frames' {name}; higher is cleaner") for name in scores),
+    ]
+    return pa.schema([pa.field(name, kind, metadata={"meaning": meaning}) for name, kind, meaning in columns])
+
+
 CLASS_SCHEMA = pa.schema(
     [
         pa.field("label", pa.int32(), metadata={"meaning": "given label"}),

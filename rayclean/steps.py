@@ -121,6 +121,11 @@ def interpolate_jobs(run: Run) -> list[Job]:
     return [*map(run.vote, run.voted), *map(run.interpolate, run.walks)]
 
 
+def merge_jobs(run: Run, step: int) -> list[Job]:
+    """A step of the merge (fit, apply) of rows, and of clips."""
+    return [merge[step] for merge in (run.merge(), run.merge_clips()) if merge is not None]
+
+
 def _index_inputs(run: Run, space: Space, num: int) -> tuple[Store, str, Catalog, Embedding, IndexSettings]:
     return run.store, run.lists_folder(space, num), run.catalog, space.embedding, run.index_settings(space)
 

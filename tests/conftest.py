@@ -24,8 +24,7 @@ from rayclean import cluster
 from rayclean.catalog.stage import find_sources
 from rayclean.cluster import Workers
 from rayclean.config import Config, load_config
-from rayclean.merge.publish import publish_labels
-from rayclean.pipeline import STAGES
+from rayclean.pipeline import STAGES, publish
 from rayclean.progress import Meter
 from rayclean.run import Run
 from rayclean.start import start
@@ -153,7 +152,7 @@ def finish(one_thread: None) -> Callable[..., Run]:
                         rayclean.train.stage.train_role(role.task, run.workers["train"], meter)
                 else:
                     compute(stage.jobs(run))
-        publish_labels(run.merge()[1], list(run.classes.names))
+        publish(run)
         return run
 
     return do

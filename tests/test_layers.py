@@ -145,9 +145,9 @@ def libraries_outside_their_adapter(imports: list[Import]) -> list[str]:
 
 
 def impure_scores(imports: list[Import]) -> list[str]:
-    """Imports of Ray or of the run's files by the arithmetic: scores/ but its adapters and table.py."""
+    """Imports of Ray or of the run's files by the arithmetic: scores/ but its adapters and tables."""
     in_scores = [i for i in imports if _part(_module_of(i.file)) == "scores"]
-    pure = [i for i in in_scores if not _is_adapter(i.file) and Path(i.file).name != "table.py"]
+    pure = [i for i in in_scores if not _is_adapter(i.file) and not i.file.endswith("table.py")]
     return [str(i) for i in pure if i.top == "ray" or _part(i.module) in ("storage", "cluster")]
 
 

@@ -78,7 +78,7 @@ class PlanJob(Job):
         """Nothing to load."""
 
         def compute(_: str) -> UnitResult:
-            truth, ids = base_labels(self.source, self.derivation.base), self.source.draw_id
+            truth, ids = base_labels(self.source, self.derivation.base), self.source.clip_id
             num_classes, settings = self.source.num_classes, self.derivation.noise
             known = np.flatnonzero(truth != UNKNOWN)
             held_out = np.full(num_classes, self.derivation.held_out)
@@ -138,7 +138,7 @@ class DeriveJob(Job):
     def _shard(self, shard: int, name: str, plan: dict[str, Array], all_truth: Array) -> UnitResult:
         entry = self.source.shards.slice(shard, 1).to_pylist()[0]
         rows = np.arange(entry["first_row"], entry["first_row"] + entry["rows"])
-        table, truth, ids = self.source.rows_of_shard(shard), all_truth[rows], self.source.draw_id[rows]
+        table, truth, ids = self.source.rows_of_shard(shard), all_truth[rows], self.source.clip_id[rows]
         known = truth != UNKNOWN
         apart, stays = np.zeros(len(rows), bool), np.ones(len(rows), bool)
         seed = self.derivation.seed

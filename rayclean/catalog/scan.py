@@ -32,6 +32,7 @@ ROWS_SCHEMA = pa.schema(
         ("digest", pa.binary(16)),
     ]
 )
+CLIP_FIELD = pa.field("clip", pa.string())  # after these, where the data have clips
 TRUTH_SCHEMA = pa.schema([("index_in_shard", pa.int32()), ("label", pa.int32())])
 QUARANTINE_SCHEMA = pa.schema(
     [("sample", pa.int32()), ("key", pa.string()), ("reason", pa.string()), ("text", pa.string())]
@@ -48,6 +49,7 @@ class ScanSettings:
         truth: where the true label is, None without truth.
         classes: what labels mean.
         max_pixels: see `decode_image`.
+        clip: where a frame says which clip it is of, None where images stand alone.
     """
 
     images: tuple[str, ...]
@@ -55,11 +57,12 @@ class ScanSettings:
     truth: LabelField | None
     classes: ClassList
     max_pixels: float
+    clip: LabelField | None = None
 
     @property
     def extensions(self) -> frozenset[str]:
         """Members that are read."""
-        labels = {each.extension for each in (self.label, self.truth) if each}
+        labels = {each.extension for each in (self.label, self.truth, self.clip) if each}
         return frozenset(labels.union(self.images))
 
 
@@ -68,7 +71,7 @@ class ShardScan:
     """What a shard holds: `rows.num_rows + quarantine.num_rows == num_samples`.
 
     Attributes:
-        rows: ROWS_SCHEMA.
+        rows: ROWS_SCHEMA, and the clip where the data have clips.
         truth: TRUTH_SCHEMA, a line a row, null where the truth is missing or unreadable; None without truth.
         quarantine: QUARANTINE_SCHEMA.
         num_samples: groups of members in the tar.
@@ -91,6 +94,7 @@ class _Row(NamedTuple):
     member: Member
     label: int
     truth: int | None
+    clip: str | None
     digest: bytes
 
 
@@ -125,9 +129,18 @@ class _Scan:
         if image.key in self.keys:
             raise BadSample("duplicate_key", "a complete sample of this key came before")
         label = self.settings.classes.index_of(value)
+        clip = self._clip(contents)
         pixels = decode_image(contents[image.extension], self.settings.max_pixels)
         self.keys.add(image.key)
-        return _Row(image, label, self._truth(contents), pixel_digest(pixels))
+        return _Row(image, label, self._truth(contents), clip, pixel_digest(pixels))
+
+    def _clip(self, contents: Mapping[str, bytes]) -> str | None:
+        if self.settings.clip is None:
+            return None
+        try:
+            return str(self.settings.clip.read(contents))
+        except BadSample as bad:
+            raise BadSample("missing_clip" if bad.reason == "missing_label" else "bad_clip", bad.text) from None
 
     def _truth(self, contents: Mapping[str, bytes]) -> int | None:
         if self.settings.truth is None:
@@ -165,7 +178,7 @@ def scan_shard(url: str, settings: ScanSettings) -> ShardScan:
     if scan.broken and outcomes:
         outcomes[-1] = BadSample("truncated", scan.broken.reason)
     truncated = scan.broken.reason if scan.broken else ""
-    return _tables(keys, outcomes, settings.truth is not None, truncated)
+    return _tables(keys, outcomes, settings, truncated)
 
 
 def _read(file: BinaryIO, member: Member, url: str) -> bytes:
@@ -176,7 +189,7 @@ def _read(file: BinaryIO, member: Member, url: str) -> bytes:
     return content
 
 
-def _tables(keys: list[str], outcomes: list[_Row | BadSample], has_truth: bool, truncated: str) -> ShardScan:
+def _tables(keys: list[str], outcomes: list[_Row | BadSample], settings: ScanSettings, truncated: str) -> ShardScan:
     found = [(sample, row) for sample, row in enumerate(outcomes) if isinstance(row, _Row)]
     rows = [
         {
@@ -188,6 +201,7 @@ def _tables(keys: list[str], outcomes: list[_Row | BadSample], has_truth: bool, 
             "size": row.member.size,
             "label": row.label,
             "digest": row.digest,
+            "clip": row.clip,
         }
         for index, (sample, row) in enumerate(found)
     ]
@@ -198,8 +212,8 @@ def _tables(keys: list[str], outcomes: list[_Row | BadSample], has_truth: bool, 
         if isinstance(bad, BadSample)
     ]
     return ShardScan(
-        pa.Table.from_pylist(rows, ROWS_SCHEMA),
-        pa.Table.from_pylist(truth, TRUTH_SCHEMA) if has_truth else None,
+        pa.Table.from_pylist(rows, ROWS_SCHEMA if settings.clip is None else ROWS_SCHEMA.append(CLIP_FIELD)),
+        pa.Table.from_pylist(truth, TRUTH_SCHEMA) if settings.truth is not None else None,
         pa.Table.from_pylist(quarantine, QUARANTINE_SCHEMA),
         len(outcomes),
         truncated,

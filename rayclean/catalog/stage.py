@@ -49,7 +49,7 @@ def find_sources(data: DataSection) -> pa.Table:
 
 def catalog_fingerprint(data: DataSection, classes: ClassList, sources: pa.Table) -> str:
     """What the catalog depends on: the shards' identity and how a sample is read."""
-    fields = {
+    fields: dict[str, Any] = {
         "image": data.image_extensions,
         "label": data.label,
         "truth": data.truth,
@@ -57,6 +57,8 @@ def catalog_fingerprint(data: DataSection, classes: ClassList, sources: pa.Table
         "max_pixels": data.max_pixels,
         "sources": sources.select(["name", "size", "tag"]).to_pylist(),
     }
+    if data.group is not None:
+        fields["group"] = data.group
     return fingerprint("catalog", VERSION, fields, [])
 
 
@@ -106,6 +108,9 @@ def _row_table(scan: ShardScan) -> pa.Table:
     keys, digests = scan.rows["key"].to_pylist(), scan.rows["digest"].to_pylist()
     draws = [draw_id(key, digest) for key, digest in zip(keys, digests, strict=True)]
     table = scan.rows.append_column("draw_id", pa.array(draws, pa.uint64()))
+    if "clip" in table.column_names:
+        clips = [draw_id(clip, b"") for clip in table["clip"].to_pylist()]
+        table = table.append_column("clip_id", pa.array(clips, pa.uint64()))
     return table.replace_schema_metadata({"samples": str(scan.num_samples), "truncated": scan.truncated})
 
 
@@ -153,8 +158,9 @@ def _join(store: Store, folder: str, num_classes: int) -> UnitResult:
                 "truncated": metadata[b"truncated"].decode(),
             }
         )
-        for name in ("label", "offset", "size", "draw_id"):
-            parts[name].append(table[name].to_numpy())
+        for name in ("label", "offset", "size", "draw_id", "clip_id"):
+            if name in table.column_names:
+                parts.setdefault(name, []).append(table[name].to_numpy())
         digests = b"".join(table["digest"].to_pylist())
         parts["digest"].append(np.frombuffer(digests, "<u8").reshape(-1, 2))
         parts["shard"].append(np.full(table.num_rows, shard, np.int32))
@@ -162,6 +168,8 @@ def _join(store: Store, folder: str, num_classes: int) -> UnitResult:
     columns["by_label"] = np.argsort(columns["label"], kind="stable")
     columns["class_counts"] = np.bincount(columns["label"], minlength=num_classes).astype(np.int64)
     columns["duplicate_of"] = find_duplicates(columns["digest"])
+    if "clip_id" in columns:
+        columns |= find_clips(columns["clip_id"], columns["label"])
     shards = _shard_table(sources, counts)
     summary = {
         "rows": len(columns["label"]),
@@ -173,6 +181,8 @@ def _join(store: Store, folder: str, num_classes: int) -> UnitResult:
         "empty_shards": sum(count["samples"] == 0 for count in counts),
         "duplicates": int((columns["duplicate_of"] != NO_ROW).sum()),
     }
+    if "clip" in columns:
+        summary["clips"] = len(columns["clip_starts"]) - 1
     return UnitResult(columns, {SHARDS_FILE: shards, SUMMARY_FILE: summary}, rows=summary["rows"])
 
 
@@ -212,10 +222,36 @@ def find_duplicates(digest: Array) -> Array:
     return result
 
 
+def find_clips(clip_ids: Array, labels: Array) -> dict[str, Array]:
+    """Numbers the clips in order of their first rows; frames with another given label are another clip.
+
+    Args:
+        clip_ids: (N,) uint64.
+        labels: (N,) given labels.
+
+    Returns:
+        `clip` (N,) int64 number of each row's; `by_clip` (N,) int64 rows ordered by (clip, row); `clip_starts` (C+1,)
+        int64 where each clip begins in it.
+    """
+    order = np.lexsort((clip_ids, labels))  # stable: rows ascend within a clip
+    starts = np.ones(len(order), bool)
+    starts[1:] = (clip_ids[order][1:] != clip_ids[order][:-1]) | (labels[order][1:] != labels[order][:-1])
+    first = order[np.maximum.accumulate(np.where(starts, np.arange(len(order)), 0))]
+    clip = np.empty(len(order), np.int64)
+    clip[order] = np.searchsorted(np.sort(order[starts]), first)
+    sizes = np.bincount(clip, minlength=int(starts.sum()))
+    return {
+        "clip": clip,
+        "by_clip": np.argsort(clip, kind="stable"),
+        "clip_starts": np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+    }
+
+
 def scan_settings(data: DataSection, classes: ClassList) -> ScanSettings:
     """How a sample is read."""
     truth = LabelField.parse(data.truth) if data.truth else None
-    return ScanSettings(data.image_extensions, LabelField.parse(data.label), truth, classes, data.max_pixels)
+    clip = LabelField.parse(data.group) if data.group else None
+    return ScanSettings(data.image_extensions, LabelField.parse(data.label), truth, classes, data.max_pixels, clip)
 
 
 def open_catalog(store: Store, fingerprint: str) -> Catalog:

@@ -87,6 +87,11 @@ class Catalog:
         return self._columns["digest"]
 
     @property
+    def twins(self) -> Array:
+        """(N, 1 or 2) uint64: where it is equal, rows of a label are no neighbours: copies, or frames of one clip."""
+        return self.clip_id[:, None] if self.has_clips else self.digest
+
+    @property
     def duplicate_of(self) -> Array:
         """The smallest row with equal pixels, (N,) int64, -1 where there is none but itself."""
         return self._columns["duplicate_of"]
@@ -95,6 +100,47 @@ class Catalog:
     def draw_id(self) -> Array:
         """The sample's identity for seeded draws, (N,) uint64; the same in any sharding."""
         return self._columns["draw_id"]
+
+    @property
+    def has_clips(self) -> bool:
+        """Whether rows are frames of clips (`data.group`)."""
+        return "clip" in self._columns
+
+    @property
+    def clip_id(self) -> Array:
+        """What a clip's frames share for seeded draws, (N,) uint64; the draw ids where images stand alone."""
+        return self._columns["clip_id" if self.has_clips else "draw_id"]
+
+    @property
+    def clip(self) -> Array:
+        """Number of each row's clip, (N,) int64, in order of the clips' first rows."""
+        return self._columns["clip"]
+
+    @property
+    def clip_starts(self) -> Array:
+        """Where each clip begins in the rows ordered by clip, (C+1,) int64."""
+        return self._columns["clip_starts"]
+
+    def first_of_clip(self, start: int, stop: int) -> Array:
+        """First rows of clips [start, stop), ascending."""
+        firsts: Array = self._columns["by_clip"][self.clip_starts[start:stop]]
+        return firsts
+
+    def is_first_of_clip(self, start: int, stop: int) -> Array:
+        """Whether rows [start, stop) are the first of their clips, (stop - start,) bool."""
+        firsts = self._columns["by_clip"][self.clip_starts[self.clip[start:stop]]]
+        return np.asarray(firsts == np.arange(start, stop))
+
+    def frames_of(self, clips: Array) -> tuple[Array, Array]:
+        """All rows of some clips, and for each the position of its clip among these.
+
+        Args:
+            clips: (C,) numbers, ascending.
+        """
+        starts, stops = self.clip_starts[clips], self.clip_starts[clips + 1]
+        by_clip = self._columns["by_clip"]
+        pieces = [by_clip[start:stop] for start, stop in zip(starts, stops, strict=True)]
+        return np.concatenate([np.empty(0, np.int64), *pieces]), np.repeat(np.arange(len(clips)), stops - starts)
 
     def label_range(self, label: int) -> tuple[int, int]:
         """Where a label's rows lie in `by_label`."""

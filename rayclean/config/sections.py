@@ -29,12 +29,18 @@ class RunSection(Section):
 
 
 class DataSection(Section):
-    """The shards and how to read a sample."""
+    """The shards and how to read a sample.
+
+    `group`: where a video frame says which clip it is of; clips get a table of their own. `group_by`: a clip's `osm`
+    and `osd` are the means of its frames' (`scores`), or come from its mean `gradient`.
+    """
 
     shards: str | list[str]
     image: str = "png;jpg;jpeg;webp"
     label: str = "cls"
     truth: str | None = None
+    group: str | None = None
+    group_by: Literal["scores", "gradient"] = "scores"
     classes: int | list[str] | str
     size: Positive | None = None
     mean: tuple[float, float, float] | None = None

@@ -73,6 +73,10 @@ class Config(Section):
     def _check_data(self) -> None:
         if self.noise.is_on and self.data.truth is not None:
             raise ValueError("noise takes the labels of the shards as the truth: unset data.truth, or noise")
+        if self.data.group is None and self.data.group_by != "scores":
+            raise ValueError(f"data.group_by is {self.data.group_by}, but data.group does not say what to group by")
+        if self.data.group is not None and self.noise.kind == "instance":
+            raise ValueError("noise.kind instance looks at single images, but data.group has labels of whole clips")
         if self.influence.validation is not None and self.noise.imbalance == "two_class":
             raise ValueError("influence.validation cannot be used with noise.imbalance two_class: other classes")
         if self.blocks.table_rows % self.blocks.rows:
@@ -179,7 +183,7 @@ class Config(Section):
         if influence.validation in (None, "split"):
             return None
         changes = {"shards": influence.validation, "label": influence.validation_label or self.data.label}
-        return self.data.model_copy(update={**changes, "truth": None})
+        return self.data.model_copy(update={**changes, "truth": None, "group": None})
 
     @property
     def has_truth(self) -> bool:

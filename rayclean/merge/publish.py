@@ -7,20 +7,27 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rayclean.errors import InputError
+from rayclean.merge.clips_stage import ClipsJob
 from rayclean.merge.mixture import ScoreMixture
 from rayclean.merge.stage import MODEL, ApplyJob
 from rayclean.schema import CLASS_SCHEMA
-from rayclean.storage.contents import encode, map_arrays, read_json
+from rayclean.storage.contents import encode, map_arrays, read_json, read_table
 from rayclean.storage.store import Store
 
 LABELS = "labels"
 MANIFEST = f"{LABELS}/_manifest.json"
 
 
-def publish_labels(job: ApplyJob, class_names: list[str]) -> dict[str, Any]:
+def publish_labels(job: ApplyJob, class_names: list[str], clips: ClipsJob | None = None) -> dict[str, Any]:
     """Makes `labels/` the result of a finished merge; does nothing where it is that already.
+
+    Args:
+        job: has the parts of the table.
+        class_names: by label.
+        clips: has those of the table of clips, where rows are frames.
 
     Returns:
         The summary: rows, issues, estimated noise rate, whether the mixture is reliable, quarantine.
@@ -30,8 +37,11 @@ def publish_labels(job: ApplyJob, class_names: list[str]) -> dict[str, Any]:
         store.remove(MANIFEST)
         for name in store.list(LABELS):
             store.remove(f"{LABELS}/{name}")
-        entries = [_copy(store, job.file(unit), f"{LABELS}/{unit}.parquet") for unit in job.units()]
+        parts = [each.file(unit) for each in (job, clips) if each is not None for unit in each.units()]
+        entries = [_copy(store, part, f"{LABELS}/{part.split('/')[-1]}") for part in parts]
         classes, summary = _summarise(job, class_names)
+        if clips is not None:
+            summary["clip_issues"] = _count_issues(clips)
         for name, content in (("classes.parquet", classes), ("summary.json", summary)):
             data = encode(name, content, "{}")
             store.publish(f"{LABELS}/{name}", data)
@@ -48,6 +58,11 @@ def _is_published(store: Store, folder: str) -> bool:
     manifest = read_json(store, MANIFEST)
     present = set(store.list(LABELS))
     return manifest["merge"] == folder and all(entry["name"] in present for entry in manifest["files"])
+
+
+def _count_issues(clips: ClipsJob) -> int:
+    tables = (read_table(clips.store, clips.file(unit), ["is_label_issue"]) for unit in clips.units())
+    return sum(pc.sum(table["is_label_issue"]).as_py() for table in tables)
 
 
 def _copy(store: Store, source: str, target: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from rayclean.config import MergeSection
 from rayclean.merge.mixture import Kind, ScoreMixture, fit_mixture
 from rayclean.merge.table import label_score, mixture_input, shard_column, table_of_block
 from rayclean.schema import SCORES
+from rayclean.scores.clips_table import ClipFiles
 from rayclean.scores.table import ScoreFiles
 from rayclean.storage.contents import read_json
 from rayclean.storage.draws import uniform
@@ -27,12 +28,12 @@ MODEL = "model"
 
 @dataclass(frozen=True)
 class FitJob(Job):
-    """Fits the mixture of `merge.score`. One unit."""
+    """Fits the mixture of `merge.score` to rows, or to clips. One unit."""
 
     stage: ClassVar[str] = "merge"
     suffix: ClassVar[str] = ".json"
     pool: ClassVar[str] = "merge"
-    files: ScoreFiles
+    files: ScoreFiles | ClipFiles
     score: str
     sample_rows: int
     seed: int
@@ -45,19 +46,18 @@ class FitJob(Job):
         """Nothing to load."""
 
         def compute(_: str) -> UnitResult:
-            catalog, block_rows = self.files.catalog, self.files.embedding.block_rows
+            num_rows, block_rows = self.files.num_rows, self.files.block_rows
             scores, rest = [], []
-            for block in range(num_blocks(catalog.num_rows, block_rows)):
-                start, stop = block_range(block, block_rows, catalog.num_rows)
+            for block in range(num_blocks(num_rows, block_rows)):
+                start, stop = block_range(block, block_rows, num_rows)
                 values, one_minus = mixture_input(self.score, self.files.read(block))
-                draws = uniform(self.seed, "merge.fit", catalog.draw_id[start:stop])
-                chosen = draws < self.sample_rows / catalog.num_rows
+                chosen = uniform(self.seed, "merge.fit", self.files.draw_ids(start, stop)) < self.sample_rows / num_rows
                 scores.append(values[chosen])
                 if one_minus is not None:
                     rest.append(one_minus[chosen])
             kind: Kind = "gauss" if SCORES[self.score].mixture == "gauss" else "beta"
             model = fit_mixture(np.concatenate(scores), kind, one_minus=np.concatenate(rest) if rest else None)
-            return UnitResult({"score": self.score, "mixture": model.to_json()}, rows=catalog.num_rows)
+            return UnitResult({"score": self.score, "mixture": model.to_json()}, rows=num_rows)
 
         return compute
 
@@ -86,7 +86,7 @@ class ApplyJob(Job):
         shard_names = catalog.shards["name"].to_pylist()
 
         def compute(unit: str) -> UnitResult:
-            block_rows = self.files.embedding.block_rows
+            block_rows = self.files.block_rows
             start, stop = block_range(int(unit.removeprefix("part-")), self.table_rows, catalog.num_rows)
             tables = [
                 self._block(block, mixture, name, shard_names)
@@ -100,7 +100,7 @@ class ApplyJob(Job):
 
     def _block(self, block: int, mixture: ScoreMixture, name: str, shard_names: list[str]) -> pa.Table:
         catalog = self.files.catalog
-        start, stop = block_range(block, self.files.embedding.block_rows, catalog.num_rows)
+        start, stop = block_range(block, self.files.block_rows, catalog.num_rows)
         scores = self.files.read(block)
         given = catalog.label[start:stop]
         neighbor_labels = np.where(scores.neighbors >= 0, catalog.label[np.maximum(scores.neighbors, 0)], -1)

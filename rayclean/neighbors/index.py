@@ -86,7 +86,7 @@ class NeighborIndex:
     def __init__(self, store: Store, folder: str, catalog: Catalog, settings: IndexSettings) -> None:
         self.catalog, self.settings = catalog, settings
         self.files = IndexFiles(store, folder, plan_parts(catalog.class_counts, settings.part_rows))
-        self.points = Points(catalog.by_label, catalog.label, catalog.digest, catalog.draw_id, self.files.features)
+        self.points = Points(catalog.by_label, catalog.label, catalog.twins, catalog.draw_id, self.files.features)
         on_gpu = settings.device == "cuda" and faiss.get_num_gpus() > 0
         self.resources = faiss.StandardGpuResources() if on_gpu else None
         self.last_cells: tuple[int, Cells] | None = None

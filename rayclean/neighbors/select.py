@@ -29,13 +29,13 @@ class Points(NamedTuple):
 
     rows: Array  # (P,) int64, the row at each position
     labels: Array  # by row, int32
-    digests: Array  # by row, (N, 2) uint64: equal means equal pixels
+    twins: Array  # by row, (N, 1 or 2) uint64: equal where two rows of a label are no evidence for each other
     draws: Array  # by row, uint64: the sample's identity in any sharding
     features: Callable[[Array], Array]  # positions (M,) -> (M, d) float16
 
 
 def nearest(points: Points, positions: Array, propose: Propose, num: int) -> Neighbors:
-    """The `num` nearest points of each query, itself and its exact copies of the same label left out.
+    """The `num` nearest points of each query, itself and its twins of the same label left out.
 
     Candidates come in float32 from `propose`; the choice is by float64 distance of the stored float16 features,
     ties by draw id, then by row, so that every exact backend and any sharding gives the same list. Where leaving
@@ -73,8 +73,8 @@ def _choose(points: Points, positions: Array, features: Array, found: Array, num
     distances = np.square(candidates, out=candidates).sum(axis=-1)
     reach = distances.max(axis=1)
     rows, own = points.rows[safe], points.rows[positions][:, None]
-    copy = (points.digests[rows] == points.digests[own]).all(axis=-1) & (points.labels[rows] == points.labels[own])
-    left_out = (found < 0) | (rows == own) | copy
+    twin = (points.twins[rows] == points.twins[own]).all(axis=-1) & (points.labels[rows] == points.labels[own])
+    left_out = (found < 0) | (rows == own) | twin
     distances[left_out] = np.inf
     order = np.lexsort((rows, points.draws[rows], distances), axis=-1)[:, :num]
     rows, distances = np.take_along_axis(rows, order, 1), np.take_along_axis(distances, order, 1)

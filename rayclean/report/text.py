@@ -33,6 +33,8 @@ def print_summary(
         f"{summary['rows']:,} rows, {summary['issues']:,} flagged as wrong labels, "
         f"estimated noise rate {summary['noise_rate']:.3f} (by {summary['merge_score']}{truth})"
     )
+    if "clips" in summary:
+        console.print(f"{summary['clips']:,} clips (clips-*.parquet), {summary['clip_issues']:,} flagged")
     if not summary["reliable"]:
         console.print(f"unreliable: {summary['reason']}; rank by label_score rather than trust its value", markup=False)
     if quarantined:

@@ -6,7 +6,7 @@ stored: every linear functional <U, g_i> is r_i^T U h~_i. H is the damped Hessia
 
 A high influence is suspicious; the scores made of it are negated, so that higher is cleaner.
 
-Letters: N rows, K classes, d features, p = K(d+1) parameters, V validation rows, B matrices, G groups. Arrays of
+Letters: N rows, K classes, d features, p = K(d+1) parameters, V validation rows, B matrices, C clips. Arrays of
 parameters are (K, d+1), the bias last; flattened, entry (k, j) is at k(d+1) + j. Sums are in float64.
 """
 
@@ -75,8 +75,8 @@ def gradient_norms(residual: Array, features: Array) -> Float64:
 def gradient_products(solved: Array, residual: Array, features: Array) -> Float64:
     """<U_b, g_i> = r_i^T U_b h~_i for all rows and matrices in one pass.
 
-    It is linear in g: the product with the mean gradient of a group is the group's mean of the products
-    (`group_means`).
+    It is linear in g: the product with the mean gradient of a clip is the clip's mean of the products
+    (`clip_means`).
 
     Args:
         solved: (B, K, d+1) matrices U_b, such as H^-1 z of the probes or H^-1 g_v.
@@ -111,57 +111,57 @@ def validation_influence(solved: Array, residual: Array, features: Array) -> Flo
     return 0.0 - gradient_products(solved, residual, features)
 
 
-def group_means(values: Array, groups: Array) -> Float64:
-    """Mean of the rows of each group: (N, ...) to (G, ...) float64.
+def clip_means(values: Array, clips: Array) -> Float64:
+    """Mean of the rows of each clip: (N, ...) to (C, ...) float64.
 
     A clip's loss is the mean of its frames' losses (Influential Rank, 4.4), so its gradient is the mean of theirs,
     and the means of what is linear in it are exact. Norms and deviations come after the mean.
 
     Args:
         values: (N, ...) what is linear in the gradients.
-        groups: (N,) int ids; 0..G-1 all occur, each group whole.
+        clips: (N,) int ids; 0..C-1 all occur, each clip whole.
 
     Raises:
         ValueError: the ids are not dense, or not one a row.
     """
-    order, starts, counts = _group_order(groups, len(values))
+    order, starts, counts = _clip_order(clips, len(values))
     if not len(counts):
         return np.zeros((0, *values.shape[1:]))
     sums: Float64 = np.add.reduceat(values[order].astype(np.float64), starts, axis=0)
     return sums / counts.reshape(-1, *[1] * (values.ndim - 1))
 
 
-def _group_order(groups: Array, num_rows: int) -> tuple[Array, Array, Array]:
-    """Rows in the order of their groups, where each group starts in it, and its number of rows."""
-    if groups.shape != (num_rows,) or (num_rows and groups.min() < 0):
-        raise ValueError(f"({num_rows},) group ids of 0 or more expected, found {groups.shape}")
-    counts = np.bincount(groups)
+def _clip_order(clips: Array, num_rows: int) -> tuple[Array, Array, Array]:
+    """Rows in the order of their clips, where each clip starts in it, and its number of rows."""
+    if clips.shape != (num_rows,) or (num_rows and clips.min() < 0):
+        raise ValueError(f"({num_rows},) clip ids of 0 or more expected, found {clips.shape}")
+    counts = np.bincount(clips)
     if not counts.all():
-        raise ValueError(f"group ids 0..{len(counts) - 1} expected, {(counts == 0).sum()} of them have no row")
-    return np.argsort(groups, kind="stable"), np.cumsum(counts) - counts, counts
+        raise ValueError(f"clip ids 0..{len(counts) - 1} expected, {(counts == 0).sum()} of them have no row")
+    return np.argsort(clips, kind="stable"), np.cumsum(counts) - counts, counts
 
 
-def influence_norms(inverse: Array, residual: Array, features: Array, groups: Array | None = None) -> Float64:
+def influence_norms(inverse: Array, residual: Array, features: Array, clips: Array | None = None) -> Float64:
     """||I_M(i)|| = ||H^-1 g_i||, exact: p^2 multiplications a row (Influential Rank, Eq. 3 before its z-score).
 
     Args:
         inverse: (p, p) H^-1.
         residual: (N, K) r.
         features: (N, d) h.
-        groups: (N,) dense ids; with them the norms are of H^-1 times the mean gradient of each group.
+        clips: (N,) dense ids; with them the norms are of H^-1 times the mean gradient of each clip.
 
     Returns:
-        (N,) or (G,) float64, 0 or more; high = suspicious.
+        (N,) or (C,) float64, 0 or more; high = suspicious.
 
     Raises:
-        ValueError: the group ids are not dense, or not one a row.
+        ValueError: the clip ids are not dense, or not one a row.
     """
-    order, starts, counts = _group_order(np.arange(len(residual)) if groups is None else groups, len(residual))
+    order, starts, counts = _clip_order(np.arange(len(residual)) if clips is None else clips, len(residual))
     stops = starts + counts
     result = np.empty(len(counts))
     for chunk in row_chunks(len(counts), 2 * len(inverse)):
         here = [order[start:stop] for start, stop in zip(starts[chunk], stops[chunk], strict=True)]
-        # The mean of outer products is a product of matrices: a group's gradients are never held one by one.
+        # The mean of outer products is a product of matrices: a clip's gradients are never held one by one.
         means = [residual[rows].T @ with_bias(features[rows]) / len(rows) for rows in here]
         result[chunk] = np.linalg.norm(np.stack(means).reshape(len(here), -1) @ inverse, axis=1)
     return result
@@ -171,7 +171,7 @@ def probe_norms(products: Array) -> Float64:
     """||H^-1 g_i|| by Hutchinson's estimate: sqrt(mean over z of (z^T H^-1 g_i)^2).
 
     Args:
-        products: (N, m) `gradient_products` with u_z = H^-1 z of m Rademacher probes, or their group means.
+        products: (N, m) `gradient_products` with u_z = H^-1 z of m Rademacher probes, or their clips' means.
 
     Returns:
         (N,) float64, 0 or more; the relative error of its square is at most `influence_solvers.relative_error`.
@@ -202,7 +202,7 @@ def class_deviation(influence: Array, validation_labels: Array, num_classes: int
     """sigma_k(i): the standard deviation of I_D(i, v) over the validation rows v of class k (Influential Rank, Eq. 4).
 
     Args:
-        influence: (N, V) I_D, or its group means.
+        influence: (N, V) I_D, or its clips' means.
         validation_labels: (V,) true labels in 0..K-1.
         num_classes: K.
 

@@ -11,6 +11,7 @@ from scipy.special import softmax
 from rayclean.arrays import Array
 from rayclean.scores.influence import (
     class_deviation,
+    clip_means,
     damping_share,
     gradient_norms,
     gradient_products,
@@ -89,15 +90,25 @@ def solve(
     return solved, facts
 
 
-def raw_influence(solved: Mapping[str, Array], rows: LastLayer) -> dict[str, Array]:
-    """One pass over rows: `norm` (N,) of the influence on the model; `deviation` (N, K) with verified rows."""
+def raw_influence(solved: Mapping[str, Array], rows: LastLayer, clips: Array | None = None) -> dict[str, Array]:
+    """One pass over rows: `norm` (N,) of the influence on the model; `deviation` (N, K) with verified rows.
+
+    Args:
+        solved: of `solve`.
+        rows: to be judged.
+        clips: (N,) dense ids; with them a value a clip, of the mean of its frames' gradients (Influential Rank, 4.4).
+    """
+
+    def whole(products: Array) -> Array:
+        return products if clips is None else clip_means(products, clips)
+
     residual = residuals(rows.logits, rows.labels)
     if "inverse" in solved:
-        raw = {"norm": influence_norms(solved["inverse"], residual, rows.features)}
+        raw = {"norm": influence_norms(solved["inverse"], residual, rows.features, clips)}
     else:
-        raw = {"norm": probe_norms(gradient_products(solved["probes"], residual, rows.features))}
+        raw = {"norm": probe_norms(whole(gradient_products(solved["probes"], residual, rows.features)))}
     if "validation" in solved:
-        influence = validation_influence(solved["validation"], residual, rows.features)
+        influence = whole(validation_influence(solved["validation"], residual, rows.features))
         raw["deviation"] = class_deviation(influence, solved["labels"], rows.logits.shape[1])
     return raw
 

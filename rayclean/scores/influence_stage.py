@@ -48,6 +48,7 @@ class InfluenceJob(Job):
     Attributes:
         embedding: of the snapshot.
         verified: the validation rows; None without, and then there is no OSD.
+        by_clip: whether a row's influence is that of its clip's mean gradient, and z-scores run over clips.
     """
 
     stage: ClassVar[str] = "influence"
@@ -56,6 +57,7 @@ class InfluenceJob(Job):
     verified: Verified | None
     settings: InfluenceSection
     seed: int
+    by_clip: bool
 
 
 @dataclass(frozen=True)
@@ -113,10 +115,21 @@ class RawJob(InfluenceJob):
         def compute(unit: str) -> UnitResult:
             block = int(unit.removeprefix(f"{RAW}/"))
             start, stop = block_range(block, self.embedding.block_rows, self.catalog.num_rows)
-            rows = _last_layer(self.embedding, self.catalog, np.arange(start, stop))
-            return UnitResult(raw_influence(solved, rows), rows=stop - start)
+            rows = np.arange(start, stop)
+            raw = self._of_clips(solved, rows) if self.by_clip else self._of_frames(solved, rows)
+            return UnitResult(raw, rows=stop - start)
 
         return compute
+
+    def _of_frames(self, solved: dict[str, Array], rows: Array) -> dict[str, Array]:
+        return raw_influence(solved, _last_layer(self.embedding, self.catalog, rows))
+
+    def _of_clips(self, solved: dict[str, Array], rows: Array) -> dict[str, Array]:
+        """Of the whole clips that the rows are frames of: one that two blocks share is done in both, alike."""
+        clips, clip_of_row = np.unique(self.catalog.clip[rows], return_inverse=True)
+        frames, clip_of_frame = self.catalog.frames_of(clips)
+        raw = raw_influence(solved, _last_layer(self.embedding, self.catalog, frames), clip_of_frame)
+        return {name: values[clip_of_row] for name, values in raw.items()}
 
 
 @dataclass(frozen=True)
@@ -137,6 +150,9 @@ class FitJob(InfluenceJob):
                 start, stop = block_range(block, block_rows, total)
                 raw = map_arrays(self.store, f"{self.folder}/{RAW}/{block_name(block)}.safetensors")
                 drawn = uniform(self.seed, "influence.fit", self.catalog.draw_id[start:stop]) < FIT_ROWS / total
+                if self.by_clip:  # one row stands for its clip
+                    first = self.catalog.is_first_of_clip(start, stop)
+                    raw, drawn = {name: values[first] for name, values in raw.items()}, drawn[first]
                 blocks.append(raw)
                 sampled.append({name: values[drawn] for name, values in raw.items()})
             sample = {name: np.concatenate([each[name] for each in sampled]) for name in sampled[0]}
@@ -146,13 +162,20 @@ class FitJob(InfluenceJob):
 
 
 def influence_jobs(
-    catalog: Catalog, embedding: Embedding, verified: Verified | None, settings: InfluenceSection, seed: int
+    catalog: Catalog,
+    embedding: Embedding,
+    verified: Verified | None,
+    settings: InfluenceSection,
+    seed: int,
+    by_clip: bool = False,
 ) -> tuple[SolveJob, RawJob, FitJob]:
     """The steps of a snapshot's influence, in order."""
     fields = settings.model_dump(exclude={"role", "validation", "validation_label", "gamma"}) | {"seed": seed}
+    if by_clip:
+        fields["by_clip"] = True
     inputs = [catalog.fingerprint, embedding.folder]
     if verified is not None:
         inputs += [verified.catalog.fingerprint, verified.embedding.folder]
     folder = f"influence-{fingerprint('influence', VERSION, fields, inputs)}"
-    shared = catalog.store, folder, catalog, embedding, verified, settings, seed
+    shared = catalog.store, folder, catalog, embedding, verified, settings, seed, by_clip
     return SolveJob(*shared), RawJob(*shared), FitJob(*shared)

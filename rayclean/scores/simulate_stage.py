@@ -55,6 +55,16 @@ class SimulateJob(Job):
     seed: int
     block_rows: int
 
+    def epochs(self) -> range:
+        """Those up to E whose mean loss is judged."""
+        last = self.snapshot.epoch
+        return range(max(1, last - self.settings.average + 1), last + 1)
+
+    def simulated(self) -> tuple[Array, float]:
+        """The simulated losses, ascending, and their percentile; both must be there."""
+        arrays = map_arrays(self.store, f"{self.folder}/{SIMULATED}.safetensors")
+        return arrays["losses"], float(arrays["threshold"][0])
+
 
 @dataclass(frozen=True)
 class ThresholdJob(SimulateJob):
@@ -95,23 +105,25 @@ class JudgeJob(SimulateJob):
 
     def open(self) -> Callable[[str], UnitResult]:
         """Maps the simulated losses."""
-        simulated = map_arrays(self.store, f"{self.folder}/{SIMULATED}.safetensors")
-        last = self.snapshot.epoch
-        epochs = range(max(1, last - self.settings.average + 1), last + 1)
+        simulated, at = self.simulated()
 
         def compute(unit: str) -> UnitResult:
             block = int(unit.removeprefix(f"{ROWS}/"))
             start, stop = block_range(block, self.block_rows, self.catalog.num_rows)
-            losses = [read_trajectory(self.store, self.train_folder, epoch, block)[0] for epoch in epochs]
+            losses = [read_trajectory(self.store, self.train_folder, epoch, block)[0] for epoch in self.epochs()]
             odd = odd_score(np.stack(losses))
             content = {
                 "odd": odd,
-                "odd_quantile": quantile_of(-odd, simulated["losses"]),
-                "odd_drop": odd_drop(-odd, float(simulated["threshold"][0])),
+                "odd_quantile": quantile_of(-odd, simulated),
+                "odd_drop": odd_drop(-odd, at),
             }
             return UnitResult(content, rows=stop - start)
 
         return compute
+
+    def losses(self) -> Array:
+        """(N,) losses that were judged; all units must be done."""
+        return -np.concatenate([map_arrays(self.store, self.file(unit))["odd"] for unit in self.units()])
 
 
 @dataclass(frozen=True)
@@ -126,18 +138,10 @@ class CheckJob(SimulateJob):
 
     def open(self) -> Callable[[str], UnitResult]:
         """Maps the simulated losses."""
-        simulated = map_arrays(self.store, f"{self.folder}/{SIMULATED}.safetensors")["losses"]
-        planted = np.flatnonzero(drawn_to_flip(self.catalog.draw_id, self.settings.planted, self.seed))
-        last = self.snapshot.epoch
-        epochs = range(max(1, last - self.settings.average + 1), last + 1)
+        simulated, _ = self.simulated()
 
         def compute(_: str) -> UnitResult:
-            losses = []
-            for block in np.unique(planted // self.block_rows):
-                here = planted[planted // self.block_rows == block] - block * self.block_rows
-                each = [read_trajectory(self.store, self.train_folder, epoch, int(block))[0][here] for epoch in epochs]
-                losses.append(np.mean(each, axis=0))
-            found = np.concatenate(losses) if losses else np.empty(0)
+            found = self.losses()
             facts = {
                 "planted": len(found),
                 "distance": agreement(found, simulated) if len(found) else None,
@@ -148,6 +152,16 @@ class CheckJob(SimulateJob):
             return UnitResult(facts, rows=len(found))
 
         return compute
+
+    def losses(self) -> Array:
+        """(M,) mean losses of the planted rows, in order of rows."""
+        planted = np.flatnonzero(drawn_to_flip(self.catalog.clip_id, self.settings.planted, self.seed))
+        losses = []
+        for block in np.unique(planted // self.block_rows):
+            here = planted[planted // self.block_rows == block] - block * self.block_rows
+            read = (read_trajectory(self.store, self.train_folder, epoch, int(block))[0] for epoch in self.epochs())
+            losses.append(np.mean([each[here] for each in read], axis=0))
+        return np.concatenate(losses) if losses else np.empty(0)
 
 
 def simulate_jobs(

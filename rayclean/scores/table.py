@@ -43,6 +43,20 @@ class ScoreFiles:
     simulate_folder: str | None = None
     aum_folder: str | None = None
 
+    @property
+    def num_rows(self) -> int:
+        """N."""
+        return self.catalog.num_rows
+
+    @property
+    def block_rows(self) -> int:
+        """Rows of a block."""
+        return self.embedding.block_rows
+
+    def draw_ids(self, start: int, stop: int) -> Array:
+        """Identities of rows [start, stop) for seeded draws, uint64."""
+        return self.catalog.draw_id[start:stop]
+
     def inputs(self) -> list[str]:
         """What a fingerprint of anything that reads them holds."""
         return [

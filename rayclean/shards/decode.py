@@ -11,7 +11,15 @@ from PIL import Image, ImageOps
 
 Pixels = npt.NDArray[np.uint8]
 Reason = Literal[
-    "missing_label", "missing_image", "undecodable", "bad_label", "too_large", "duplicate_key", "truncated"
+    "missing_label",
+    "missing_image",
+    "missing_clip",
+    "undecodable",
+    "bad_label",
+    "bad_clip",
+    "too_large",
+    "duplicate_key",
+    "truncated",
 ]
 REASONS: tuple[str, ...] = get_args(Reason)
 FORMATS = ("PNG", "JPEG", "WEBP")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
@@ -266,3 +267,20 @@ def test_the_same_shard_gives_the_same_tables(tmp_path: Path) -> None:
     one, two = scan_of(tmp_path, members), scan_of(tmp_path, members)
     assert one.rows.equals(two.rows)
     assert one.quarantine.equals(two.quarantine)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b'{"clip": "walk/1"}', "walk/1"),
+        (b'{"clip": 7}', "7"),
+        (b"{}", "missing_clip"),
+        (b'{"clip": [1]}', "bad_clip"),
+        (None, "missing_clip"),
+    ],
+)
+def test_a_frame_says_its_clip(tmp_path: Path, content: bytes | None, expected: str) -> None:
+    settings = replace(SETTINGS, clip=LabelField("json", ("clip",)))
+    members = [*sample("a"), *([("a.json", content)] if content else [])]
+    scan = scan_shard(write_tar(tmp_path / "a.tar", members), settings)
+    assert [*scan.rows["clip"].to_pylist(), *scan.quarantine["reason"].to_pylist()] == [expected]

@@ -14,11 +14,11 @@ from scipy.special import logsumexp, softmax
 from rayclean.arrays import Array
 from rayclean.scores.influence import (
     class_deviation,
+    clip_means,
     damping_share,
     gradient_norms,
     gradient_products,
     gradients,
-    group_means,
     influence_norms,
     probe_norms,
     residuals,
@@ -54,10 +54,10 @@ def random_solver(num_classes: int, num_features: int, damping: float = 0.05, se
     return DenseSolver(Hessian(softmax(rows.logits, axis=1), rows.features, damping))
 
 
-def random_groups(num_rows: int, seed: int = 0) -> Array:
+def random_clips(num_rows: int, seed: int = 0) -> Array:
     rng = np.random.default_rng(seed)
-    num_groups = max(1, num_rows // 3)
-    return rng.permutation(np.r_[np.arange(num_groups), rng.integers(0, num_groups, num_rows - num_groups)])
+    num_clips = max(1, num_rows // 3)
+    return rng.permutation(np.r_[np.arange(num_clips), rng.integers(0, num_clips, num_rows - num_clips)])
 
 
 sizes = {"num_rows": st.integers(1, 12), "num_classes": st.integers(1, 5), "num_features": st.integers(1, 6)}
@@ -123,11 +123,11 @@ def test_bad_logits_and_labels_are_refused(logits: list[list[float]], labels: li
 def test_products_and_norms_equal_the_plain_formulas(
     num_rows: int, num_classes: int, num_features: int, num_matrices: int, chunk: int, seed: int
 ) -> None:
-    """With the whole gradients g: <U, g>, and ||H^-1 g||, however the rows are cut; also for the means of groups."""
+    """With the whole gradients g: <U, g>, and ||H^-1 g||, however the rows are cut; also for the means of clips."""
     rows = random_rows(num_rows, num_classes, num_features, seed)
     whole = gradients(rows.residual, rows.features).reshape(num_rows, -1)
-    groups = random_groups(num_rows, seed)
-    means = np.stack([whole[groups == g].mean(axis=0) for g in range(groups.max() + 1)])
+    clips = random_clips(num_rows, seed)
+    means = np.stack([whole[clips == g].mean(axis=0) for g in range(clips.max() + 1)])
     solved = np.random.default_rng(seed).normal(size=(num_matrices, num_classes, num_features + 1))
     flat = solved.reshape(num_matrices, -1)
     inverse = random_solver(num_classes, num_features).inverse()
@@ -136,35 +136,35 @@ def test_products_and_norms_equal_the_plain_formulas(
         products = gradient_products(solved, rows.residual, rows.features)
         influence = validation_influence(solved, rows.residual, rows.features)
         norms = influence_norms(inverse, rows.residual, rows.features)
-        norms_of_groups = influence_norms(inverse, rows.residual, rows.features, groups)
+        norms_of_clips = influence_norms(inverse, rows.residual, rows.features, clips)
         lengths = gradient_norms(rows.residual, rows.features)
     np.testing.assert_allclose(products, whole @ flat.T, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(influence, -whole @ flat.T, rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(group_means(products, groups), means @ flat.T, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(clip_means(products, clips), means @ flat.T, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(norms, np.linalg.norm(whole @ inverse, axis=1), rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(norms_of_groups, np.linalg.norm(means @ inverse, axis=1), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(norms_of_clips, np.linalg.norm(means @ inverse, axis=1), rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(lengths, np.linalg.norm(whole, axis=1), rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(probe_norms(products), np.sqrt(((whole @ flat.T) ** 2).mean(axis=1)), rtol=1e-9)
 
 
 def test_the_norm_of_a_mean_is_not_the_mean_of_norms() -> None:
-    rows, groups = random_rows(12, 3, 4), random_groups(12)
+    rows, clips = random_rows(12, 3, 4), random_clips(12)
     inverse = random_solver(3, 4).inverse()
-    of_mean = influence_norms(inverse, rows.residual, rows.features, groups)
-    mean_of = group_means(influence_norms(inverse, rows.residual, rows.features), groups)
+    of_mean = influence_norms(inverse, rows.residual, rows.features, clips)
+    mean_of = clip_means(influence_norms(inverse, rows.residual, rows.features), clips)
     assert (of_mean <= mean_of + 1e-12).all()
     assert (of_mean < 0.9 * mean_of).any()
 
 
-@pytest.mark.parametrize("by_groups", [False, True])
-def test_probes_approach_the_exact_norms(by_groups: bool) -> None:
+@pytest.mark.parametrize("by_clips", [False, True])
+def test_probes_approach_the_exact_norms(by_clips: bool) -> None:
     rows, solver = random_rows(40, 3, 5), random_solver(3, 5)
-    groups = random_groups(40) if by_groups else np.arange(40)
-    exact = influence_norms(solver.inverse(), rows.residual, rows.features, groups)
+    clips = random_clips(40) if by_clips else np.arange(40)
+    exact = influence_norms(solver.inverse(), rows.residual, rows.features, clips)
 
     def squared_errors(num_probes: int) -> Array:
         solved = solver.solve(rademacher(num_probes, (3, 6), seed=0))
-        products = group_means(gradient_products(solved, rows.residual, rows.features), groups)
+        products = clip_means(gradient_products(solved, rows.residual, rows.features), clips)
         return np.asarray((probe_norms(products) / exact) ** 2 - 1)
 
     many = squared_errors(2000)
@@ -258,16 +258,16 @@ def test_no_rows_give_no_influence() -> None:
     influence = validation_influence(np.ones((4, 3, 3)), rows.residual, rows.features)
     assert influence.shape == (0, 4)
     assert influence_norms(np.eye(9), rows.residual, rows.features).shape == (0,)
-    assert group_means(influence, np.zeros(0, np.int64)).shape == (0, 4)
+    assert clip_means(influence, np.zeros(0, np.int64)).shape == (0, 4)
 
 
 @pytest.mark.parametrize(
-    ("groups", "message"),
-    [([0, 2, 2], "1 of them have no row"), ([0, -1, 1], "0 or more"), ([0, 1], r"\(3,\) group ids")],
+    ("clips", "message"),
+    [([0, 2, 2], "1 of them have no row"), ([0, -1, 1], "0 or more"), ([0, 1], r"\(3,\) clip ids")],
 )
-def test_group_ids_with_gaps_are_refused(groups: list[int], message: str) -> None:
+def test_clip_ids_with_gaps_are_refused(clips: list[int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        group_means(np.zeros((3, 2)), np.array(groups))
+        clip_means(np.zeros((3, 2)), np.array(clips))
     rows = random_rows(3, 2, 2)
     with pytest.raises(ValueError, match=message):
-        influence_norms(np.eye(6), rows.residual, rows.features, np.array(groups))
+        influence_norms(np.eye(6), rows.residual, rows.features, np.array(clips))

@@ -1,0 +1,87 @@
+"""The table of clips: the mixture is fitted to clips' scores as to rows', then applied part by part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from rayclean.arrays import Array
+from rayclean.catalog.table import Catalog
+from rayclean.merge.mixture import ScoreMixture
+from rayclean.merge.table import label_score, nullable
+from rayclean.schema import clip_schema
+from rayclean.scores.clips_table import ClipFiles
+from rayclean.storage.contents import read_json
+from rayclean.storage.units import Job, UnitResult, block_range, num_blocks
+
+
+@dataclass(frozen=True)
+class ClipsJob(Job):
+    """Writes the parts of the table of clips.
+
+    Attributes:
+        model: the fitted mixture's file.
+        table_rows: clips of a part.
+    """
+
+    stage: ClassVar[str] = "merge"
+    suffix: ClassVar[str] = ".parquet"
+    pool: ClassVar[str] = "merge"
+    files: ClipFiles
+    model: str
+    threshold: float
+    table_rows: int
+
+    def units(self) -> Sequence[str]:
+        """A unit a part of the table."""
+        return [f"clips-{i:05d}" for i in range(num_blocks(self.files.num_rows, self.table_rows))]
+
+    def open(self) -> Callable[[str], UnitResult]:
+        """Loads the model."""
+        fitted = read_json(self.store, self.model)
+        mixture, name = ScoreMixture.from_json(fitted["mixture"]), fitted["score"]
+
+        def compute(unit: str) -> UnitResult:
+            block_rows = self.files.block_rows
+            start, stop = block_range(int(unit.removeprefix("clips-")), self.table_rows, self.files.num_rows)
+            blocks = range(start // block_rows, num_blocks(stop, block_rows))
+            table = pa.concat_tables([self._block(each, mixture, name) for each in blocks])
+            return UnitResult(table, rows=stop - start)
+
+        return compute
+
+    def _block(self, block: int, mixture: ScoreMixture, name: str) -> pa.Table:
+        catalog = self.files.catalog
+        start, stop = block_range(block, self.files.block_rows, self.files.num_rows)
+        first = catalog.first_of_clip(start, stop)
+        scores = self.files.read(block)
+        probability = label_score(mixture, name, scores)
+        predicted = scores.belief.argmax(axis=1)
+        columns = {
+            "clip": _names(catalog, first),
+            "first_row": pa.array(first),
+            "frames": pa.array(np.diff(catalog.clip_starts[start : stop + 1]), pa.int32()),
+            "given_label": pa.array(catalog.label[first], pa.int32()),
+            "label_score": pa.array(probability, pa.float32()),
+            "is_label_issue": pa.array(probability < self.threshold),
+            "predicted_label": pa.array(predicted, pa.int32()),
+            "predicted_score": pa.array(scores.belief[np.arange(len(predicted)), predicted], pa.float32()),
+        }
+        for each, values in scores.scores.items():
+            columns[f"score_{each}"] = nullable(values.astype(np.float32), np.isnan(values), pa.float32())
+        schema = clip_schema(tuple(scores.scores))
+        return pa.table([columns[field] for field in schema.names], schema=schema)
+
+
+def _names(catalog: Catalog, first: Array) -> pa.Array:
+    """The clips that rows `first`, ascending, are of, as the shards call them."""
+    names = []
+    first_rows = catalog.shards["first_row"].to_numpy()
+    shards = np.searchsorted(first_rows, first, side="right") - 1  # of shards without rows, the last one starts here
+    for shard in np.unique(shards):
+        names.append(catalog.rows_of_shard(int(shard))["clip"].take(first[shards == shard] - first_rows[shard]))
+    return pa.concat_arrays([chunk for each in names for chunk in each.chunks])

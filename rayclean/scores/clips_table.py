@@ -1,0 +1,91 @@
+"""The scores of clips: means of their frames' (`data.group`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rayclean.arrays import Array
+from rayclean.catalog.table import Catalog
+from rayclean.scores.block import BlockScores
+from rayclean.scores.table import ScoreFiles
+from rayclean.storage.units import block_range
+
+
+@dataclass(frozen=True)
+class ClipFiles:
+    """All scores of a block of clips, read as `ScoreFiles` reads those of rows.
+
+    A clip's loss is the mean of its frames' losses (Influential Rank, 4.4); the other scores and the beliefs follow
+    it [our choice]. Where influence goes by the mean gradient, all frames have their clip's `osm` and `osd` already.
+
+    Attributes:
+        files: of the frames.
+    """
+
+    files: ScoreFiles
+
+    @property
+    def catalog(self) -> Catalog:
+        """Of the frames."""
+        return self.files.catalog
+
+    @property
+    def num_rows(self) -> int:
+        """C, the clips."""
+        return len(self.catalog.clip_starts) - 1
+
+    @property
+    def block_rows(self) -> int:
+        """Clips of a block."""
+        return self.files.block_rows
+
+    def draw_ids(self, start: int, stop: int) -> Array:
+        """Identities of clips [start, stop) for seeded draws, uint64."""
+        ids: Array = self.catalog.clip_id[self.catalog.first_of_clip(start, stop)]
+        return ids
+
+    def read(self, block: int) -> BlockScores:
+        """The scores of a block of clips; a score that no frame of a clip has is NaN."""
+        start, stop = block_range(block, self.block_rows, self.num_rows)
+        frames, clip_of_frame = self.catalog.frames_of(np.arange(start, stop))
+        parts, order = [], []
+        for rows_block in np.unique(frames // self.files.block_rows):
+            here = np.flatnonzero(frames // self.files.block_rows == rows_block)
+            parts.append(_take(self.files.read(int(rows_block)), frames[here] - rows_block * self.files.block_rows))
+            order.append(clip_of_frame[here])
+        clips, num_clips = np.concatenate(order), stop - start
+
+        def mean(pieces: list[Array]) -> Array:
+            return _known_means(np.concatenate(pieces), clips, num_clips)
+
+        return BlockScores(
+            scores={name: mean([part.scores[name] for part in parts]) for name in parts[0].scores},
+            one_minus={name: mean([part.one_minus[name] for part in parts]) for name in parts[0].one_minus},
+            facts={},
+            belief=mean([part.belief for part in parts]),
+            num_paths=None,
+            neighbors=np.full((num_clips, 0), -1),
+        )
+
+
+def _take(block: BlockScores, rows: Array) -> BlockScores:
+    return BlockScores(
+        scores={name: values[rows] for name, values in block.scores.items()},
+        one_minus={name: values[rows] for name, values in block.one_minus.items()},
+        facts={},
+        belief=block.belief[rows],
+        num_paths=None,
+        neighbors=block.neighbors[rows],
+    )
+
+
+def _known_means(values: Array, clips: Array, num_clips: int) -> Array:
+    """Mean over the frames of each clip that have a value, (C, ...) float64; NaN where none has."""
+    known = ~np.isnan(values)
+    sums = np.zeros((num_clips, *values.shape[1:]))
+    counts = np.zeros_like(sums)
+    np.add.at(sums, clips, np.where(known, values, 0.0))
+    np.add.at(counts, clips, known)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
