@@ -95,12 +95,13 @@ class NoiseSection(Section):
 
 
 class ModelSection(Section):
-    """The network."""
+    """The network; `size`: of the images that it sees, where not `data.size`."""
 
     name: str = "small_resnet"
     width: Positive = 16
     weights: str | None = None
     bottleneck: Positive | None = None
+    size: Positive | None = None
 
 
 class TrainSection(Section):

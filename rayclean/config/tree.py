@@ -144,18 +144,26 @@ class Config(Section):
             raise ValueError(f"train.roles.{name}.epochs is 0, so its from (or model.weights) must name weights")
 
     def train_of(self, role: str) -> TrainSection:
-        """How a role is trained: as `main`, but for what the role changes."""
+        """How a role is trained: as `main`, but for what the role changes; another network starts elsewhere."""
         if role == MAIN:
             return self.train
         changes = {**ROLES.get(role, {}), **self.train.roles.get(role, {})}
         changes.pop("model", None)
         same = self.train.model_dump(by_alias=True, exclude={"roles"})
+        if self._has_other_network(role):
+            same["from"] = None
         return TrainSection.model_validate({**same, **changes})
 
     def model_of(self, role: str) -> ModelSection:
-        """The network of a role; fields that the role does not set are those of `model`."""
+        """The network of a role; fields that it does not set are those of `model`, but for another's weights."""
         changes = self.train.roles.get(role, {}).get("model", {})
-        return ModelSection.model_validate({**self.model.model_dump(), **changes})
+        same = self.model.model_dump()
+        if self._has_other_network(role):
+            same["weights"] = None
+        return ModelSection.model_validate({**same, **changes})
+
+    def _has_other_network(self, role: str) -> bool:
+        return bool({"name", "weights"} & set(self.train.roles.get(role, {}).get("model", {})))
 
     def also_kept(self, role: str) -> tuple[int, ...]:
         """Epochs after which a role's weights are kept whatever `snapshot_every` says: ODD's."""

@@ -48,7 +48,7 @@ def network_spec(config: Config, num_classes: int, role: str = MAIN) -> NetworkS
         num_classes=num_classes,
         width=model.width,
         bottleneck=model.bottleneck,
-        size=config.data.size or defaults.size,
+        size=model.size or config.data.size or defaults.size,
         mean=config.data.mean or defaults.mean,
         std=config.data.std or defaults.std,
     )

@@ -88,7 +88,7 @@ def train_task(
         seed=role_seed(config.run.seed, role),
     )
     fields = {
-        "model": model.model_dump() | {"weights": weights_digest(model.weights)},
+        "model": model.model_dump(exclude={"size"}) | {"weights": weights_digest(model.weights)},
         "train": settings.model_dump(exclude={"workers", "precision", "from_", "roles"}),
         "from": weights_digest(settings.from_),
         "also_kept": config.also_kept(role),

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+import torchvision
 
 from rayclean.arrays import Array
 from rayclean.config import Config
@@ -136,6 +137,18 @@ def test_roles_start_from_weights_of_their_own(roles: Run) -> None:
     main, other = (map_arrays(roles.store, roles.roles[name].trained.snapshots[0].file) for name in ("main", "ce_ne"))
     assert main.keys() == other.keys()
     assert not np.allclose(main["head.weight"], other["head.weight"])
+
+
+def test_features_of_a_frozen_torchvision_network(tiny_config: Tiny, finish: Finish, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    torch.save(torchvision.models.get_model("resnet18", weights=None).state_dict(), tmp_path / "weights.pt")
+    backbone = f"{{name: resnet18, weights: {tmp_path}/weights.pt, size: 40}}"
+    role = ("inn.features=backbone", f"train.roles.backbone={{epochs: 0, model: {backbone}}}")
+    names = ("scores=[loss, inn]", "inn.steps=2", f"inn.num={NUM_NEIGHBORS}")
+    run = finish(tiny_config(tmp_path / "run", *names, *role))
+    features = features_of(run, "backbone")
+    assert (run.roles["backbone"].trained.spec.size, run.main.trained.spec.size) == (40, 8)
+    assert_defined(run, features, [0, 0.5, 1], [0.25, 0.5, 0.25])
 
 
 def test_inn_at_several_epochs_is_that_of_the_last(tiny_config: Tiny, finish: Finish, tmp_path: Path) -> None:
