@@ -14,13 +14,14 @@ from rayclean.arrays import Array
 from rayclean.catalog.noise import threshold_samples
 from rayclean.config import THRESHOLDED, Config
 from rayclean.embed.beliefs import softmax, with_rest
+from rayclean.errors import ConfigError
 from rayclean.neighbors.select import NO_NEIGHBOR, Neighbors, Points, nearest
 from rayclean.scores.interpolation import PathMeans, path_means, walk_block
 from rayclean.scores.pairs import Pairs, undirected_pairs
 from rayclean.storage.draws import draw_id
 from rayclean.train.batches import Batch, cached_batches
 from rayclean.train.forward import Forward, ForwardSettings
-from rayclean.train.loop import LoopSettings, Rank, train_epochs
+from rayclean.train.loop import LoopSettings, Rank, State, train_epochs
 from rayclean.train.models import Network
 from rayclean.train.plan import role_seed
 from rayclean.train.precision import resolve_precision
@@ -63,32 +64,45 @@ class Embedded(NamedTuple):
 
 
 @dataclass
+class Training:
+    """What training has given so far: all that must be kept to score by it, or to go on with it.
+
+    Attributes:
+        trajectories: an entry an epoch.
+        weights: by epoch, of the epochs that are kept.
+        state: what training goes on from; None before the first epoch, and not needed after the last.
+    """
+
+    trajectories: list[Trajectory] = field(default_factory=list)
+    weights: dict[int, dict[str, torch.Tensor]] = field(default_factory=dict)
+    state: State | None = None
+
+
+@dataclass
 class MemoryRole:
     """A trained role.
 
     Attributes:
         labels: what it was trained on.
-        trajectories: an entry an epoch.
-        states: weights by epoch, of the epochs that are kept.
+        training: what came of it.
         embedded: by epoch, of those that were asked for.
     """
 
     spec: NetworkSpec
     forward: ForwardSettings
     labels: Array
-    trajectories: list[Trajectory] = field(default_factory=list)
-    states: dict[int, dict[str, torch.Tensor]] = field(default_factory=dict)
+    training: Training
     embedded: dict[int, Embedded] = field(default_factory=dict)
 
     @property
     def last(self) -> int:
         """The epoch of the last snapshot."""
-        return max(self.states)
+        return max(self.training.weights)
 
     def network(self, epoch: int) -> Network:
         """The network of a snapshot."""
         network = self.spec.build()
-        network.load_state_dict(self.states[epoch])
+        network.load_state_dict(self.training.weights[epoch])
         return network.eval()
 
     def embed(self, samples: Samples, epoch: int, block_rows: int) -> Embedded:
@@ -102,26 +116,57 @@ class MemoryRole:
         return Embedded(features.astype(np.float16), logits)
 
 
-def train_role(config: Config, role: str, samples: Samples, num_classes: int, device: str) -> MemoryRole:
+AfterEpoch = Callable[[int, Training], bool]
+
+
+def train_role(
+    config: Config,
+    role: str,
+    samples: Samples,
+    num_classes: int,
+    device: str,
+    training: Training | None = None,
+    after_epoch: AfterEpoch | None = None,
+) -> MemoryRole:
     """Trains a role on all samples; without epochs it takes the weights that `train.from` names.
 
     The same seeds and the same order of batches as a run with one worker whose images fit its cache. A role of AUM's
     threshold samples has a class more, which some of the samples get.
+
+    Args:
+        config: how.
+        role: which.
+        samples: what to train on.
+        num_classes: K.
+        device: `cuda` or `cpu`.
+        training: of an earlier call with the same config and samples: it goes on from there, and is changed.
+        after_epoch: called after each epoch with the epoch and the training; what it returns says whether to go on.
+
+    Raises:
+        ConfigError: the role wants images of another size.
     """
+    training = training or Training()
     if role in THRESHOLDED:
         part = THRESHOLDED.index(role)
         drawn = threshold_samples(samples.draws, num_classes, part, config.run.seed)
         samples = replace(samples, labels=np.where(drawn, num_classes, samples.labels).astype(np.int32))
         num_classes += 1
     spec, train, model = network_spec(config, num_classes, role), config.train_of(role), config.model_of(role)
+    if spec.size != (size := samples.images.shape[1]):
+        raise ConfigError(f"role {role}: model.size is {spec.size}, but images are {size} px; leave it out, or resize")
     score_precision = resolve_precision(config.score.precision, device)
-    trained = MemoryRole(spec, ForwardSettings(device, score_precision, config.score.batch_size), samples.labels)
+    forward = ForwardSettings(device, score_precision, config.score.batch_size)
+    trained = MemoryRole(spec, forward, samples.labels, training)
+    if len(training.trajectories) == train.epochs and training.weights:
+        return trained
+    if training.trajectories and training.state is None:
+        raise ValueError(f"role {role}: {len(training.trajectories)} epochs of {train.epochs}, and no state to go on")
     seed = role_seed(config.run.seed, role)
     network = spec.build(seed, model.weights)
     if train.from_ is not None:
         load_weights_from(train.from_, network)
     if train.epochs == 0:
-        trained.states[0] = _copied(network)
+        training.weights[0] = _copied(network)
         return trained
     settings = LoopSettings(
         train=train,
@@ -138,10 +183,15 @@ def train_role(config: Config, role: str, samples: Samples, num_classes: int, de
         return cached_batches(samples.images, samples.labels, seed, epoch, train.batch_size)
 
     with _torch_settings_kept():
-        for epoch, after, _ in train_epochs(settings, network, batches, Rank(0, 1)):
-            trained.trajectories.append(_trajectory(Forward(after, spec, trained.forward), samples, config.blocks.rows))
+        for epoch, after, state in train_epochs(settings, network, batches, Rank(0, 1), training.state):
+            training.state = state
+            training.trajectories.append(_trajectory(Forward(after, spec, forward), samples, config.blocks.rows))
             if epoch in kept:
-                trained.states[epoch] = _copied(after)
+                training.weights[epoch] = _copied(after)
+            if after_epoch is not None and not after_epoch(epoch, training):
+                break
+    if len(training.trajectories) == train.epochs:
+        training.state = None  # it holds the network and its momentum on the device
     return trained
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from rayclean.arrays import Array
 from rayclean.config import MAIN, SELF, THRESHOLDED, Config
 from rayclean.embed.beliefs import softmax
-from rayclean.memory import Embedded, MemoryRole, Samples, find_neighbors, walk_paths
+from rayclean.memory import Embedded, MemoryRole, Samples, Trajectory, find_neighbors, walk_paths
+from rayclean.schema import SCORES
 from rayclean.scores.aum import aum_excess, aum_threshold
 from rayclean.scores.block import BlockScores
 from rayclean.scores.influence_scores import (
@@ -40,17 +42,45 @@ def vote_of(lists: Array, labels: Array) -> Array:
 
 
 @dataclass
+class History:
+    """Scores as of each epoch: what curves are made of. It holds neither networks nor images.
+
+    Attributes:
+        trajectories: by role.
+        snapshots: score -> epoch -> (N,) values, of scores that are computed from snapshots.
+    """
+
+    trajectories: dict[str, list[Trajectory]] = field(default_factory=dict)
+    snapshots: dict[str, dict[int, Array]] = field(default_factory=dict)
+
+    def of_score(self, name: str) -> Iterator[tuple[int, Array]]:
+        """Epochs that a score has values for, ascending, with the values; none where only the last are kept."""
+        yield from self.snapshots.get(name, {}).items()
+        role = SCORES[name].role
+        trajectories = self.trajectories.get(role, [])
+        if SCORES[name].family != "trajectory" or name == "aum_excess" or not trajectories:
+            return
+        plain = name if role == MAIN else name.removesuffix(f"_{role}")
+        running = RunningTrajectory(len(trajectories[0][0]))
+        for epoch, each in enumerate(trajectories, start=1):
+            running.add(*each)
+            yield epoch, running.scores()[plain]
+
+
+@dataclass
 class Scoring:
     """The scores of samples by trained roles.
 
     Attributes:
         verified: samples whose labels are right, for OSD; None without.
+        history: filled by `block`.
     """
 
     config: Config
     samples: Samples
     roles: dict[str, MemoryRole]
     verified: Samples | None
+    history: History = field(default_factory=History)
 
     def block(self) -> BlockScores:
         """All scores of the config, and what the table needs beside them."""
@@ -63,10 +93,17 @@ class Scoring:
         scores["vote"] = vote_of(lists, self.samples.labels)
         belief, num_paths = softmax(last.logits), None
         if "inn" in names:
-            inn = self._inn()
+            by_epoch = self._inn()
+            inn = by_epoch[max(by_epoch)]
+            self.history.snapshots["inn"] = {epoch: walk.score for epoch, walk in by_epoch.items()}
             scores["inn"], one_minus["inn"], belief = inn.score, inn.one_minus, inn.belief[:, :-1]
         if {"iofm", "iofm_last"} & set(names):
-            walks = self._iofm("iofm" in names)
+            by_snapshot = self._iofm("iofm" in names)
+            walks = list(by_snapshot.values())
+            singles = np.stack([walk.score for walk, _ in walks])
+            means = np.cumsum(singles, axis=0) / np.arange(1, len(walks) + 1)[:, None]
+            self.history.snapshots["iofm_last"] = dict(zip(by_snapshot, singles, strict=True))
+            self.history.snapshots["iofm"] = dict(zip(by_snapshot, means, strict=True))
             for name, used in (("iofm", walks), ("iofm_last", walks[-1:])):
                 scores[name] = np.mean([walk.score for walk, _ in used], axis=0)
                 one_minus[name] = np.mean([walk.one_minus for walk, _ in used], axis=0)
@@ -95,38 +132,41 @@ class Scoring:
         scores: dict[str, Array] = {}
         for name, role in self.roles.items():
             running = RunningTrajectory(len(self.samples.labels))
-            for epoch in role.trajectories:
+            for epoch in role.training.trajectories:
                 running.add(*epoch)
-            if role.trajectories:
+            if role.training.trajectories:
+                self.history.trajectories[name] = role.training.trajectories
                 ending = "" if name == MAIN else f"_{name}"
                 scores |= {f"{score}{ending}": values for score, values in running.scores().items()}
-        if not self.roles[MAIN].trajectories:
+        if not self.roles[MAIN].training.trajectories:
             loss, margin, _ = sample_losses(self._embedded(MAIN, 0).logits, self.samples.labels)
             scores |= {"loss": -loss, "margin": margin}
         return scores
 
-    def _iofm(self, all_snapshots: bool) -> list[tuple[PathMeans, Array]]:
+    def _iofm(self, all_snapshots: bool) -> dict[int, tuple[PathMeans, Array]]:
         """IOFM at each snapshot, or at the last alone, with the paths of each row."""
         main, iofm, config = self.roles[MAIN], self.config.iofm, self.config
-        walks = []
+        walks = {}
         for epoch in config.train.snapshot_epochs() if all_snapshots else (main.last,):
             embedded = self._embedded(MAIN, epoch)
             lists = find_neighbors(self.samples, embedded.features, iofm.num, any_label=False).rows
             pairs = config.blocks.pairs
-            walks.append(walk_paths(self.samples, main, epoch, embedded, lists, iofm.steps, TRAPEZOID, pairs))
+            walks[epoch] = walk_paths(self.samples, main, epoch, embedded, lists, iofm.steps, TRAPEZOID, pairs)
         return walks
 
-    def _inn(self) -> PathMeans:
+    def _inn(self) -> dict[int, PathMeans]:
+        """INN at each snapshot of `inn.epochs`, or at the last alone."""
         main, inn = self.roles[MAIN], self.config.inn
-        epoch = max(inn.epochs) if inn.epochs else main.last
-        embedded = self._embedded(MAIN, epoch)
-        space = embedded
-        if inn.features not in (SELF, MAIN):
-            space = self._embedded(inn.features, self.roles[inn.features].last)
-        lists = find_neighbors(self.samples, space.features, inn.num, any_label=True).rows
         weight = TRAPEZOID if inn.end_points else INTERIOR
         pairs = self.config.blocks.pairs
-        return walk_paths(self.samples, main, epoch, embedded, lists, inn.steps, weight, pairs)[0]
+        walks = {}
+        for epoch in sorted(inn.epochs or [main.last]):
+            embedded = space = self._embedded(MAIN, epoch)
+            if inn.features not in (SELF, MAIN):
+                space = self._embedded(inn.features, self.roles[inn.features].last)
+            lists = find_neighbors(self.samples, space.features, inn.num, any_label=True).rows
+            walks[epoch], _ = walk_paths(self.samples, main, epoch, embedded, lists, inn.steps, weight, pairs)
+        return walks
 
     def _influence(self, wants_osd: bool) -> dict[str, Array]:
         settings, seed, samples = self.config.influence, self.config.run.seed, self.samples
@@ -149,7 +189,7 @@ class Scoring:
 
     def _aum_excess(self) -> Array:
         roles = [self.roles[name] for name in THRESHOLDED]
-        margins = (np.stack([margin for _, margin, _ in role.trajectories]) for role in roles)
+        margins = (np.stack([margin for _, margin, _ in role.training.trajectories]) for role in roles)
         aum = np.stack([each.astype(np.float64).mean(axis=0) for each in margins])
         drawn = np.stack([role.labels == role.spec.num_classes - 1 for role in roles])
         thresholds = np.array([aum_threshold(each[which]) for each, which in zip(aum, drawn, strict=True)])
@@ -158,14 +198,15 @@ class Scoring:
     def _odd(self) -> dict[str, Array]:
         settings, seed = self.config.simulated_loss, self.config.run.seed
         role = self.roles[settings.role]
-        epoch = settings.epoch_of(len(role.trajectories))
-        state = role.states[epoch]
+        epoch = settings.epoch_of(len(role.training.trajectories))
+        state = role.training.weights[epoch]
         weight, bias = state["head.weight"].numpy(), state["head.bias"].numpy()
         moments = {}
         if settings.kind != "gauss":
             seen = self._embedded(settings.role, epoch).features.astype(np.float64)
             moments = {"mean": seen.mean(axis=0), "std": seen.std(axis=0), "features": seen}
         simulated = simulated_losses(weight, bias, settings.kind, NUM_DRAWS, seed, **moments)
-        odd = odd_score(np.stack([loss for loss, _, _ in role.trajectories[max(0, epoch - settings.average) : epoch]]))
+        judged = role.training.trajectories[max(0, epoch - settings.average) : epoch]
+        odd = odd_score(np.stack([loss for loss, _, _ in judged]))
         at = threshold(simulated, settings.percentile)
         return {"odd": odd, "odd_quantile": quantile_of(-odd, simulated), "odd_drop": odd_drop(-odd, at)}

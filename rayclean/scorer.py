@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,8 @@ import torch
 from rayclean.arrays import Array
 from rayclean.config import Config, parse_config
 from rayclean.errors import ConfigError, InputError
-from rayclean.memory import Samples, find_neighbors, train_role
-from rayclean.memory_scores import EVIDENCE, Scoring, vote_of
+from rayclean.memory import AfterEpoch, MemoryRole, Samples, Training, find_neighbors, train_role
+from rayclean.memory_scores import EVIDENCE, History, Scoring, vote_of
 from rayclean.merge.mixture import Kind, ScoreMixture, fit_mixture
 from rayclean.merge.table import label_score, mixture_input, shard_column, table_of_block
 from rayclean.schema import SCORES
@@ -65,12 +65,49 @@ class LabelScorer:
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self._config(2, None)  # what is wrong shows here, not after the training
         self._scores: dict[str, Array] = {}
+        self._history = History()
 
     def _config(self, num_classes: int, size: int | None) -> Config:
         tree = {**self._tree, "data": {"shards": MEMORY, "classes": num_classes, "size": size}}
         # That `osd` has verified samples is seen by `fit`, which is given them.
         tree["influence"] = {**tree.get("influence", {}), "validation": MEMORY}
         return parse_config(tree, "LabelScorer")
+
+    @property
+    def role_names(self) -> tuple[str, ...]:
+        """The networks that `fit` trains, in its order: `main`, and those that the scores need."""
+        return self._config(2, None).role_names()
+
+    def train(
+        self,
+        images: Array,
+        labels: Array,
+        role: str,
+        *,
+        num_classes: int | None = None,
+        keys: Sequence[str] | None = None,
+        training: Training | None = None,
+        after_epoch: AfterEpoch | None = None,
+    ) -> MemoryRole:
+        """Trains one role alone, for `fit(roles=...)`: what takes hours can so be done in parts and kept on disk.
+
+        Args:
+            images: as of `fit`; so are labels, num_classes and keys.
+            labels: see `fit`.
+            role: one of `role_names`.
+            num_classes: see `fit`.
+            keys: see `fit`.
+            training: of an earlier call with the same settings and samples, to go on from; nothing is left to do
+                where it is finished.
+            after_epoch: called with the epoch and the training so far; training ends there where it returns False.
+
+        Raises:
+            InputError: the arrays do not fit.
+        """
+        samples, _ = _checked(images, labels, keys)
+        num_classes = num_classes or int(labels.max()) + 1
+        config = self._config(num_classes, images.shape[1])
+        return train_role(config, role, samples, num_classes, self.device, training, after_epoch)
 
     def fit(
         self,
@@ -80,6 +117,7 @@ class LabelScorer:
         num_classes: int | None = None,
         verified: tuple[Array, Array] | None = None,
         keys: Sequence[str] | None = None,
+        roles: Mapping[str, MemoryRole] | None = None,
     ) -> LabelScorer:
         """Trains on the images, scores every label and makes the table.
 
@@ -89,6 +127,7 @@ class LabelScorer:
             num_classes: K; by default the largest label plus one.
             verified: images and labels that are known to be right, for `osd`; neither trained on nor scored.
             keys: names of the samples; by default their positions.
+            roles: what `train` gave for the same samples, by role; what is missing is trained.
 
         Raises:
             ConfigError: a score needs what is not given.
@@ -102,8 +141,14 @@ class LabelScorer:
         if "osd" in config.score_names() and verified is None:
             raise ConfigError("score osd needs verified samples: fit(..., verified=(images, labels))")
         known = None if verified is None else _checked(*verified, None)[0]
-        roles = {name: train_role(config, name, samples, num_classes, self.device) for name in config.role_names()}
-        block = Scoring(config, samples, roles, known).block()
+        given = roles or {}
+        trained = {
+            name: given.get(name) or train_role(config, name, samples, num_classes, self.device)
+            for name in config.role_names()
+        }
+        scoring = Scoring(config, samples, trained, known)
+        block = scoring.block()
+        self._history = scoring.history
         self._finish(config, samples, names, block, num_classes)
         return self
 
@@ -144,6 +189,7 @@ class LabelScorer:
             scores["vote"], neighbors = vote_of(lists, samples.labels), lists[:, :EVIDENCE]
         wanted = {name: scores[name].astype(np.float64) for name in config.score_names()}
         block = BlockScores(wanted, {}, {}, pred_probs.astype(np.float64), None, neighbors)
+        self._history = History()
         self._finish(config, samples, names_of, block, pred_probs.shape[1])
         return self
 
@@ -156,6 +202,21 @@ class LabelScorer:
         if name not in self._scores:
             raise ConfigError(f"score '{name}' was not computed; there are: {', '.join(self._scores) or 'none yet'}")
         return self._scores[name]
+
+    def score_epochs(self, name: str) -> Iterator[tuple[int, Array]]:
+        """One score as of each epoch: for curves, and to see from where on a network memorises its labels.
+
+        Trajectory scores have all epochs of their role, `iofm` and `iofm_last` the snapshots (only the last one
+        without the score `iofm`), `inn` those of `inn.epochs`; other scores have none.
+
+        Yields:
+            Epochs, ascending, and (N,) float64 values; the last ones are those of `score_samples`.
+
+        Raises:
+            ConfigError: it was not computed.
+        """
+        self.score_samples(name)
+        yield from self._history.of_score(name)
 
     def _finish(self, config: Config, samples: Samples, keys: list[str], block: BlockScores, num_classes: int) -> None:
         """Fits the mixture of `merge.score` and makes the table."""

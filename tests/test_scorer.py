@@ -165,6 +165,25 @@ def test_arrays_that_do_not_fit(images: Array, labels: Array, said: str) -> None
         LabelScorer().fit(images, labels)
 
 
+def test_a_network_for_other_images_is_refused() -> None:
+    with pytest.raises(ConfigError, match="size is 8, but images are 4 px"):
+        LabelScorer(model={"width": 2, "size": 8}).fit(np.zeros((2, 4, 4, 3), np.uint8), np.array([0, 1]))
+
+
+def test_curves_end_in_the_scores(trained: Run) -> None:
+    names = ["loss", "ens_loss", "iofm", "iofm_last", "odd"]
+    scorer = LabelScorer({"width": 4}, names, train={"epochs": 3, "snapshot_every": 2, "batch_size": 16})
+    scorer.fit(**arrays_of(trained))
+    curves = {name: dict(scorer.score_epochs(name)) for name in names}
+    assert [list(curves[name]) for name in names] == [[1, 2, 3], [1, 2, 3], [2, 3], [2, 3], []]
+    np.testing.assert_allclose(
+        curves["ens_loss"][3], np.mean([curves["loss"][e] for e in (1, 2, 3)], axis=0), rtol=1e-6
+    )
+    np.testing.assert_allclose(curves["iofm"][3], (curves["iofm_last"][2] + curves["iofm_last"][3]) / 2, rtol=1e-12)
+    for name in names[:4]:
+        np.testing.assert_allclose(curves[name][3], scorer.score_samples(name), rtol=0, atol=1e-12)
+
+
 def test_settings_that_cannot_be() -> None:
     with pytest.raises(ConfigError, match="unknown field; did you mean 'epochs'"):
         LabelScorer(train={"epoch": 3})

@@ -70,14 +70,15 @@ def run_cell(name: str, cell: Cell, without: Sequence[str]) -> dict[str, Any]:
     folder = RUNS / name
     fixed = [f"run.dir={folder}", *cell.fixed()]
     scores = [score for score in SCORES if score not in without]
-    result = _evaluated(cell, folder, [*fixed, f"scores=[{', '.join(scores)}]"], "--plots", str(RESULTS / name))
+    result = evaluated(cell, folder, [*fixed, f"scores=[{', '.join(scores)}]"], "--plots", str(RESULTS / name))
     costs = read_costs(Store(str(folder)))
-    second = _evaluated(cell, folder, [*fixed, *ONE_NETWORK])
+    second = evaluated(cell, folder, [*fixed, *ONE_NETWORK])
     result["scores"][INN_ONE_NETWORK] = second["scores"]["inn"]
     return {"cell": name, "changes": cell.changes, **result, "costs": costs}
 
 
-def _evaluated(cell: Cell, folder: Path, changes: Sequence[str], *more: str) -> dict[str, Any]:
+def evaluated(cell: Cell, folder: Path, changes: Sequence[str], *more: str) -> dict[str, Any]:
+    """Starts a cell's run with changes, and returns what `rayclean evaluate` says of it."""
     subprocess.run([RAYCLEAN, "run", cell.config, *changes], check=True)
     command: list[str | Path] = [RAYCLEAN, "evaluate", folder, "--json", *more]
     found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
