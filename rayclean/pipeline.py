@@ -125,6 +125,8 @@ def tidy(this: Run) -> None:
     for walk in this.walks:
         removed |= {this.lists_folder(walk.space, walk.num), this.pairs(walk).folder, this.paths(walk).folder}
         removed |= {walk.space.folder, this.main.embed(walk.snapshot).folder}
+    for solve, *_ in this.influences().values():
+        removed |= {rows.folder for rows in (solve.embedding, solve.verified and solve.verified.embedding) if rows}
     for folder in removed - {last.folder}:
         this.store.remove(folder)
 

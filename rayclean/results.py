@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from rayclean.config import Config
+from rayclean.arrays import Array
+from rayclean.config import PLANT, Config
 from rayclean.errors import InputError
 from rayclean.merge.publish import check_labels
-from rayclean.report.evaluate import UNKNOWN, Epochs, Evaluation, evaluate, read_truth, truth_by_shard
+from rayclean.report.curves import Epochs, OddEpoch
+from rayclean.report.evaluate import UNKNOWN, Evaluation, evaluate, read_truth, truth_by_shard
+from rayclean.report.simulated import PLANTED, SimulatedLosses, histograms, split_by_truth
 from rayclean.run import Run
 from rayclean.scores.influence_stage import SOLVER_FILE
 from rayclean.scores.simulate_stage import CHECK
@@ -43,11 +46,33 @@ def evaluate_run(config: Config) -> Evaluation:
         iofm=tuple(walk.snapshot.epoch for walk in this.walks_of("iofm")),
         inn=tuple(walk.snapshot.epoch for walk in this.walks_of("inn")),
         vote=tuple(snapshot.epoch for snapshot in this.voted),
+        influence=tuple(snapshot.epoch for snapshot in this.influences()),
         last=this.main.last.epoch,
-        odd=simulate[0].snapshot.epoch if (simulate := this.simulate()) else None,
+        odd=_odd_epoch(this),
     )
     noise_rate = read_json(store, "labels/summary.json")["noise_rate"]
-    return evaluate(this.score_files(), epochs, labels, noise_rate, config.merge.threshold)
+    simulated = _simulated(this, labels)
+    return evaluate(this.score_files(), epochs, labels, noise_rate, config.merge.threshold, simulated)
+
+
+def _odd_epoch(this: Run) -> OddEpoch | None:
+    simulate, settings = this.simulate(), this.config.simulated_loss
+    return OddEpoch(settings.role, simulate[0].snapshot.epoch, settings.average) if simulate else None
+
+
+def _simulated(this: Run, labels: Array) -> list[SimulatedLosses]:
+    """The rows' losses beside those of random labels, for ODD, and the planted labels' for its check."""
+    found = []
+    if (judged := this.simulate()) is not None:
+        simulation, rows = judged
+        losses = split_by_truth(rows.losses(), rows.catalog.label, labels)
+        role = this.config.simulated_loss.role
+        found.append(histograms(role, rows.snapshot.epoch, *simulation.simulated(), losses))
+    if (planted := this.planted_check()) is not None:
+        simulation, check = planted
+        losses = {PLANTED: check.losses()}
+        found.append(histograms(PLANT, check.snapshot.epoch, *simulation.simulated(), losses))
+    return found
 
 
 def true_noise_rate(this: Run) -> float | None:

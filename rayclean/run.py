@@ -154,12 +154,13 @@ class Run:
         return tuple({job.folder: job for job in jobs}.values())
 
     def _influence_embeds(self) -> list[EmbedJob]:
-        steps = self.influence()
-        if steps is None or not any(step.missing() for step in steps):
-            return []
-        role, verified = self.roles[self.config.influence.role], steps[0].verified
-        catalogs = [self.catalog] if verified is None else [self.catalog, verified.catalog]
-        return [role.embed(role.last, catalog) for catalog in catalogs]
+        role, jobs = self.roles.get(self.config.influence.role, self.main), []
+        for snapshot, steps in self.influences().items():
+            if any(step.missing() for step in steps):
+                verified = steps[0].verified
+                catalogs = [self.catalog] if verified is None else [self.catalog, verified.catalog]
+                jobs += [role.embed(snapshot, catalog) for catalog in catalogs]
+        return jobs
 
     def _simulate_embeds(self) -> list[EmbedJob]:
         names = {self.config.simulated_loss.role: self.simulate(), PLANT: self.planted_check()}
@@ -226,25 +227,25 @@ class Run:
             if each.epochs
         }
 
-    @cached_property
-    def verified(self) -> Verified | None:
-        """The verified rows, embedded as the network that influence looks at sees them."""
-        catalog = self.derived.get("held_out", self.validation)
-        if catalog is None:
-            return None
-        role = self.roles[self.config.influence.role]
-        return Verified(catalog, role.embed(role.last, catalog).embedding)
-
-    def influence(self) -> tuple[SolveJob, RawJob, InfluenceFitJob] | None:
-        """The steps of the influence scores; None where no score needs them."""
+    def influences(self) -> dict[Snapshot, tuple[SolveJob, RawJob, InfluenceFitJob]]:
+        """The steps of the influence scores, in order of the snapshots; none where no score needs them."""
         names, settings = self.config.score_names(), self.config.influence
         if not {"osm", "osd"} & set(names):
-            return None
-        role = self.roles[settings.role]
-        embedding = role.embed(role.last).embedding
-        verified = self.verified if "osd" in names else None
-        by_clip = self.config.data.group_by == "gradient"
-        return influence_jobs(self.catalog, embedding, verified, settings, self.config.run.seed, by_clip)
+            return {}
+        role, known = self.roles[settings.role], self.derived.get("held_out", self.validation)
+        found = {}
+        for snapshot in role.trained.snapshots:
+            if snapshot.epoch in (*settings.epochs, role.last.epoch):
+                embedding, verified = role.embed(snapshot).embedding, None
+                if "osd" in names and known is not None:
+                    verified = Verified(known, role.embed(snapshot, known).embedding)
+                by_clip, seed = self.config.data.group_by == "gradient", self.config.run.seed
+                found[snapshot] = influence_jobs(self.catalog, embedding, verified, settings, seed, by_clip)
+        return found
+
+    def influence(self) -> tuple[SolveJob, RawJob, InfluenceFitJob] | None:
+        """The steps of the influence scores at the last snapshot; None where no score needs them."""
+        return list(found.values())[-1] if (found := self.influences()) else None
 
     def simulate(self) -> tuple[ThresholdJob, JudgeJob] | None:
         """The steps of ODD; None where it is not wanted."""
@@ -292,7 +293,7 @@ class Run:
             iofm_folders=tuple(self.interpolate(walk).folder for walk in self.walks_of("iofm")),
             inn_folders=tuple(self.interpolate(walk).folder for walk in self.walks_of("inn")),
             vote_folders=tuple(self.vote(snapshot).folder for snapshot in self.voted),
-            influence_folder=influence[0].folder if (influence := self.influence()) else None,
+            influence_folders=tuple(jobs[0].folder for jobs in self.influences().values()),
             standardize=self.config.influence.standardize,
             simulate_folder=simulate[0].folder if (simulate := self.simulate()) else None,
             aum_folder=aum[0].folder if (aum := self.aum()) else None,

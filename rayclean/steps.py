@@ -77,7 +77,7 @@ def embed_jobs(run: Run) -> list[Job]:
 
 def family_jobs(run: Run, step: int) -> list[Job]:
     """A step of influence (solve, one pass, fit) and of the simulated loss (threshold, one pass or check)."""
-    all_families = (run.influence(), run.simulate(), run.planted_check(), run.aum())
+    all_families = (*run.influences().values(), run.simulate(), run.planted_check(), run.aum())
     families: list[tuple[Job, ...]] = [family for family in all_families if family is not None]
     return [family[step] for family in families if step < len(family)]
 

@@ -51,9 +51,10 @@ class Cell:
     last: int
 
     def fixed(self) -> list[str]:
-        """What both starts have: INN at the middle and at the last epoch, a vote at every snapshot."""
-        voted = list(range(self.every, self.last + 1, self.every))
-        return [*self.changes, f"inn.epochs=[{self.last // 2}, {self.last}]", f"neighbors.vote_epochs={voted}"]
+        """What both starts have: INN at the middle and at the last epoch, votes and influence at every snapshot."""
+        every = list(range(self.every, self.last + 1, self.every))
+        curves = [f"neighbors.vote_epochs={every}", f"influence.epochs={every}"]
+        return [*self.changes, f"inn.epochs=[{self.last // 2}, {self.last}]", *curves]
 
 
 CELLS = {

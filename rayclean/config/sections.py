@@ -183,6 +183,7 @@ class InfluenceSection(Section):
 
     `validation`: shards of verified samples, or `split` for a fixed seeded part of the data that is then neither
     trained on nor scored; `validation_num` a class are used. `gamma`: classes that must agree, a count or a share.
+    `epochs`: snapshots beside the last one, for the curves of `osm` and `osd`; the scores are those of the last.
     """
 
     role: str = "main"
@@ -194,6 +195,7 @@ class InfluenceSection(Section):
     validation_num: Positive = 5
     gamma: Annotated[int, Field(ge=0)] | Share = 0.8
     standardize: Literal["samples", "classes"] = "samples"
+    epochs: list[Positive] = []
 
     @property
     def held_out(self) -> int:

@@ -117,8 +117,12 @@ class Config(Section):
                 f"inn.features: train.epochs is 0, so no role {self.inn.features} is trained; set inn.features=self, "
                 f"or train.roles.{self.inn.features}"
             )
-        for field, epochs in (("inn.epochs", self.inn.epochs), ("neighbors.vote_epochs", self.neighbors.vote_epochs)):
-            unknown = sorted(set(epochs or []) - set(self.train.snapshot_epochs()))
+        for field, role, epochs in (
+            ("inn.epochs", MAIN, self.inn.epochs),
+            ("neighbors.vote_epochs", MAIN, self.neighbors.vote_epochs),
+            ("influence.epochs", self.influence.role, self.influence.epochs),
+        ):
+            unknown = sorted(set(epochs or []) - set(self.train_of(role).snapshot_epochs()))
             if unknown:
                 raise ValueError(f"{field}: no snapshot after epoch {unknown[0]}; see train.snapshot_every")
 

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from rayclean.arrays import Array
 from rayclean.catalog.table import Catalog
-from rayclean.config import MAIN
 from rayclean.report import metrics
+from rayclean.report.curves import Curve, Epochs, point, score_curves
 from rayclean.report.metrics import average_precision, expected_calibration_error, flag_metrics
+from rayclean.report.simulated import SimulatedLosses
 from rayclean.scores.table import ScoreFiles
-from rayclean.scores.trajectory import RunningTrajectory
-from rayclean.storage.contents import map_arrays, read_table
+from rayclean.storage.contents import read_table
 from rayclean.storage.store import Store
-from rayclean.storage.units import block_name, num_blocks
-from rayclean.train.trajectories import read_trajectory
+from rayclean.storage.units import num_blocks
 
 UNKNOWN = -1
 
@@ -30,8 +29,8 @@ class ScoreQuality:
     Attributes:
         curve: epoch -> AUROC of the score as of that epoch.
         best: the highest of the curve (needs the truth: for benchmarks only).
-        final: at the last epoch.
-        average_precision: of finding the wrong labels, at the last epoch.
+        final: of the score as the table has it: that of the last epoch, for ODD of its own.
+        average_precision: of finding the wrong labels, by the score as the table has it.
         mean_clean: epoch -> mean score of the rows with right labels [INN's E_cor].
         mean_wrong: epoch -> mean score of those with wrong ones [INN's E_inc].
     """
@@ -65,6 +64,8 @@ class Evaluation:
 
     Attributes:
         reliability: the bins that have rows.
+        simulated: losses beside simulated ones, of ODD's role and of role `plant`; empty where there are none.
+        clips: AUROC over clips of each score and of `label_score`; empty where images stand alone.
     """
 
     rows: int
@@ -74,6 +75,8 @@ class Evaluation:
     label_score: dict[str, float]
     predicted_right: dict[str, float]
     reliability: list[Bin]
+    simulated: list[SimulatedLosses]
+    clips: dict[str, float]
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
@@ -102,26 +105,6 @@ def auroc(scores: Array, clean: Array) -> float:
     return metrics.auroc(defined, their_clean)
 
 
-class Point(NamedTuple):
-    """A score at one epoch: its AUROC, and its mean over the rows with right and with wrong labels."""
-
-    auroc: float
-    mean_clean: float
-    mean_wrong: float
-
-
-Curve = dict[int, Point]
-
-
-def point(scores: Array, clean: Array) -> Point:
-    """How a score stands, over the rows where it is defined."""
-    defined, their_clean, _ = metrics.defined_only(scores, clean)
-    means = (
-        float(part.mean()) if len(part) else float("nan") for part in (defined[their_clean], defined[~their_clean])
-    )
-    return Point(metrics.auroc(defined, their_clean), *means)
-
-
 def _quality(curve: Curve, final: Array, clean: Array) -> ScoreQuality:
     areas = {epoch: at.auroc for epoch, at in curve.items()}
     best = max(areas, key=lambda epoch: (areas[epoch], -epoch))
@@ -130,86 +113,21 @@ def _quality(curve: Curve, final: Array, clean: Array) -> ScoreQuality:
         areas,
         areas[best],
         best,
-        areas[max(areas)],
+        metrics.auroc(defined, their_clean),
         average_precision(defined, their_clean),
         {epoch: at.mean_clean for epoch, at in curve.items()},
         {epoch: at.mean_wrong for epoch, at in curve.items()},
     )
 
 
-def trajectory_curves(
-    store: Store, folder: str, epochs: int, block_rows: int, known: Array, clean: Array
-) -> dict[str, Curve]:
-    """Each trajectory score as of each epoch."""
-    blocks = num_blocks(len(known), block_rows)
-    running = RunningTrajectory(len(known))
-    curves: dict[str, Curve] = {}
-    for epoch in range(1, epochs + 1):
-        pieces = [read_trajectory(store, folder, epoch, block) for block in range(blocks)]
-        running.add(*(np.concatenate(column) for column in zip(*pieces, strict=True)))
-        for name, scores in running.scores().items():
-            curves.setdefault(name, {})[epoch] = point(scores[known], clean)
-    return curves
-
-
-def snapshot_curves(
-    store: Store, folders: dict[int, str], blocks: int, known: Array, clean: Array, column: str = "score"
-) -> tuple[Curve, Curve]:
-    """A score at each snapshot, and its mean over the snapshots up to then."""
-    total = np.zeros(len(known))
-    single: Curve = {}
-    mean: Curve = {}
-    for count, (epoch, folder) in enumerate(folders.items(), start=1):
-        names = [f"{folder}/{block_name(block)}.safetensors" for block in range(blocks)]
-        scores = np.concatenate([map_arrays(store, name)[column] for name in names])
-        total += scores
-        single[epoch] = point(scores[known], clean)
-        mean[epoch] = point(total[known] / count, clean)
-    return single, mean
-
-
-@dataclass(frozen=True)
-class Epochs:
-    """At which epochs the scores of a run were taken.
-
-    Attributes:
-        trained: role -> (folder, epochs with trajectories).
-        iofm: of `ScoreFiles.iofm_folders`.
-        inn: of `ScoreFiles.inn_folders`.
-        vote: of `ScoreFiles.vote_folders`.
-        last: of role `main`'s last snapshot.
-        odd: ODD's; None without.
-    """
-
-    trained: dict[str, tuple[str, int]]
-    iofm: tuple[int, ...]
-    inn: tuple[int, ...]
-    vote: tuple[int, ...]
-    last: int
-    odd: int | None
-
-
-def _curves(files: ScoreFiles, epochs: Epochs, known: Array, clean: Array) -> dict[str, Curve]:
-    """Each score that several epochs have, as of each."""
-    store, block_rows = files.catalog.store, files.embedding.block_rows
-    blocks = num_blocks(files.catalog.num_rows, block_rows)
-    curves: dict[str, Curve] = {}
-    for role in files.trajectory_folders:
-        ending = "" if role == MAIN else f"_{role}"
-        found = trajectory_curves(store, *epochs.trained[role], block_rows, known, clean)
-        curves |= {f"{name}{ending}": curve for name, curve in found.items()}
-    if files.iofm_folders:
-        walked = dict(zip(epochs.iofm, files.iofm_folders, strict=True))
-        curves["iofm_last"], curves["iofm"] = snapshot_curves(store, walked, blocks, known, clean)
-    if files.inn_folders:
-        walked = dict(zip(epochs.inn, files.inn_folders, strict=True))
-        curves["inn"], _ = snapshot_curves(store, walked, blocks, known, clean)
-    voted = dict(zip(epochs.vote, files.vote_folders, strict=True))
-    curves["vote"], _ = snapshot_curves(store, voted, blocks, known, clean, "vote")
-    return curves
-
-
-def evaluate(files: ScoreFiles, epochs: Epochs, labels: Array, noise_rate: float, threshold: float) -> Evaluation:
+def evaluate(
+    files: ScoreFiles,
+    epochs: Epochs,
+    labels: Array,
+    noise_rate: float,
+    threshold: float,
+    simulated: Sequence[SimulatedLosses] = (),
+) -> Evaluation:
     """Compares every score, and the table, with the truth.
 
     Args:
@@ -218,17 +136,17 @@ def evaluate(files: ScoreFiles, epochs: Epochs, labels: Array, noise_rate: float
         labels: (N,) true labels, -1 where unknown.
         noise_rate: estimated by the merge.
         threshold: `merge.threshold`.
+        simulated: histograms to keep beside the figures.
     """
     catalog, store = files.catalog, files.catalog.store
     known = labels != UNKNOWN
     clean = catalog.label[known] == labels[known]
-    curves = _curves(files, epochs, known, clean)
-    blocks = [files.read(block) for block in range(num_blocks(catalog.num_rows, files.embedding.block_rows))]
+    curves = score_curves(files, epochs, known, clean)
+    blocks = [files.read(block) for block in range(num_blocks(catalog.num_rows, files.block_rows))]
     final = {name: np.concatenate([block.scores[name] for block in blocks])[known] for name in files.names}
     for name, scores in final.items():
-        epoch = epochs.odd if name == "odd" and epochs.odd is not None else epochs.last
-        curves.setdefault(name, {epoch: point(scores, clean)})
-    table = _read_labels(store)
+        curves.setdefault(name, {epochs.last: point(scores, clean)})
+    table = _read_labels(store, "part-", ["label_score", "predicted_label"])
     probability, predicted = table["label_score"][known], table["predicted_label"][known]
     flags = flag_metrics(probability, clean, threshold)
     calibration = expected_calibration_error(probability, clean)
@@ -250,7 +168,19 @@ def evaluate(files: ScoreFiles, epochs: Epochs, labels: Array, noise_rate: float
             "given_right": float(clean.mean()),
         },
         reliability=_reliability(calibration),
+        simulated=list(simulated),
+        clips=_clips(store, files.names, labels) if catalog.has_clips else {},
     )
+
+
+def _clips(store: Store, names: Sequence[str], labels: Array) -> dict[str, float]:
+    """AUROC over the clips whose first frame has a truth."""
+    columns = {"label_score": "label_score", **{name: f"score_{name}" for name in names}}
+    table = _read_labels(store, "clips-", ["first_row", "given_label", *columns.values()])
+    truth = labels[table["first_row"]]
+    known = truth != UNKNOWN
+    clean = table["given_label"][known] == truth[known]
+    return {name: auroc(table[column][known], clean) for name, column in columns.items()}
 
 
 def _reliability(calibration: metrics.Calibration) -> list[Bin]:
@@ -258,8 +188,8 @@ def _reliability(calibration: metrics.Calibration) -> list[Bin]:
     return [Bin(*each) for each in zip(*columns, strict=True) if each[0]]
 
 
-def _read_labels(store: Store) -> dict[str, Array]:
-    parts = [name for name in store.list("labels") if name.startswith("part-")]
-    columns = ["label_score", "predicted_label"]
+def _read_labels(store: Store, kind: str, columns: list[str]) -> dict[str, Array]:
+    """Columns of a table in `labels/`."""
+    parts = [name for name in store.list("labels") if name.startswith(kind)]
     tables = [read_table(store, f"labels/{name}", columns) for name in parts]
     return {name: np.concatenate([table[name].to_numpy() for table in tables]) for name in columns}

@@ -1,21 +1,35 @@
-"""Pictures of an evaluation: AUROC over epochs, as the papers' figures have it, and `label_score`'s reliability."""
+"""Pictures of an evaluation.
+
+AUROC over epochs, as the papers' figures have it, `label_score`'s reliability, and ODD's two distributions.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from rayclean.errors import ConfigError
 from rayclean.report.evaluate import Evaluation
+from rayclean.report.simulated import NO_TRUTH, PLANTED, RIGHT, SIMULATED, WRONG, SimulatedLosses
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-CURVES, RELIABILITY = "curves.png", "reliability.png"
+CURVES, RELIABILITY, ODD = "curves.png", "reliability.png", "odd.png"
+LOSSES = {
+    SIMULATED: ("random labels, simulated", "black"),
+    RIGHT: ("rows with right labels", "tab:blue"),
+    WRONG: ("rows with wrong labels", "tab:red"),
+    NO_TRUTH: ("rows with no known truth", "tab:grey"),
+    PLANTED: ("planted random labels", "tab:purple"),
+}
 
 
 def draw(result: Evaluation, folder: Path) -> list[Path]:
-    """Writes the pictures into a folder.
+    """Writes the pictures into a folder; ODD's where losses were simulated.
 
     Returns:
         Their paths.
@@ -28,8 +42,11 @@ def draw(result: Evaluation, folder: Path) -> list[Path]:
     except ImportError as e:
         raise ConfigError("pictures need matplotlib: pip install 'rayclean[plots]'") from e
     folder.mkdir(parents=True, exist_ok=True)
+    figures = {CURVES: _curves(result), RELIABILITY: _reliability(result)}
+    if result.simulated:
+        figures[ODD] = _odd(result.simulated)
     paths = []
-    for name, figure in ((CURVES, _curves(result)), (RELIABILITY, _reliability(result))):
+    for name, figure in figures.items():
         FigureCanvasAgg(figure)
         figure.savefig(folder / name)
         paths.append(folder / name)
@@ -67,3 +84,30 @@ def _reliability(result: Evaluation) -> Figure:
     lower.bar(scores, [each.rows for each in result.reliability], width=0.04)
     lower.set(xlabel="label_score", ylabel="rows", xlim=(0, 1))
     return figure
+
+
+def _odd(simulated: list[SimulatedLosses]) -> Figure:
+    """Densities of ln(loss), a panel a network; only bins that have any loss in some panel are shown."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4 * len(simulated)), layout="constrained")
+    panels = figure.subplots(len(simulated), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, each in zip(panels, simulated, strict=True):
+        _densities(axes, each)
+    filled = np.flatnonzero(np.sum([counts for each in simulated for counts in each.counts.values()], axis=0))
+    edges = simulated[0].edges
+    panels[-1].set(xlabel="ln(loss)", xlim=(edges[filled[0]], edges[filled[-1] + 1]))
+    return figure
+
+
+def _densities(axes: Axes, simulated: SimulatedLosses) -> None:
+    for name, counts in simulated.counts.items():
+        text, color = LOSSES[name]
+        total = sum(counts)
+        density = np.array(counts) / (max(total, 1) * np.diff(simulated.edges))
+        axes.stairs(density, simulated.edges, baseline=None, color=color, label=f"{text} ({total:,})")
+    place = np.log(max(simulated.threshold, np.exp(simulated.edges[0])))
+    axes.axvline(place, color="black", linestyle="--", label=f"ODD's threshold, loss {simulated.threshold:.3g}")
+    axes.set(ylabel="density", title=f"Losses of role {simulated.role} at ODD's epoch {simulated.epoch}")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")

@@ -92,6 +92,8 @@ def print_evaluation(console: Console, result: Evaluation) -> None:
             f"The network has memorised the wrong labels: loss fell from {loss.best:.3f} to {loss.final:.3f}, while "
             f"iofm, which looks between the samples, stands at {iofm.final:.3f}."
         )
+    if result.clips:
+        console.print("AUROC over clips: " + ", ".join(f"{name} {value:.3f}" for name, value in result.clips.items()))
     console.print("label_score: " + ", ".join(f"{name} {value:.3f}" for name, value in known.items()))
 
 

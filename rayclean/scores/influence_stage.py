@@ -170,7 +170,7 @@ def influence_jobs(
     by_clip: bool = False,
 ) -> tuple[SolveJob, RawJob, FitJob]:
     """The steps of a snapshot's influence, in order."""
-    fields = settings.model_dump(exclude={"role", "validation", "validation_label", "gamma"}) | {"seed": seed}
+    fields = settings.model_dump(exclude={"role", "validation", "validation_label", "gamma", "epochs"}) | {"seed": seed}
     if by_clip:
         fields["by_clip"] = True
     inputs = [catalog.fingerprint, embedding.folder]

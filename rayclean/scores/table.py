@@ -28,6 +28,7 @@ class ScoreFiles:
         iofm_folders: in order of the snapshots.
         inn_folders: likewise.
         vote_folders: likewise; the last snapshot's is always there.
+        influence_folders: likewise; the last snapshot's is always there, where there is any.
         standardize: over what OSD's z-scores run.
     """
 
@@ -38,7 +39,7 @@ class ScoreFiles:
     iofm_folders: tuple[str, ...]
     inn_folders: tuple[str, ...]
     vote_folders: tuple[str, ...]
-    influence_folder: str | None = None
+    influence_folders: tuple[str, ...] = ()
     standardize: Standardize = "samples"
     simulate_folder: str | None = None
     aum_folder: str | None = None
@@ -66,7 +67,7 @@ class ScoreFiles:
             *(f"iofm {folder}" for folder in self.iofm_folders),
             *(f"inn {folder}" for folder in self.inn_folders),
             *(f"vote {folder}" for folder in self.vote_folders),
-            f"influence {self.influence_folder} {self.standardize}",
+            *(f"influence {folder} {self.standardize}" for folder in self.influence_folders),
             f"simulate {self.simulate_folder}",
             f"aum {self.aum_folder}",
         ]
@@ -88,10 +89,8 @@ class ScoreFiles:
                 scores[name] = np.mean([walk["score"] for walk in walked], axis=0)
                 one_minus[name] = np.mean([walk["one_minus"] for walk in walked], axis=0)
         facts: dict[str, Array] = {}
-        if self.influence_folder is not None:
-            raw = self._map(f"{self.influence_folder}/raw", block)
-            fitted = map_arrays(self.catalog.store, f"{self.influence_folder}/fit.safetensors")
-            found = influence_scores(raw, fitted, self.standardize)
+        if self.influence_folders:
+            found = self.influence(self.influence_folders[-1], block)
             facts |= {"osd_votes": found.pop("osd_votes")} if "osd_votes" in found else {}
             scores |= found
         if self.aum_folder is not None:
@@ -110,6 +109,11 @@ class ScoreFiles:
             num_paths=iofm[-1]["num_paths"] if iofm else None,
             neighbors=vote["neighbors"],
         )
+
+    def influence(self, folder: str, block: int) -> dict[str, Array]:
+        """`osm`, `osd` and `osd_votes` of a block of rows at the snapshot of a folder."""
+        fitted = map_arrays(self.catalog.store, f"{folder}/fit.safetensors")
+        return influence_scores(self._map(f"{folder}/raw", block), fitted, self.standardize)
 
     def _trajectory(self, block: int) -> dict[str, Array]:
         """The trajectory scores of all roles; of role `main` without epochs, those of its snapshot."""

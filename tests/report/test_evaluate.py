@@ -131,6 +131,42 @@ def test_the_votes_curve_has_the_snapshots_that_are_named(
     assert table_of(run).equals(table_of(trained))
 
 
+@pytest.fixture(scope="module")
+def influenced(
+    tiny_config: Callable[..., Config], finish: Callable[..., Run], tmp_path_factory: pytest.TempPathFactory
+) -> Run:
+    """A trained run with influence at each of its two snapshots."""
+    train = ("train.epochs=3", "train.from=", "train.snapshot_every=2", "simulated_loss.average=2")
+    influence = ("influence.validation=split", "influence.validation_num=2", "influence.epochs=[2]")
+    names = "scores=[loss, osm, osd, odd]"
+    return finish(tiny_config(tmp_path_factory.mktemp("influenced") / "run", *train, *influence, names))
+
+
+@pytest.mark.parametrize("name", ["osm", "osd"])
+def test_influence_curves(name: str, influenced: Run) -> None:
+    found, clean = evaluate_run(influenced.config), influenced.catalog.label == read_truth(influenced.catalog)
+    folders = influenced.score_files().influence_folders
+    scores = [
+        np.concatenate([influenced.score_files().influence(folder, block)[name] for block in range(3)])
+        for folder in folders
+    ]
+    assert_quality(found, name, {e: roc_auc_score(clean, s) for e, s in zip((2, 3), scores, strict=True)})
+    np.testing.assert_allclose(table_of(influenced)[f"score_{name}"].to_numpy(), scores[1], rtol=1e-6)
+
+
+def test_odds_curve_passes_through_its_epoch(influenced: Run) -> None:
+    found, clean = (
+        evaluate_run(influenced.config).scores["odd"],
+        influenced.catalog.label == read_truth(influenced.catalog),
+    )
+    losses = [loss for loss, _, _ in epochs_of(influenced)]
+    means = [losses[0], (losses[0] + losses[1]) / 2, (losses[1] + losses[2]) / 2]
+    expected = [roc_auc_score(clean, -mean) for mean in means]
+    np.testing.assert_allclose([found.curve[epoch] for epoch in (1, 2, 3)], expected, rtol=0, atol=1e-12)
+    assert influenced.config.simulated_loss.epoch_of(3) == 1
+    assert found.final == found.curve[1]
+
+
 def test_the_tables_own_figures(trained: Run, truth: Array, evaluation: Evaluation) -> None:
     rows = table_of(trained).to_pandas()
     clean = (rows["given_label"] == truth).to_numpy()
@@ -214,6 +250,6 @@ def test_the_reliability_curve_has_all_rows(trained: Run, truth: Array, evaluati
 
 def test_pictures_are_drawn(evaluation: Evaluation, tmp_path: Path) -> None:
     paths = draw(evaluation, tmp_path / "pictures")
-    assert [path.name for path in paths] == ["curves.png", "reliability.png"]
+    assert [path.name for path in paths] == ["curves.png", "reliability.png", "odd.png"]
     for path in paths:
         assert Image.open(path).size[0] > 400

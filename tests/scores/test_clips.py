@@ -13,12 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import softmax
+from sklearn.metrics import roc_auc_score
 
 from rayclean.arrays import Array
 from rayclean.catalog.stage import find_clips
 from rayclean.config import Config, parse_config
 from rayclean.errors import ConfigError
 from rayclean.report.evaluate import read_truth
+from rayclean.results import evaluate_run
 from rayclean.run import Run
 from rayclean.scores import influence_solvers
 from rayclean.storage.contents import map_arrays, read_table
@@ -96,6 +98,14 @@ def test_a_clip_scores_as_the_mean_of_its_frames(clips: Run) -> None:
     order = np.argsort(table["score_iofm"].to_numpy(), kind="stable")
     steps = np.diff(table["label_score"].to_numpy()[order])
     assert steps.min() >= -1e-7, steps.min()
+
+
+def test_clips_are_evaluated(clips: Run) -> None:
+    table, truth = table_of(clips, "clips-"), read_truth(clips.catalog)
+    clean = table["given_label"].to_numpy() == truth[table["first_row"].to_numpy()]
+    found = evaluate_run(clips.config).clips
+    assert found["label_score"] == pytest.approx(roc_auc_score(clean, table["label_score"]))
+    assert found["loss"] == pytest.approx(roc_auc_score(clean, table["score_loss"]))
 
 
 def test_frames_of_a_clip_are_no_neighbours(clips: Run) -> None:
