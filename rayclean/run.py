@@ -31,6 +31,7 @@ from rayclean.scores.trajectory_stage import TrajectoryJob, trajectory_job
 from rayclean.scores.vote_stage import vote_job
 from rayclean.storage.store import Store
 from rayclean.storage.units import Job
+from rayclean.train.plan import role_seed
 from rayclean.train.snapshots import Snapshot
 from rayclean.train.spec import network_spec
 from rayclean.walks import Space, Walk, plan_walks
@@ -90,6 +91,7 @@ class Run:
         """How a role's labels differ from the given ones; None for roles that train on these."""
         seed, planted = self.config.run.seed, self.config.simulated_loss.planted
         if role == PLANT:
+            seed = role_seed(seed, PLANT)  # apart from noise made on purpose, which the same rows would else have
             return Derivation(NoiseSection(kind="symmetric", rate=planted), seed, 0, "rest", 0, 0, base="label")
         if role in THRESHOLDED:
             part = THRESHOLDED.index(role)
@@ -274,6 +276,7 @@ class Run:
         snapshot = next(each for each in trained.snapshots if each.epoch == last)
         embedding = role.embed(snapshot).embedding if settings.kind != "gauss" else None
         seed, block_rows = self.config.run.seed, self.config.blocks.rows
+        seed = role_seed(seed, PLANT) if name == PLANT else seed
         return simulate_jobs(
             role.catalog, snapshot, embedding, trained.folder, trained.trajectories, settings, seed, block_rows
         )

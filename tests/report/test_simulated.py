@@ -23,6 +23,7 @@ from rayclean.report.simulated import EDGES, count, histograms, split_by_truth
 from rayclean.results import evaluate_run
 from rayclean.run import Run
 from rayclean.scores.simulated_loss import NUM_DRAWS
+from rayclean.train.plan import role_seed
 from rayclean.train.trajectories import read_trajectory
 
 AVERAGED = (2, 3)  # epochs of which ODD takes the mean
@@ -95,7 +96,7 @@ def test_the_threshold_cuts_the_simulated_losses(planted: Run, evaluation: Evalu
 
 def test_planted_rows_have_a_simulation_of_their_own(planted: Run, evaluation: Evaluation) -> None:
     main, found = evaluation.simulated
-    rows = drawn_to_flip(planted.catalog.draw_id, 0.5, 0)
+    rows = drawn_to_flip(planted.catalog.draw_id, 0.5, role_seed(0, "plant"))
     assert (found.role, found.epoch) == ("plant", 3)
     assert list(found.counts) == ["simulated", "planted"]
     assert found.counts["planted"] == count(mean_losses(planted, "plant")[rows])

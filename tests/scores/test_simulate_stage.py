@@ -21,6 +21,7 @@ from rayclean.scores import simulated_loss
 from rayclean.scores.simulate_stage import CHECK
 from rayclean.scores.simulated_loss import NUM_DRAWS, agreement, simulated_losses
 from rayclean.storage.contents import map_arrays, read_json, read_table
+from rayclean.train.plan import role_seed
 from rayclean.train.trajectories import read_trajectory
 
 Finish = Callable[..., Run]
@@ -110,7 +111,7 @@ def test_planted_labels_check_the_simulation(tiny_config: Tiny, finish: Finish, 
     planted = ("train.roles.plant.epochs=5", "simulated_loss.planted=0.5", "simulated_loss.epoch=3")
     run = finish(tiny_config(tmp_path / "run", *TRAINED, *planted))
     planted_rows = run.planted["plant"]
-    rows = drawn_to_flip(run.catalog.draw_id, 0.5, 0)
+    rows = drawn_to_flip(run.catalog.draw_id, 0.5, role_seed(0, "plant"))
     changed = planted_rows.label != run.catalog.label
     assert changed.any()
     assert not (changed & ~rows).any()
@@ -127,7 +128,7 @@ def test_planted_labels_check_the_simulation(tiny_config: Tiny, finish: Finish, 
     ]
     losses = np.mean(epochs, axis=0)[rows]
     head = map_arrays(run.store, trained.snapshots[0].file)
-    simulated = simulated_losses(head["head.weight"], head["head.bias"], "gauss", NUM_DRAWS, 0)
+    simulated = simulated_losses(head["head.weight"], head["head.bias"], "gauss", NUM_DRAWS, role_seed(0, "plant"))
     assert facts["planted"] == rows.sum()
     assert facts["distance"] == pytest.approx(agreement(losses, simulated))
     assert facts["follows"] is None  # too few rows to tell
