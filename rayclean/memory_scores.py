@@ -91,12 +91,13 @@ class Scoring:
         last = self._embedded(MAIN, main.last)
         lists = find_neighbors(self.samples, last.features, self.config.iofm.num, any_label=True).rows
         scores["vote"] = vote_of(lists, self.samples.labels)
-        belief, num_paths = softmax(last.logits), None
+        num_paths, beliefs = None, []
         if "inn" in names:
             by_epoch = self._inn()
             inn = by_epoch[max(by_epoch)]
             self.history.snapshots["inn"] = {epoch: walk.score for epoch, walk in by_epoch.items()}
-            scores["inn"], one_minus["inn"], belief = inn.score, inn.one_minus, inn.belief[:, :-1]
+            scores["inn"], one_minus["inn"] = inn.score, inn.one_minus
+            beliefs.append(inn.belief[:, :-1])
         if {"iofm", "iofm_last"} & set(names):
             by_snapshot = self._iofm("iofm" in names)
             walks = list(by_snapshot.values())
@@ -107,7 +108,8 @@ class Scoring:
             for name, used in (("iofm", walks), ("iofm_last", walks[-1:])):
                 scores[name] = np.mean([walk.score for walk, _ in used], axis=0)
                 one_minus[name] = np.mean([walk.one_minus for walk, _ in used], axis=0)
-            belief, num_paths = walks[-1][0].belief[:, :-1], walks[-1][1]
+            beliefs.insert(0, walks[-1][0].belief[:, :-1])
+            num_paths = walks[-1][1]
         if {"osm", "osd"} & set(names):
             found = self._influence("osd" in names)
             facts |= {"osd_votes": found.pop("osd_votes")} if "osd_votes" in found else {}
@@ -119,6 +121,7 @@ class Scoring:
             scores["odd"] = judged.pop("odd")
             facts |= judged
         wanted = {name: np.asarray(scores[name], np.float64) for name in names}
+        belief = np.mean(beliefs, axis=0) if beliefs else softmax(last.logits)
         return BlockScores(wanted, one_minus, facts, belief, num_paths, lists[:, :EVIDENCE])
 
     def _embedded(self, role: str, epoch: int) -> Embedded:

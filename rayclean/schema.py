@@ -65,6 +65,7 @@ _OF_ROLES = tuple(
     for score in _TRAJECTORY
 )
 SCORES = {score.name: score for score in (*_TRAJECTORY, *_OTHERS, *_OF_ROLES)}
+JOINT = "joint"  # of `merge.score`: not one score, but what all beliefs say
 MERGE_ORDER = ("iofm", "aum", "ens_loss", "loss")
 SHARD_TYPE = pa.dictionary(pa.int32(), pa.string())
 

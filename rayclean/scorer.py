@@ -14,9 +14,8 @@ from rayclean.config import Config, parse_config
 from rayclean.errors import ConfigError, InputError
 from rayclean.memory import AfterEpoch, MemoryRole, Samples, Training, find_neighbors, train_role
 from rayclean.memory_scores import EVIDENCE, History, Scoring, vote_of
-from rayclean.merge.mixture import Kind, ScoreMixture, fit_mixture
-from rayclean.merge.table import label_score, mixture_input, shard_column, table_of_block
-from rayclean.schema import SCORES
+from rayclean.merge.models import fit_model, fit_rows, judge
+from rayclean.merge.table import shard_column, table_of_block
 from rayclean.scores.block import BlockScores
 from rayclean.storage.draws import pixel_digest, uniform
 from rayclean.train.sample_losses import sample_losses
@@ -219,19 +218,21 @@ class LabelScorer:
         yield from self._history.of_score(name)
 
     def _finish(self, config: Config, samples: Samples, keys: list[str], block: BlockScores, num_classes: int) -> None:
-        """Fits the mixture of `merge.score` and makes the table."""
+        """Fits the model of `merge.score` and makes the table."""
         self._scores = dict(block.scores)
         name = config.merge_score()
-        mixture = _fit_mixture(config, name, block, samples)
         labels, rows = samples.labels, np.arange(len(samples.labels))
         counts = np.bincount(labels, minlength=num_classes)
+        share = fit_rows(name, config.merge.sample_rows, num_classes) / len(labels)
+        chosen = uniform(config.run.seed, "merge.fit", samples.draws) < share
+        model = fit_model(name, [block.take(chosen)], labels[chosen])
         few = block.num_paths < config.iofm.num if block.num_paths is not None else counts[labels] <= config.iofm.num
         identity = {"row": pa.array(rows), "shard": shard_column(np.zeros_like(rows), [MEMORY]), "key": pa.array(keys)}
         self.labels_ = table_of_block(
             identity,
             labels,
             _duplicates(samples.digests),
-            label_score(mixture, name, block),
+            judge(model, name, block, labels),
             block,
             np.where(block.neighbors >= 0, labels[np.maximum(block.neighbors, 0)], -1),
             few,
@@ -243,8 +244,8 @@ class LabelScorer:
             "issues": int(self.labels_["is_label_issue"].to_numpy().sum()),
             "noise_rate": float((1 - probability).mean()),
             "merge_score": name,
-            "reliable": mixture.reliable,
-            "reason": mixture.reason,
+            "reliable": model.reliable,
+            "reason": model.reason,
         }
 
 
@@ -271,12 +272,3 @@ def _duplicates(digests: Array) -> Array:
     _, first, inverse = np.unique(digests, axis=0, return_index=True, return_inverse=True)
     smallest = first[inverse.ravel()]
     return np.where(smallest == np.arange(len(digests)), -1, smallest)
-
-
-def _fit_mixture(config: Config, name: str, block: BlockScores, samples: Samples) -> ScoreMixture:
-    """The mixture of `merge.score`, fitted on a seeded sample of the rows."""
-    values, one_minus = mixture_input(name, block)
-    share = config.merge.sample_rows / len(values)
-    chosen = uniform(config.run.seed, "merge.fit", samples.draws) < share
-    kind: Kind = "gauss" if SCORES[name].mixture == "gauss" else "beta"
-    return fit_mixture(values[chosen], kind, one_minus=None if one_minus is None else one_minus[chosen])

@@ -26,7 +26,7 @@ from rayclean.config.sections import (
     TrainSection,
 )
 from rayclean.errors import ConfigError
-from rayclean.schema import MERGE_ORDER, SCORES
+from rayclean.schema import JOINT, MERGE_ORDER, SCORES
 
 SCORE_NAMES = tuple(SCORES)
 MAIN = "main"
@@ -90,8 +90,9 @@ class Config(Section):
         for name in self.scores or []:
             if name not in SCORE_NAMES:
                 raise ValueError(f"scores: unknown score '{name}'{nearest(name, SCORE_NAMES)}")
-        if self.merge.score not in ("auto", *SCORE_NAMES):
-            raise ValueError(f"merge.score: unknown score '{self.merge.score}'{nearest(self.merge.score, SCORE_NAMES)}")
+        valid = ("auto", JOINT, *SCORE_NAMES)
+        if self.merge.score not in valid:
+            raise ValueError(f"merge.score: unknown score '{self.merge.score}'{nearest(self.merge.score, valid)}")
         for name in self.scores or []:
             if SCORES[name].needs_epochs and self.train_of(SCORES[name].role).epochs == 0:
                 raise ValueError(f"score {name} needs epochs, but train.epochs is 0 in role {SCORES[name].role}")
@@ -210,12 +211,14 @@ class Config(Section):
         return tuple(score.name for score in usual if self.train.epochs or not score.needs_epochs)
 
     def merge_score(self) -> str:
-        """The score whose mixture gives `label_score`.
+        """The score whose mixture gives `label_score`, or `joint`.
 
         Raises:
             ConfigError: it is not among the scores of the run.
         """
         names = self.score_names()
+        if self.merge.score == JOINT:
+            return JOINT
         if self.merge.score != "auto":
             if self.merge.score not in names:
                 raise ConfigError(f"merge.score is {self.merge.score}, but scores are {', '.join(names)}; add it")

@@ -1,4 +1,4 @@
-"""The table of clips: the mixture is fitted to clips' scores as to rows', then applied part by part."""
+"""The table of clips: a model is fitted to clips as to rows, then applied part by part."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from rayclean.arrays import Array
 from rayclean.catalog.table import Catalog
-from rayclean.merge.mixture import ScoreMixture
-from rayclean.merge.table import label_score, nullable
+from rayclean.merge.models import Model, from_json, judge
+from rayclean.merge.table import nullable
 from rayclean.schema import clip_schema
 from rayclean.scores.clips_table import ClipFiles
 from rayclean.storage.contents import read_json
@@ -24,7 +24,7 @@ class ClipsJob(Job):
     """Writes the parts of the table of clips.
 
     Attributes:
-        model: the fitted mixture's file.
+        model: the fitted model's file.
         table_rows: clips of a part.
     """
 
@@ -42,34 +42,32 @@ class ClipsJob(Job):
 
     def open(self) -> Callable[[str], UnitResult]:
         """Loads the model."""
-        fitted = read_json(self.store, self.model)
-        mixture, name = ScoreMixture.from_json(fitted["mixture"]), fitted["score"]
+        name, model = from_json(read_json(self.store, self.model))
 
         def compute(unit: str) -> UnitResult:
             block_rows = self.files.block_rows
             start, stop = block_range(int(unit.removeprefix("clips-")), self.table_rows, self.files.num_rows)
             blocks = range(start // block_rows, num_blocks(stop, block_rows))
-            table = pa.concat_tables([self._block(each, mixture, name) for each in blocks])
+            table = pa.concat_tables([self._block(each, model, name) for each in blocks])
             return UnitResult(table, rows=stop - start)
 
         return compute
 
-    def _block(self, block: int, mixture: ScoreMixture, name: str) -> pa.Table:
+    def _block(self, block: int, model: Model, name: str) -> pa.Table:
         catalog = self.files.catalog
         start, stop = block_range(block, self.files.block_rows, self.files.num_rows)
         first = catalog.first_of_clip(start, stop)
         scores = self.files.read(block)
-        probability = label_score(mixture, name, scores)
-        predicted = scores.belief.argmax(axis=1)
+        posterior = judge(model, name, scores, catalog.label[first])
         columns = {
             "clip": _names(catalog, first),
             "first_row": pa.array(first),
             "frames": pa.array(np.diff(catalog.clip_starts[start : stop + 1]), pa.int32()),
             "given_label": pa.array(catalog.label[first], pa.int32()),
-            "label_score": pa.array(probability, pa.float32()),
-            "is_label_issue": pa.array(probability < self.threshold),
-            "predicted_label": pa.array(predicted, pa.int32()),
-            "predicted_score": pa.array(scores.belief[np.arange(len(predicted)), predicted], pa.float32()),
+            "label_score": pa.array(posterior.label_score, pa.float32()),
+            "is_label_issue": pa.array(posterior.label_score < self.threshold),
+            "predicted_label": pa.array(posterior.predicted, pa.int32()),
+            "predicted_score": pa.array(posterior.predicted_score, pa.float32()),
         }
         for each, values in scores.scores.items():
             columns[f"score_{each}"] = nullable(values.astype(np.float32), np.isnan(values), pa.float32())

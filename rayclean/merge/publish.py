@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from rayclean.errors import InputError
 from rayclean.merge.clips_stage import ClipsJob
-from rayclean.merge.mixture import ScoreMixture
+from rayclean.merge.models import from_json
 from rayclean.merge.stage import MODEL, ApplyJob
 from rayclean.schema import CLASS_SCHEMA
 from rayclean.storage.contents import encode, map_arrays, read_json, read_table
@@ -89,14 +89,14 @@ def _summarise(job: ApplyJob, class_names: list[str]) -> tuple[pa.Table, dict[st
         schema=CLASS_SCHEMA,
     )
     fitted = read_json(job.store, f"{job.folder}/{MODEL}.json")
-    mixture = ScoreMixture.from_json(fitted["mixture"])
+    name, model = from_json(fitted)
     summary = {
         **job.files.catalog.summary,
         "issues": int(moved.sum()),
         "noise_rate": float(wrong.sum() / max(rows.sum(), 1)),
-        "merge_score": fitted["score"],
-        "reliable": mixture.reliable,
-        "reason": mixture.reason,
+        "merge_score": name,
+        "reliable": model.reliable,
+        "reason": model.reason,
     }
     return classes, summary
 

@@ -1,4 +1,4 @@
-"""The merge: a mixture fitted once on a seeded sample, then applied part by part to give the final table."""
+"""The merge: a model fitted once on a seeded sample, then applied part by part to give the final table."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ import pyarrow as pa
 from rayclean.arrays import Array
 from rayclean.catalog.table import Catalog
 from rayclean.config import MergeSection
-from rayclean.merge.mixture import Kind, ScoreMixture, fit_mixture
-from rayclean.merge.table import label_score, mixture_input, shard_column, table_of_block
-from rayclean.schema import SCORES
+from rayclean.merge.models import Model, fit_model, fit_rows, from_json, judge, to_json
+from rayclean.merge.table import shard_column, table_of_block
 from rayclean.scores.clips_table import ClipFiles
 from rayclean.scores.table import ScoreFiles
 from rayclean.storage.contents import read_json
@@ -22,13 +21,13 @@ from rayclean.storage.draws import uniform
 from rayclean.storage.fingerprint import fingerprint
 from rayclean.storage.units import Job, UnitResult, block_range, num_blocks
 
-VERSION = 1
+VERSION = 2
 MODEL = "model"
 
 
 @dataclass(frozen=True)
 class FitJob(Job):
-    """Fits the mixture of `merge.score` to rows, or to clips. One unit."""
+    """Fits the model of `merge.score` to rows, or to clips. One unit."""
 
     stage: ClassVar[str] = "merge"
     suffix: ClassVar[str] = ".json"
@@ -47,17 +46,15 @@ class FitJob(Job):
 
         def compute(_: str) -> UnitResult:
             num_rows, block_rows = self.files.num_rows, self.files.block_rows
-            scores, rest = [], []
+            rows = fit_rows(self.score, self.sample_rows, self.files.catalog.num_classes)
+            sampled, given = [], []
             for block in range(num_blocks(num_rows, block_rows)):
                 start, stop = block_range(block, block_rows, num_rows)
-                values, one_minus = mixture_input(self.score, self.files.read(block))
-                chosen = uniform(self.seed, "merge.fit", self.files.draw_ids(start, stop)) < self.sample_rows / num_rows
-                scores.append(values[chosen])
-                if one_minus is not None:
-                    rest.append(one_minus[chosen])
-            kind: Kind = "gauss" if SCORES[self.score].mixture == "gauss" else "beta"
-            model = fit_mixture(np.concatenate(scores), kind, one_minus=np.concatenate(rest) if rest else None)
-            return UnitResult({"score": self.score, "mixture": model.to_json()}, rows=num_rows)
+                chosen = uniform(self.seed, "merge.fit", self.files.draw_ids(start, stop)) < rows / num_rows
+                sampled.append(self.files.read(block).take(chosen))
+                given.append(self.files.given(start, stop)[chosen])
+            model = fit_model(self.score, sampled, np.concatenate(given))
+            return UnitResult(to_json(self.score, model), rows=num_rows)
 
         return compute
 
@@ -80,8 +77,7 @@ class ApplyJob(Job):
 
     def open(self) -> Callable[[str], UnitResult]:
         """Loads the model."""
-        fitted = read_json(self.store, f"{self.folder}/{MODEL}.json")
-        mixture, name = ScoreMixture.from_json(fitted["mixture"]), fitted["score"]
+        name, model = from_json(read_json(self.store, f"{self.folder}/{MODEL}.json"))
         catalog = self.files.catalog
         shard_names = catalog.shards["name"].to_pylist()
 
@@ -89,7 +85,7 @@ class ApplyJob(Job):
             block_rows = self.files.block_rows
             start, stop = block_range(int(unit.removeprefix("part-")), self.table_rows, catalog.num_rows)
             tables = [
-                self._block(block, mixture, name, shard_names)
+                self._block(block, model, name, shard_names)
                 for block in range(start // block_rows, num_blocks(stop, block_rows))
             ]
             table = pa.concat_tables(tables)
@@ -98,7 +94,7 @@ class ApplyJob(Job):
 
         return compute
 
-    def _block(self, block: int, mixture: ScoreMixture, name: str, shard_names: list[str]) -> pa.Table:
+    def _block(self, block: int, model: Model, name: str, shard_names: list[str]) -> pa.Table:
         catalog = self.files.catalog
         start, stop = block_range(block, self.files.block_rows, catalog.num_rows)
         scores = self.files.read(block)
@@ -113,7 +109,7 @@ class ApplyJob(Job):
             _identity(catalog, start, stop, shard_names),
             given,
             catalog.duplicate_of[start:stop],
-            label_score(mixture, name, scores),
+            judge(model, name, scores, given),
             scores,
             neighbor_labels,
             few,

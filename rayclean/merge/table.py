@@ -1,4 +1,4 @@
-"""The final table's columns from a block's scores and the fitted mixture: pure arithmetic."""
+"""The final table's columns from a block's scores and the fitted model: pure arithmetic."""
 
 from __future__ import annotations
 
@@ -6,22 +6,9 @@ import numpy as np
 import pyarrow as pa
 
 from rayclean.arrays import Array
-from rayclean.merge.mixture import ScoreMixture
-from rayclean.schema import SCORES, SHARD_TYPE, label_schema
+from rayclean.merge.joint import Posterior
+from rayclean.schema import SHARD_TYPE, label_schema
 from rayclean.scores.block import BlockScores
-
-
-def mixture_input(name: str, block: BlockScores) -> tuple[Array, Array | None]:
-    """What a score's mixture is fitted to and applied to: the score, and 1 - score where that is known."""
-    values = block.scores[name]
-    if SCORES[name].mixture == "exp":
-        return np.exp(values), -np.expm1(values)
-    return values, block.one_minus.get(name)
-
-
-def label_score(mixture: ScoreMixture, name: str, block: BlockScores) -> Array:
-    """(N,) float32 probability that the given label is right, by one score's mixture."""
-    return mixture.probability(*mixture_input(name, block))
 
 
 def nullable(values: Array, missing: Array, kind: pa.DataType) -> pa.Array:
@@ -46,7 +33,7 @@ def table_of_block(
     identity: dict[str, pa.Array],
     given: Array,
     duplicate_of: Array,
-    probability: Array,
+    posterior: Posterior,
     block: BlockScores,
     neighbor_labels: Array,
     few_neighbors: Array,
@@ -58,20 +45,19 @@ def table_of_block(
         identity: columns row, shard and key.
         given: (N,) given labels.
         duplicate_of: (N,) -1 where there is none.
-        probability: (N,) `label_score`.
+        posterior: what the model makes of them.
         block: all scores.
         neighbor_labels: (N, 3) given labels of `block.neighbors`.
         few_neighbors: (N,) bool.
         threshold: `merge.threshold`.
     """
-    predicted = block.belief.argmax(axis=1)
     rows, labels = evidence(block.neighbors, neighbor_labels)
     columns = identity | {
         "given_label": pa.array(given, pa.int32()),
-        "label_score": pa.array(probability, pa.float32()),
-        "is_label_issue": pa.array(probability < threshold),
-        "predicted_label": pa.array(predicted, pa.int32()),
-        "predicted_score": pa.array(block.belief[np.arange(len(predicted)), predicted], pa.float32()),
+        "label_score": pa.array(posterior.label_score, pa.float32()),
+        "is_label_issue": pa.array(posterior.label_score < threshold),
+        "predicted_label": pa.array(posterior.predicted, pa.int32()),
+        "predicted_score": pa.array(posterior.predicted_score, pa.float32()),
         "few_neighbors": pa.array(few_neighbors),
         "duplicate_of": nullable(duplicate_of, duplicate_of < 0, pa.int64()),
         "neighbor_rows": rows,

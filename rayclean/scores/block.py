@@ -14,7 +14,7 @@ class BlockScores:
     Attributes:
         scores: name -> (N,) float64, NaN where undefined.
         one_minus: 1 - score without cancellation, for scores in [0, 1] that have it.
-        belief: (N, K) the most direct belief: path-averaged at the last snapshot, else the last softmax.
+        belief: (N, K) path-averaged at the last snapshot, the mean of IOFM's and INN's; without paths the last softmax.
         facts: raw columns beside the scores, by name; (N,) each.
         num_paths: (N,) same-label neighbours that were found; None without IOFM.
         neighbors: (N, 3) the nearest rows of any label, -1 where there are fewer.
@@ -26,3 +26,14 @@ class BlockScores:
     belief: Array
     num_paths: Array | None
     neighbors: Array
+
+    def take(self, rows: Array) -> BlockScores:
+        """Of some rows: (M,) positions or (N,) bool."""
+        return BlockScores(
+            scores={name: values[rows] for name, values in self.scores.items()},
+            one_minus={name: values[rows] for name, values in self.one_minus.items()},
+            facts={name: values[rows] for name, values in self.facts.items()},
+            belief=self.belief[rows],
+            num_paths=None if self.num_paths is None else self.num_paths[rows],
+            neighbors=self.neighbors[rows],
+        )

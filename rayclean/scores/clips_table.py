@@ -46,6 +46,11 @@ class ClipFiles:
         ids: Array = self.catalog.clip_id[self.catalog.first_of_clip(start, stop)]
         return ids
 
+    def given(self, start: int, stop: int) -> Array:
+        """Given labels of clips [start, stop)."""
+        labels: Array = self.catalog.label[self.catalog.first_of_clip(start, stop)]
+        return labels
+
     def read(self, block: int) -> BlockScores:
         """The scores of a block of clips; a score that no frame of a clip has is NaN."""
         start, stop = block_range(block, self.block_rows, self.num_rows)
@@ -53,7 +58,7 @@ class ClipFiles:
         parts, order = [], []
         for rows_block in np.unique(frames // self.files.block_rows):
             here = np.flatnonzero(frames // self.files.block_rows == rows_block)
-            parts.append(_take(self.files.read(int(rows_block)), frames[here] - rows_block * self.files.block_rows))
+            parts.append(self.files.read(int(rows_block)).take(frames[here] - rows_block * self.files.block_rows))
             order.append(clip_of_frame[here])
         clips, num_clips = np.concatenate(order), stop - start
 
@@ -68,17 +73,6 @@ class ClipFiles:
             num_paths=None,
             neighbors=np.full((num_clips, 0), -1),
         )
-
-
-def _take(block: BlockScores, rows: Array) -> BlockScores:
-    return BlockScores(
-        scores={name: values[rows] for name, values in block.scores.items()},
-        one_minus={name: values[rows] for name, values in block.one_minus.items()},
-        facts={},
-        belief=block.belief[rows],
-        num_paths=None,
-        neighbors=block.neighbors[rows],
-    )
 
 
 def _known_means(values: Array, clips: Array, num_clips: int) -> Array:

@@ -58,6 +58,10 @@ class ScoreFiles:
         """Identities of rows [start, stop) for seeded draws, uint64."""
         return self.catalog.draw_id[start:stop]
 
+    def given(self, start: int, stop: int) -> Array:
+        """Given labels of rows [start, stop)."""
+        return self.catalog.label[start:stop]
+
     def inputs(self) -> list[str]:
         """What a fingerprint of anything that reads them holds."""
         return [
@@ -100,7 +104,7 @@ class ScoreFiles:
             scores["odd"] = judged.pop("odd")
             facts |= judged
         beliefs = [unpack(walked[-1], slice(None), self.catalog.num_classes) for walked in (iofm, inn) if walked]
-        belief = beliefs[0] if beliefs else self.embedding.beliefs(np.arange(start, stop))
+        belief = np.mean(beliefs, axis=0) if beliefs else self.embedding.beliefs(np.arange(start, stop))
         return BlockScores(
             scores={name: np.asarray(scores[name], np.float64) for name in self.names},
             one_minus=one_minus,

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rayclean.arrays import Array
-from rayclean.merge.mixture import fit_mixture
-from rayclean.merge.table import evidence, label_score, mixture_input, shard_column, table_of_block
+from rayclean.merge.joint import Posterior
+from rayclean.merge.models import fit_model, judge, mixture_input
+from rayclean.merge.table import evidence, shard_column, table_of_block
 from rayclean.schema import SCORES, label_columns, label_schema
 from rayclean.scores.block import BlockScores
 
@@ -44,7 +45,11 @@ def table(block: BlockScores, given_labels: Array, seed: int, threshold: float =
         identity,
         given_labels,
         np.where(rng.random(num_rows) < 0.5, -1, 7),
-        np.linspace(0, 1, num_rows, dtype=np.float32),
+        Posterior(
+            np.linspace(0, 1, num_rows, dtype=np.float32),
+            (given_labels + 1) % NUM_CLASSES,
+            np.linspace(0.3, 0.9, num_rows, dtype=np.float32),
+        ),
         block,
         np.where(block.neighbors >= 0, block.neighbors % NUM_CLASSES, -1),
         rng.random(num_rows) < 0.5,
@@ -65,8 +70,9 @@ def test_columns_are_what_they_say(num_rows: int, names: list[str], seed: int, t
     columns = found.to_pydict()
     assert columns["given_label"] == labels.tolist()
     assert columns["is_label_issue"] == [score < threshold for score in columns["label_score"]]
-    assert columns["predicted_label"] == block.belief.argmax(axis=1).tolist() if num_rows else True
-    np.testing.assert_allclose(columns["predicted_score"], block.belief.max(axis=1, initial=0), rtol=1e-6)
+    np.testing.assert_allclose(columns["label_score"], np.linspace(0, 1, num_rows), rtol=1e-6)
+    assert columns["predicted_label"] == ((labels + 1) % NUM_CLASSES).tolist()
+    np.testing.assert_allclose(columns["predicted_score"], np.linspace(0.3, 0.9, num_rows), rtol=1e-6)
     for name in names:
         values = np.array([np.nan if v is None else v for v in columns[f"score_{name}"]], np.float32)
         np.testing.assert_array_equal(values, block.scores[name].astype(np.float32))
@@ -123,9 +129,8 @@ def test_a_cleaner_score_is_a_higher_probability(name: str) -> None:
     raw = np.where(clean, rng.beta(8, 2, 400), rng.beta(2, 8, 400))
     values = {"loss": np.log(raw), "aum": raw * 7 - 3, "iofm": raw}[name]
     block = BlockScores({name: values}, {}, {}, np.ones((400, 1)), None, np.zeros((400, 3)))
-    inputs, one_minus = mixture_input(name, block)
-    mixture = fit_mixture(inputs, "gauss" if name == "aum" else "beta", one_minus=one_minus)
-    found = label_score(mixture, name, block)
+    labels = np.zeros(400, np.int64)
+    found = judge(fit_model(name, [block], labels), name, block, labels).label_score
     assert found.dtype == np.float32
     assert (np.diff(found[np.argsort(values)]) >= 0).all()
     assert ((found >= 0.5) == clean).mean() > 0.9

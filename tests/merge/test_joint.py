@@ -1,0 +1,180 @@
+"""The joint model: the plain formula, what it finds in made labels, and what it must survive."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
+
+from rayclean import LabelScorer
+from rayclean.arrays import Array
+from rayclean.config import Config
+from rayclean.merge.joint import JointModel, find_anchors, fit_joint, pooled_transition
+from rayclean.merge.models import MAX_NUMBERS, fit_rows, from_json, to_json
+from rayclean.run import Run
+from rayclean.storage.contents import read_json, read_table
+from rayclean.storage.units import num_blocks
+
+
+def made(
+    num_rows: int, transition: Array, seed: int = 0, sure: float = 1.2, prior: Array | None = None
+) -> tuple[Array, Array, Array]:
+    """Beliefs that know the true class roughly, given labels by a transition matrix, and the truth."""
+    rng, num_classes = np.random.default_rng(seed), len(transition)
+    truth = rng.choice(num_classes, num_rows, p=prior)
+    logits = rng.normal(size=(num_rows, num_classes)) + sure * 2 * np.eye(num_classes)[truth]
+    beliefs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    labels = np.array([rng.choice(num_classes, p=transition[k]) for k in truth])
+    return beliefs, labels, truth
+
+
+def symmetric(num_classes: int, rate: float) -> Array:
+    return (1 - rate) * np.eye(num_classes) + rate / num_classes
+
+
+def next_class(num_classes: int, rate: float) -> Array:
+    return (1 - rate) * np.eye(num_classes) + rate * np.roll(np.eye(num_classes), 1, axis=1)
+
+
+def plain_posterior(model: JointModel, belief: Array, label: int) -> Array:
+    q = model.prior * np.exp(model.sharpness * (np.log(belief + 1e-9) - model.log_mean)) * model.transition[:, label]
+    return np.asarray(q / q.sum())
+
+
+def test_it_equals_the_formula() -> None:
+    beliefs, labels, _ = made(300, next_class(5, 0.3))
+    model = fit_joint(beliefs, labels)
+    found = model.posterior(beliefs, labels)
+    for row in range(300):
+        q = plain_posterior(model, beliefs[row], labels[row])
+        np.testing.assert_allclose(np.exp(model.log_posterior(beliefs, labels)[row]), q, rtol=1e-9)
+        assert found.predicted[row] == q.argmax()
+        assert found.predicted_score[row] == pytest.approx(q.max(), rel=1e-6)
+        if 0.02 < q[labels[row]] < 0.98:  # past that it is bounded
+            assert found.label_score[row] == pytest.approx(q[labels[row]], rel=1e-5)
+
+
+@pytest.mark.parametrize(("num_classes", "noise"), [(2, symmetric), (10, symmetric), (10, next_class)])
+def test_it_beats_the_belief_in_the_given_label(num_classes: int, noise: Callable[[int, float], Array]) -> None:
+    beliefs, labels, truth = made(4000, noise(num_classes, 0.3))
+    clean = labels == truth
+    found = fit_joint(beliefs, labels).posterior(beliefs, labels)
+    alone = roc_auc_score(clean, beliefs[np.arange(4000), labels])
+    assert roc_auc_score(clean, found.label_score) > alone - 0.001
+    assert (found.predicted == truth).mean() > max((beliefs.argmax(axis=1) == truth).mean(), clean.mean())
+
+
+def test_the_transition_is_found() -> None:
+    expected = next_class(6, 0.25)
+    model = fit_joint(*made(20_000, expected, sure=2.5)[:2])
+    np.testing.assert_allclose(model.transition.sum(axis=1), 1, rtol=1e-12)
+    # Half of it is counted, half of it pooled.
+    beside = expected[0, 1] / 2 + expected[0, 1] / 5 / 2
+    np.testing.assert_allclose(np.diag(model.transition), 0.75, atol=0.04)
+    np.testing.assert_allclose(np.diag(model.transition, 1), beside, atol=0.03)
+
+
+def test_anchors_are_the_surest_rows_of_each_class() -> None:
+    rng = np.random.default_rng(0)
+    belief = rng.normal(size=(500, 4)) * [1, 1, 1, 0.1]
+    rows, classes = find_anchors(belief, share=0.2, least=20)
+    ordered = np.sort(belief, axis=1)
+    gap = ordered[:, -1] - ordered[:, -2]
+    assert (belief.argmax(axis=1)[rows] == classes).all()
+    assert (np.diff(rows) > 0).all()
+    for k in range(4):
+        here, chosen = np.flatnonzero(belief.argmax(axis=1) == k), rows[classes == k]
+        assert len(chosen) == max(min(20, len(here)), int(np.ceil(0.2 * len(here))))
+        assert gap[chosen].min() >= gap[np.setdiff1d(here, chosen)].max(initial=-1)
+
+
+def test_a_class_without_anchors_borrows() -> None:
+    counts = np.array([[90.0, 10, 0], [5, 95, 0], [0, 0, 0]])
+    found = pooled_transition(counts)
+    assert found[2, 2] == pytest.approx((90 + 95 + 1) / 202)
+    assert found[2, 0] == found[2, 1]
+    np.testing.assert_allclose(found.sum(axis=1), 1)
+
+
+def test_order_and_rank_survive_certainty() -> None:
+    beliefs, labels, truth = made(2000, symmetric(10, 0.3), sure=5)
+    found = fit_joint(beliefs, labels).posterior(beliefs, labels).label_score
+    assert np.isfinite(found).all()
+    assert ((found > 0) & (found < 1)).all()
+    assert len(np.unique(found)) > 1800
+    assert roc_auc_score(labels == truth, found) > 0.999
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 6), st.sampled_from(["random", "constant", "certain", "zero"]), st.integers())
+def test_whatever_comes_gives_probabilities(num_rows: int, num_classes: int, kind: str, seed: int) -> None:
+    rng = np.random.default_rng(seed % 2**32)
+    labels = rng.integers(0, num_classes, num_rows)
+    beliefs = {
+        "random": rng.dirichlet(np.ones(num_classes), num_rows),
+        "constant": np.full((num_rows, num_classes), 1 / num_classes),
+        "certain": np.eye(num_classes)[rng.integers(0, num_classes, num_rows)],
+        "zero": np.zeros((num_rows, num_classes)),
+    }[kind]
+    model = fit_joint(beliefs, labels)
+    assert (model.transition > 0).all() or num_classes == 1
+    found = model.posterior(beliefs, labels)
+    assert ((found.label_score >= 0) & (found.label_score <= 1)).all()
+    assert ((found.predicted_score > 0) & (found.predicted_score <= 1)).all()
+    again = from_json(json.loads(json.dumps(to_json("joint", model))))[1].posterior(beliefs, labels)  # type: ignore[union-attr]
+    assert again.label_score.tobytes() == found.label_score.tobytes()
+
+
+def test_memorised_labels_are_said_to_be_so() -> None:
+    labels = np.random.default_rng(0).integers(0, 10, 1000)
+    beliefs = 0.9 * np.eye(10)[labels] + 0.01
+    model = fit_joint(beliefs, labels)
+    assert not model.reliable
+    assert "memorised" in model.reason
+    assert fit_joint(*made(1000, symmetric(10, 0.3))[:2]).reliable
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match="beliefs"):
+        fit_joint(np.ones((3, 2)), np.zeros(2, np.int64))
+
+
+def test_many_classes_are_fitted_on_fewer_rows() -> None:
+    assert fit_rows("joint", 100_000, 10) == fit_rows("iofm", 100_000, 1000) == 100_000
+    assert fit_rows("joint", 100_000, 1000) == MAX_NUMBERS // 1000
+
+
+def table_of(run: Run) -> pa.Table:
+    names = [name for name in run.store.list("labels") if name.startswith("part-")]
+    return pa.concat_tables([read_table(run.store, f"labels/{name}") for name in names])
+
+
+@pytest.mark.parametrize("scores", ["[loss, iofm]", "[loss]"])
+def test_a_run_merges_by_it(
+    scores: str, tiny_config: Callable[..., Config], finish: Callable[..., Run], tmp_path: Path
+) -> None:
+    run = finish(tiny_config(tmp_path / "run", "merge.score=joint", f"scores={scores}"))
+    files = run.score_files()
+    beliefs = np.concatenate(
+        [files.read(block).belief for block in range(num_blocks(files.num_rows, files.block_rows))]
+    )
+    expected = fit_joint(beliefs, run.catalog.label).posterior(beliefs, run.catalog.label)
+    found = table_of(run)
+    np.testing.assert_allclose(found["label_score"].to_numpy(), expected.label_score, rtol=0, atol=1e-6)
+    assert found["predicted_label"].to_pylist() == expected.predicted.tolist()
+    assert read_json(run.store, "labels/summary.json")["merge_score"] == "joint"
+
+
+def test_another_models_predictions_are_merged_by_it() -> None:
+    beliefs, labels, truth = made(3000, next_class(6, 0.3), sure=0.8)
+    scorer = LabelScorer(merge={"score": "joint"}).fit_predictions(labels, beliefs)
+    found = scorer.labels_["label_score"].to_numpy()
+    assert roc_auc_score(labels == truth, found) > roc_auc_score(labels == truth, scorer.score_samples("loss")) + 0.01
+    assert scorer.summary_["merge_score"] == "joint"
