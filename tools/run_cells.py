@@ -20,9 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rayclean.config import load_config
+from rayclean.pipeline import CONFIG_FILE
 from rayclean.schema import SCORES
+from rayclean.start import look
 from rayclean.storage.contents import read_json
 from rayclean.storage.store import Store
+from tools.cell_costs import costs
 
 RESULTS = Path("docs/results/cells")
 RUNS = Path("runs/cells")
@@ -72,10 +76,16 @@ def run_cell(name: str, cell: Cell, without: Sequence[str]) -> dict[str, Any]:
     fixed = [f"run.dir={folder}", *cell.fixed()]
     scores = [score for score in SCORES if score not in without]
     result = evaluated(cell, folder, [*fixed, f"scores=[{', '.join(scores)}]"], "--plots", str(RESULTS / name))
-    costs = read_costs(Store(str(folder)))
+    stages, scores_cost = read_costs(Store(str(folder))), score_costs(folder)
     second = evaluated(cell, folder, [*fixed, *ONE_NETWORK])
     result["scores"][INN_ONE_NETWORK] = second["scores"]["inn"]
-    return {"cell": name, "changes": cell.changes, **result, "costs": costs}
+    scores_cost[INN_ONE_NETWORK] = score_costs(folder)["inn"]
+    return {"cell": name, "changes": cell.changes, **result, "costs": stages, "score_costs": scores_cost}
+
+
+def score_costs(folder: Path) -> dict[str, dict[str, float]]:
+    """What each score of a cell's last start cost."""
+    return costs(look(load_config(folder / CONFIG_FILE, ()), Store(str(folder))))
 
 
 def evaluated(cell: Cell, folder: Path, changes: Sequence[str], *more: str) -> dict[str, Any]:
@@ -116,6 +126,21 @@ def table(results: Sequence[dict[str, Any]]) -> list[str]:
     return [*lines, "| *wrong labels* | " + " | ".join(rates) + " |"]
 
 
+def cost_table(results: Sequence[dict[str, Any]]) -> list[str]:
+    """Markdown: what each score cost in every cell."""
+    names = list(dict.fromkeys(name for result in results for name in result["score_costs"]))
+    lines = ["| score | " + " | ".join(result["cell"] for result in results) + " |", "|---" * (len(results) + 1) + "|"]
+    for name in names:
+        costs = [result["score_costs"].get(name) for result in results]
+        lines.append(f"| {name} | " + " | ".join("" if cost is None else _cost(cost) for cost in costs) + " |")
+    return lines
+
+
+def _cost(cost: dict[str, float]) -> str:
+    seconds = f"{cost['train_s']:.0f} + {cost['score_s']:.0f} s"
+    return f"{cost['epochs']:.0f} epochs + {cost['forwards']:.0f}, {seconds}"
+
+
 def _short(value: float) -> str:
     return f"{value:.3f}".removeprefix("0")
 
@@ -133,7 +158,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             file.write_text(json.dumps(run_cell(name, CELLS[name], options.without), indent=1) + "\n")
     if options.table:
         there = [RESULTS / f"{name}.json" for name in CELLS]
-        print("\n".join(table([json.loads(file.read_text()) for file in there if file.exists()])))
+        found = [json.loads(file.read_text()) for file in there if file.exists()]
+        print("\n".join([*table(found), "", *cost_table(found)]))
 
 
 if __name__ == "__main__":

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from rayclean.config import load_config
+from rayclean.config import Config, load_config
+from rayclean.run import Run
 from rayclean.schema import SCORES
 from rayclean.storage.contents import encode
 from rayclean.storage.store import Store
-from tools.run_cells import CELLS, ONE_NETWORK, read_costs, table
+from tools.cell_costs import Cost, cost_of
+from tools.run_cells import CELLS, ONE_NETWORK, cost_table, read_costs, table
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,3 +58,30 @@ def test_the_table_has_a_row_a_score_and_a_column_a_cell() -> None:
         "| inn | 1.000 (.900) |  |",
         "| *wrong labels* | .300 | .400 |",
     ]
+
+
+def test_a_scores_cost_is_that_of_what_it_needs(
+    tiny_config: Callable[..., Config], finish: Callable[..., Run], tmp_path: Path
+) -> None:
+    train = ("train.epochs=3", "train.from=", "train.snapshot_every=2", "train.roles.ce.epochs=2", "inn.steps=4")
+    run = finish(tiny_config(tmp_path, *train, "scores=[loss, aum, iofm, iofm_last, inn, odd, loss_ce]"))
+    steps = [{"step": "train", "role": role, "wall_s": seconds} for role, seconds in (("main", 7.0), ("ce", 2.0))]
+    run.store.publish("record/steps.json", encode("record/steps.json", steps, "{}"))
+    for index, walk in enumerate(run.walks):
+        for job, forwards in ((run.main.embed(walk.snapshot), 1.0), (run.paths(walk), 10.0**index)):
+            entry = {"busy_s": 1.0, "facts": {"forwards": forwards * run.catalog.num_rows}}
+            file = f"record/{job.folder}.json"
+            run.store.publish(file, encode(file, [entry], "{}"))
+    assert [(walk.score, walk.snapshot.epoch) for walk in run.walks] == [("iofm", 2), ("iofm", 3), ("inn", 3)]
+    assert cost_of(run, "loss") == Cost(3, 1, 7, 0)
+    assert cost_of(run, "aum") == Cost(3, 3, 7, 0)
+    assert cost_of(run, "loss_ce") == Cost(2, 1, 2, 0)
+    assert cost_of(run, "odd") == Cost(1, 3, 7, 0)
+    assert cost_of(run, "iofm") == Cost(3, 1 + 1 + 1 + 10, 7, 4)
+    assert cost_of(run, "iofm_last") == Cost(3, 1 + 10, 7, 2)
+    assert cost_of(run, "inn") == Cost(5, 1 + 100, 9, 2)  # the embedding by role ce has no record here
+
+
+def test_the_table_of_costs() -> None:
+    cost = {"epochs": 40, "forwards": 14.4, "train_s": 300.4, "score_s": 31.6}
+    assert cost_table([{"cell": "one", "score_costs": {"inn": cost}}])[2] == "| inn | 40 epochs + 14, 300 + 32 s |"
