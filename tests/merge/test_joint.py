@@ -11,12 +11,14 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import gammaln
+from scipy.stats import dirichlet_multinomial
 from sklearn.metrics import roc_auc_score
 
 from rayclean import LabelScorer
 from rayclean.arrays import Array
 from rayclean.config import Config
-from rayclean.merge.joint import JointModel, find_anchors, fit_joint, pooled_transition
+from rayclean.merge.joint import JointModel, _evidence, find_anchors, fit_joint, pooled_transition
 from rayclean.merge.models import MAX_NUMBERS, fit_rows, from_json, to_json
 from rayclean.run import Run
 from rayclean.storage.contents import read_json, read_table
@@ -75,10 +77,27 @@ def test_the_transition_is_found() -> None:
     expected = next_class(6, 0.25)
     model = fit_joint(*made(20_000, expected, sure=2.5)[:2])
     np.testing.assert_allclose(model.transition.sum(axis=1), 1, rtol=1e-12)
-    # Half of it is counted, half of it pooled.
-    beside = expected[0, 1] / 2 + expected[0, 1] / 5 / 2
-    np.testing.assert_allclose(np.diag(model.transition), 0.75, atol=0.04)
-    np.testing.assert_allclose(np.diag(model.transition, 1), beside, atol=0.03)
+    np.testing.assert_allclose(model.transition, expected, atol=0.04)
+    np.testing.assert_allclose(model.prior, 1 / 6, atol=0.01)
+
+
+def test_chance_structure_fades() -> None:
+    rng = np.random.default_rng(0)
+    counts = np.array([rng.multinomial(40, row) for row in symmetric(10, 0.4)]).astype(float)
+    beside = ~np.eye(10, dtype=bool)
+    spread = (counts / 40)[beside].std()
+    assert pooled_transition(counts)[beside].std() < spread / 5
+    structured = np.array([rng.multinomial(40, row) for row in next_class(10, 0.4)]).astype(float)
+    assert np.diag(pooled_transition(structured), 1).mean() > 0.25
+
+
+def test_the_evidence_is_that_of_dirichlet_rows() -> None:
+    counts, mean = np.array([[3.0, 1, 0], [0, 2, 2]]), np.array([[0.6, 0.2, 0.2], [0.1, 0.5, 0.4]])
+    expected = 0.0
+    for row, share in zip(counts, mean, strict=True):
+        expected += float(dirichlet_multinomial.logpmf(row.astype(int), 7 * share, np.array(int(row.sum()))))
+        expected -= float(gammaln(row.sum() + 1) - gammaln(row + 1).sum())  # the order of the draws
+    assert _evidence(counts, mean, 7) == pytest.approx(expected, rel=1e-12)
 
 
 def test_anchors_are_the_surest_rows_of_each_class() -> None:
