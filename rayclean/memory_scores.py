@@ -89,7 +89,7 @@ class Scoring:
         one_minus: dict[str, Array] = {}
         facts: dict[str, Array] = {}
         last = self._embedded(MAIN, main.last)
-        lists = find_neighbors(self.samples, last.features, self.config.iofm.num, any_label=True).rows
+        lists = find_neighbors(self.samples, last.features, self.config.vote_num, any_label=True).rows
         scores["vote"] = vote_of(lists, self.samples.labels)
         num_paths, beliefs = None, []
         if "inn" in names:

@@ -121,7 +121,7 @@ def tidy(this: Run) -> None:
         return
     last = this.main.embed(this.main.last)
     voted = [this.main.embed(snapshot) for snapshot in this.voted]
-    removed = {job.folder for job in voted} | {this.lists_folder(job, this.config.iofm.num) for job in voted}
+    removed = {job.folder for job in voted} | {this.lists_folder(job, this.config.vote_num) for job in voted}
     for walk in this.walks:
         removed |= {this.lists_folder(walk.space, walk.num), this.pairs(walk).folder, this.paths(walk).folder}
         removed |= {walk.space.folder, this.main.embed(walk.snapshot).folder}

@@ -358,3 +358,17 @@ def test_partial_sums_add_up_however_rows_are_cut(block_rows: int, tmp_path: Pat
         sums, num_paths = reduce_by_row(files, start, stop, num_classes)
         np.testing.assert_allclose(sums, with_rest(total[start:stop]), rtol=1e-12)
         np.testing.assert_array_equal(num_paths, counted[start:stop])
+
+
+def test_as_many_vote_as_are_asked(
+    tiny_config: Callable[..., Config], finish: Callable[..., Run], tmp_path: Path
+) -> None:
+    run = finish(tiny_config(tmp_path / "run", "neighbors.vote_num=9"))
+    catalog, found = run.catalog, table_of(run)
+    features = run.main.embed(run.main.last).embedding.features(np.arange(catalog.num_rows)).astype(np.float64)
+    for row in range(catalog.num_rows):
+        distance = np.square(features - features[row]).sum(axis=1)
+        copies = (catalog.digest == catalog.digest[row]).all(axis=1) & (catalog.label == catalog.label[row])
+        distance[copies] = np.inf  # a row is a copy of itself
+        nearest = np.lexsort((catalog.draw_id, distance))[:9]
+        assert found["score_vote"][row].as_py() == pytest.approx((catalog.label[nearest] == catalog.label[row]).mean())
