@@ -12,8 +12,9 @@ import torch
 from rayclean.arrays import Array
 from rayclean.config import Config, parse_config
 from rayclean.errors import ConfigError, InputError
-from rayclean.memory import AfterEpoch, MemoryRole, Samples, Training, find_neighbors, train_role
+from rayclean.memory import MemoryRole, Samples, Training, find_neighbors
 from rayclean.memory_scores import EVIDENCE, History, Scoring, vote_of
+from rayclean.memory_train import AfterEpoch, train_role
 from rayclean.merge.models import fit_model, fit_rows, judge
 from rayclean.merge.table import shard_column, table_of_block
 from rayclean.scores.block import BlockScores

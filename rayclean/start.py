@@ -55,7 +55,7 @@ def start(config: Config, store: Store, sources: pa.Table) -> Run:
     verified = config.validation_data()
     validation = None if verified is None else _scanned(store, verified, classes, find_sources(verified))
     _note_catalog(store, catalog, validation)
-    run = Run(config, store, catalog, workers, _settled_precision(config, store), validation)
+    run = Run(config, store, catalog, validation, workers, _settled_precision(config, store))
     for derived in (*run.derived.values(), *run.planted.values()):
         store.create(f"{derived.folder}/{SOURCES_FILE}", encode(SOURCES_FILE, sources, "{}"))
     return run
@@ -91,7 +91,7 @@ def look(config: Config, store: Store) -> Run:
     validation = open_catalog(store, marks["validation"]) if marks.get("validation") else None
     idle = cluster.Workers(1, 1, 0, "cpu")
     workers = dict.fromkeys(("catalog", "train", "score", "merge"), idle)
-    return Run(config, store, catalog, workers, _settled_precision(config, store), validation)
+    return Run(config, store, catalog, validation, workers, _settled_precision(config, store))
 
 
 def _settled_precision(config: Config, store: Store) -> tuple[str, str]:

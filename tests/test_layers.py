@@ -26,6 +26,7 @@ LAYERS = (
     (
         "roles",
         "walks",
+        "rows",
         "run",
         "start",
         "record",
@@ -35,6 +36,7 @@ LAYERS = (
         "results",
         "memory",
         "memory_scores",
+        "memory_train",
         "scorer",
         "doctor",
     ),

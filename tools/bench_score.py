@@ -89,7 +89,7 @@ def prepare(options: argparse.Namespace, folder: Path, block_rows: int, block_pa
     mark = catalog_fingerprint(config.data, ClassList.load(options.classes), sources)
     catalog = Catalog(store, f"catalog-{mark}", mark)
     store.create(f"{catalog.folder}/{SOURCES_FILE}", encode(SOURCES_FILE, sources, "{}"))
-    run = Run(config, store, catalog, workers, (precision, precision))
+    run = Run(config, store, catalog, None, workers, (precision, precision))
     for stage in STAGES:
         if stage.name == "catalog" and stage.jobs is not None:
             run_inline(stage.jobs(run))

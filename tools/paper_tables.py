@@ -33,7 +33,8 @@ import numpy as np
 from rayclean import LabelScorer
 from rayclean.arrays import Array
 from rayclean.errors import ConfigError, RaycleanError
-from rayclean.memory import AfterEpoch, MemoryRole, Training, find_neighbors, walk_paths
+from rayclean.memory import MemoryRole, Training, find_neighbors, walk_paths
+from rayclean.memory_train import AfterEpoch
 from rayclean.report.evaluate import auroc
 from rayclean.scores.interpolation import TRAPEZOID
 from rayclean.scores.pairs import undirected_pairs

@@ -146,8 +146,8 @@ class NeighborsSection(Section):
     # Rows searched at once from which IVF, its making included, takes about a third of flat search; below it
     # seconds are saved at most, and flat is exact. Measured: docs/results/neighbors.md.
     ivf_rows: Positive = 20_000
-    # Rows of any label that vote; `iofm.num` where it is not set. More are better where noise is spread evenly, measured
-    # in docs/results/scores.md.
+    # Rows of any label that vote, `iofm.num` by default. More are better where noise is spread evenly:
+    # docs/results/scores.md.
     vote_num: Positive | None = None
     # Snapshots whose neighbours vote, beside the last one: for the curve of `vote` over epochs.
     vote_epochs: list[Positive] = []
