@@ -69,7 +69,7 @@ class Setting:
 SWEEPS = {
     "L": [Setting(num=num) for num in (1, 2, 4, 6, 10, 16)],
     "H": [Setting(steps=steps) for steps in (2, 3, 5, 10)],
-    "pool": [Setting(pool=pool) for pool in (None, 1000, 500, 250, 100)],
+    "pool": [Setting(pool=pool) for pool in (None, 1000, 500, 250, 100, 50, 25)],
 }
 
 
