@@ -15,7 +15,8 @@ from rayclean.errors import ConfigError, InputError
 from rayclean.memory import MemoryRole, Samples, Training, find_neighbors
 from rayclean.memory_scores import EVIDENCE, History, Scoring, vote_of
 from rayclean.memory_train import AfterEpoch, train_role
-from rayclean.merge.models import fit_model, fit_rows, judge
+from rayclean.merge.joint import Near
+from rayclean.merge.models import fit_model, fit_rows, is_near_row, judge
 from rayclean.merge.table import shard_column, table_of_block
 from rayclean.scores.block import BlockScores
 from rayclean.storage.draws import pixel_digest, uniform
@@ -226,7 +227,10 @@ class LabelScorer:
         counts = np.bincount(labels, minlength=num_classes)
         share = fit_rows(name, config.merge.sample_rows, num_classes) / len(labels)
         chosen = uniform(config.run.seed, "merge.fit", samples.draws) < share
-        model = fit_model(name, [block.take(chosen)], labels[chosen])
+        near = np.flatnonzero(is_near_row(config.run.seed, samples.draws, len(labels)))
+        beliefs = block.belief[block.neighbors[near]]
+        beliefs[block.neighbors[near] < 0] = np.nan
+        model = fit_model(name, [block.take(chosen)], labels[chosen], Near(block.belief[near], beliefs, labels[near]))
         few = block.num_paths < config.iofm.num if block.num_paths is not None else counts[labels] <= config.iofm.num
         identity = {"row": pa.array(rows), "shard": shard_column(np.zeros_like(rows), [MEMORY]), "key": pa.array(keys)}
         self.labels_ = table_of_block(

@@ -71,6 +71,13 @@ def test_it_gives_a_runs_numbers_from_the_same_snapshot(
     assert_same(scorer.fit(**arrays_of(run), verified=verified), run)
 
 
+def test_the_joint_model_is_a_runs(tiny_config: Tiny, finish: Finish, tiny_snapshot: Path, tmp_path: Path) -> None:
+    run = finish(tiny_config(tmp_path / "run", "scores=[loss, iofm_last]", "merge.score=joint"))
+    train = {"epochs": 0, "from": str(tiny_snapshot)}
+    scorer = LabelScorer({"width": 4}, ["loss", "iofm_last"], **SAME, train=train, merge={"score": "joint"})
+    assert_same(scorer.fit(**arrays_of(run)), run)
+
+
 def test_a_fit_is_a_runs_training(tiny_config: Tiny, finish: Finish, tmp_path: Path) -> None:
     names = ["loss", "ens_loss", "aum", "wrong_events", "iofm", "aum_excess", "odd", "loss_ce"]
     train = {"epochs": 3, "snapshot_every": 2, "batch_size": 16, "precision": "float32"}

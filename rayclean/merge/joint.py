@@ -7,6 +7,9 @@ given label says of the true one is a transition matrix T that all rows share, c
     T[k, y] = P(given y | true k)                       from the rows whose U is surest of k, pooled over the classes
     q_i(k) ~ prior_k exp(sharpness U_i[k]) T[k, y_i]    label_score = q_i(y_i)
 
+where U_i[y_i] is first lowered by `lean`: the network has seen y_i, and its belief leans to it. How much, the near rows
+tell, which have not seen it. It moves all log-odds alike, so no order by label_score changes, only what it says.
+
 A score that looks at the given label's entry alone forgets the class: under noise that turns cats into dogs, few labels
 but these two are ever wrong. docs/methods.md, section 8, has what the settings were chosen by.
 
@@ -35,7 +38,22 @@ SHARPNESS = 2.0
 BELIEF_FLOOR = 1e-9
 CLUMPING = 6.0  # 4 to 8 are within .001 AUROC of each other on the cells that it was chosen by
 PSEUDO_COUNTS = np.geomspace(1, 1e5, 60).tolist()
+LEAN_FACTOR = 2.0
 MEMORISED = 0.97  # agreement from which on nothing is to be learned of the labels
+
+
+class Near(NamedTuple):
+    """Some rows and their nearest of any label: what `lean` is measured on.
+
+    Attributes:
+        beliefs: (M, K).
+        neighbors: (M, J, K) beliefs of the nearest rows, NaN where there are fewer.
+        given: (M,) labels of the rows.
+    """
+
+    beliefs: Float64
+    neighbors: Float64
+    given: Ints
 
 
 class Posterior(NamedTuple):
@@ -61,6 +79,7 @@ class JointModel:
         transition: (K, K) T, rows are true classes and sum to 1.
         prior: (K,) of the true classes, sums to 1.
         sharpness: how much more the belief counts than it says.
+        lean: of the belief to the row's own label, in units of U.
         num_rows: that it was fitted on.
         num_anchors: rows that T was counted on.
         agreement: share of rows whose belief is surest of the given label.
@@ -70,6 +89,7 @@ class JointModel:
     transition: Float64
     prior: Float64
     sharpness: float
+    lean: float
     num_rows: int
     num_anchors: int
     agreement: float
@@ -107,7 +127,9 @@ class JointModel:
 
     def log_posterior(self, beliefs: Float64, given: Ints) -> Float64:
         """(N, K) log q; each row's exponentials sum to 1."""
-        log_joint = self.sharpness * adjusted(beliefs, self.log_mean)
+        belief = adjusted(beliefs, self.log_mean)
+        belief[np.arange(len(given)), given] -= self.lean
+        log_joint = self.sharpness * belief
         log_joint += np.log(self.prior) + np.log(self.transition)[:, given].T
         result: Float64 = log_joint - logsumexp(log_joint, axis=1, keepdims=True)
         return result
@@ -185,12 +207,30 @@ def _evidence(counts: Float64, mean: Float64, pseudo: float) -> float:
     return float(of_rows.sum() + (gammaln(prior + counts[seen]) - gammaln(prior)).sum())
 
 
-def fit_joint(beliefs: Float64, given: Ints) -> JointModel:
-    """Fits T and the prior to rows; no truth is used, nothing is random.
+def own_lean(near: Near, log_mean: Float64) -> float:
+    """How much larger U_i is at the row's own label than its neighbours' U there, less the same at the other labels.
+
+    Twice that, 0 or more: the neighbours' beliefs lean to their own labels, which are often the same.
+    """
+    own = adjusted(near.beliefs, log_mean)
+    known = ~np.isnan(near.neighbors).any(axis=(1, 2))
+    if not known.any() or own.shape[1] < 2:
+        return 0.0
+    excess = own[known] - adjusted(near.neighbors[known], log_mean).mean(axis=1)
+    at_label = excess[np.arange(len(excess)), near.given[known]]
+    beside = (excess.sum(axis=1) - at_label) / (own.shape[1] - 1)
+    return max(0.0, LEAN_FACTOR * float((at_label - beside).mean()))
+
+
+def fit_joint(beliefs: Float64, given: Ints, near: Near | None = None) -> JointModel:
+    """Fits T, the prior and the lean to rows; no truth is used, nothing is random.
+
+    T and the prior are those of the beliefs as they are: anchors by lowered ones cost asymmetric noise .05 AUROC.
 
     Args:
         beliefs: (N, K) of a random part of the rows.
         given: (N,) their labels.
+        near: what the lean is measured on; without it there is none.
 
     Raises:
         ValueError: no row, or shapes that do not fit.
@@ -208,12 +248,14 @@ def fit_joint(beliefs: Float64, given: Ints) -> JointModel:
         transition=pooled_transition(counts),
         prior=_shares(np.bincount(given, minlength=num_classes)),
         sharpness=SHARPNESS,
+        lean=0.0,
         num_rows=len(given),
         num_anchors=len(rows),
         agreement=float((belief.argmax(axis=1) == given).mean()),
     )
     # One step towards the prior that explains itself; more follow the network's confusion.
-    return replace(model, prior=_shares(np.exp(model.log_posterior(beliefs, given)).sum(axis=0)))
+    prior = _shares(np.exp(model.log_posterior(beliefs, given)).sum(axis=0))
+    return replace(model, prior=prior, lean=0.0 if near is None else own_lean(near, log_mean))
 
 
 def _shares(counts: Array) -> Float64:

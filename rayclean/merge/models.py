@@ -8,13 +8,15 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from rayclean.arrays import Array
-from rayclean.merge.joint import JointModel, Posterior, fit_joint
+from rayclean.merge.joint import JointModel, Near, Posterior, fit_joint
 from rayclean.merge.mixture import Kind, ScoreMixture, fit_mixture
 from rayclean.schema import JOINT, SCORES
 from rayclean.scores.block import BlockScores
+from rayclean.storage.draws import uniform
 
 Model: TypeAlias = ScoreMixture | JointModel
 
+NEAR_ROWS = 4000
 MAX_NUMBERS = 2**25  # beliefs that a fit holds: 256 MiB
 
 
@@ -23,16 +25,22 @@ def fit_rows(name: str, sample_rows: int, num_classes: int) -> int:
     return min(sample_rows, MAX_NUMBERS // num_classes) if name == JOINT else sample_rows
 
 
-def fit_model(name: str, blocks: Sequence[BlockScores], given: Array) -> Model:
+def is_near_row(seed: int, draws: Array, num_rows: int) -> Array:
+    """Marks about `NEAR_ROWS` rows, (N,) bool, that the joint model measures its lean on."""
+    return np.asarray(uniform(seed, "merge.near", draws) < NEAR_ROWS / num_rows)
+
+
+def fit_model(name: str, blocks: Sequence[BlockScores], given: Array, near: Near | None = None) -> Model:
     """Fits the model of `merge.score`.
 
     Args:
         name: of a score, or `joint`.
         blocks: a random part of the rows, in pieces.
         given: (N,) labels of all of them.
+        near: for the joint model; None where rows have no neighbours.
     """
     if name == JOINT:
-        return fit_joint(np.concatenate([block.belief for block in blocks]), given)
+        return fit_joint(np.concatenate([block.belief for block in blocks]), given, near)
     values, one_minus = zip(*(mixture_input(name, block) for block in blocks), strict=True)
     rest = None if one_minus[0] is None else np.concatenate(one_minus)
     kind: Kind = "gauss" if SCORES[name].mixture == "gauss" else "beta"

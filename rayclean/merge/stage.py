@@ -12,8 +12,10 @@ import pyarrow as pa
 from rayclean.arrays import Array
 from rayclean.catalog.table import Catalog
 from rayclean.config import MergeSection
-from rayclean.merge.models import Model, fit_model, fit_rows, from_json, judge, to_json
+from rayclean.merge.joint import Near
+from rayclean.merge.models import Model, fit_model, fit_rows, from_json, is_near_row, judge, to_json
 from rayclean.merge.table import shard_column, table_of_block
+from rayclean.schema import JOINT
 from rayclean.scores.clips_table import ClipFiles
 from rayclean.scores.table import ScoreFiles
 from rayclean.storage.contents import read_json
@@ -21,7 +23,7 @@ from rayclean.storage.draws import uniform
 from rayclean.storage.fingerprint import fingerprint
 from rayclean.storage.units import Job, UnitResult, block_range, num_blocks
 
-VERSION = 2
+VERSION = 3
 MODEL = "model"
 
 
@@ -53,10 +55,23 @@ class FitJob(Job):
                 chosen = uniform(self.seed, "merge.fit", self.files.draw_ids(start, stop)) < rows / num_rows
                 sampled.append(self.files.read(block).take(chosen))
                 given.append(self.files.given(start, stop)[chosen])
-            model = fit_model(self.score, sampled, np.concatenate(given))
+            near = self._near(self.files) if self.score == JOINT and isinstance(self.files, ScoreFiles) else None
+            model = fit_model(self.score, sampled, np.concatenate(given), near)
             return UnitResult(to_json(self.score, model), rows=num_rows)
 
         return compute
+
+    def _near(self, files: ScoreFiles) -> Near:
+        """Some rows with their neighbours' beliefs."""
+        rows, neighbors = [], []
+        for block in range(num_blocks(files.num_rows, files.block_rows)):
+            start, stop = block_range(block, files.block_rows, files.num_rows)
+            here = np.flatnonzero(is_near_row(self.seed, files.draw_ids(start, stop), files.num_rows))
+            rows.append(start + here)
+            neighbors.append(files.neighbors(block)[here])
+        all_rows, near = np.concatenate(rows), np.concatenate(neighbors)
+        beliefs = files.beliefs_of(near.ravel()).reshape(*near.shape, -1)
+        return Near(files.beliefs_of(all_rows), beliefs, files.catalog.label[all_rows])
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,6 @@ class ScoreFiles:
 
     def read(self, block: int) -> BlockScores:
         """The scores of a block of rows."""
-        start, stop = block_range(block, self.embedding.block_rows, self.catalog.num_rows)
         scores = self._trajectory(block)
         vote = self._map(self.vote_folders[-1], block)
         scores["vote"] = vote["vote"]
@@ -103,16 +102,36 @@ class ScoreFiles:
             judged = self._map(f"{self.simulate_folder}/rows", block)
             scores["odd"] = judged.pop("odd")
             facts |= judged
-        beliefs = [unpack(walked[-1], slice(None), self.catalog.num_classes) for walked in (iofm, inn) if walked]
-        belief = np.mean(beliefs, axis=0) if beliefs else self.embedding.beliefs(np.arange(start, stop))
         return BlockScores(
             scores={name: np.asarray(scores[name], np.float64) for name in self.names},
             one_minus=one_minus,
             facts=facts,
-            belief=belief[:, :-1],
+            belief=self.belief(block),
             num_paths=iofm[-1]["num_paths"] if iofm else None,
             neighbors=vote["neighbors"],
         )
+
+    def belief(self, block: int) -> Array:
+        """(n, K) the most direct belief of a block of rows, see `BlockScores`."""
+        walked = [folders[-1] for folders in (self.iofm_folders, self.inn_folders) if folders]
+        if not walked:
+            start, stop = block_range(block, self.block_rows, self.num_rows)
+            return self.embedding.beliefs(np.arange(start, stop))[:, :-1]
+        whole, classes = slice(None), self.catalog.num_classes
+        beliefs = [unpack(self._map(folder, block), whole, classes) for folder in walked]
+        return np.asarray(np.mean(beliefs, axis=0)[:, :-1])
+
+    def beliefs_of(self, rows: Array) -> Array:
+        """(R, K) beliefs of some rows, in any order; NaN for -1."""
+        found = np.full((len(rows), self.catalog.num_classes), np.nan)
+        for block in np.unique(rows[rows >= 0] // self.block_rows):
+            here = (rows >= 0) & (rows // self.block_rows == block)
+            found[here] = self.belief(int(block))[rows[here] - block * self.block_rows]
+        return found
+
+    def neighbors(self, block: int) -> Array:
+        """(n, 3) the nearest rows of any label of a block of rows, -1 where there are fewer."""
+        return self._map(self.vote_folders[-1], block)["neighbors"]
 
     def influence(self, folder: str, block: int) -> dict[str, Array]:
         """`osm`, `osd` and `osd_votes` of a block of rows at the snapshot of a folder."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from sklearn.metrics import roc_auc_score
 from rayclean import LabelScorer
 from rayclean.arrays import Array
 from rayclean.config import Config
-from rayclean.merge.joint import JointModel, _evidence, find_anchors, fit_joint, pooled_transition
+from rayclean.merge.joint import JointModel, Near, _evidence, find_anchors, fit_joint, pooled_transition
 from rayclean.merge.models import MAX_NUMBERS, fit_rows, from_json, to_json
 from rayclean.run import Run
 from rayclean.storage.contents import read_json, read_table
@@ -46,13 +47,14 @@ def next_class(num_classes: int, rate: float) -> Array:
 
 
 def plain_posterior(model: JointModel, belief: Array, label: int) -> Array:
-    q = model.prior * np.exp(model.sharpness * (np.log(belief + 1e-9) - model.log_mean)) * model.transition[:, label]
+    own = np.log(belief + 1e-9) - model.log_mean - model.lean * np.eye(len(belief))[label]
+    q = model.prior * np.exp(model.sharpness * own) * model.transition[:, label]
     return np.asarray(q / q.sum())
 
 
 def test_it_equals_the_formula() -> None:
     beliefs, labels, _ = made(300, next_class(5, 0.3))
-    model = fit_joint(beliefs, labels)
+    model = replace(fit_joint(beliefs, labels), lean=0.3)
     found = model.posterior(beliefs, labels)
     for row in range(300):
         q = plain_posterior(model, beliefs[row], labels[row])
@@ -151,6 +153,44 @@ def test_whatever_comes_gives_probabilities(num_rows: int, num_classes: int, kin
     assert again.label_score.tobytes() == found.label_score.tobytes()
 
 
+def leaning(pull: float, num_neighbors: int) -> tuple[Array, Array, Array, Near]:
+    """Beliefs that lean to the given label by `pull` in log units; neighbours are rows of the same class."""
+    beliefs, labels, truth = made(6000, symmetric(8, 0.4))
+    rows = np.arange(6000)
+    beliefs[rows, labels] *= np.exp(pull)
+    rng = np.random.default_rng(1)
+    near = np.stack([rng.choice(np.flatnonzero(truth == k), num_neighbors) for k in truth])
+    return beliefs, labels, truth, Near(beliefs, beliefs[near], labels)
+
+
+def test_the_lean_is_what_neighbours_do_not_have() -> None:
+    beliefs, labels, _, near = leaning(0.7, 3)
+    model = fit_joint(beliefs, labels, near)
+    own, other = (np.log(each + 1e-9) for each in (near.beliefs, near.neighbors))
+    excess = own - other.mean(axis=1)
+    at_label = excess[np.arange(6000), labels]
+    expected = 2 * (at_label - (excess.sum(axis=1) - at_label) / 7).mean()
+    assert model.lean == pytest.approx(expected, rel=1e-9)
+    assert 0.4 < model.lean < 1.4
+    assert fit_joint(beliefs, labels, leaning(0.0, 3)[3]).lean < 0.1
+
+
+def test_the_lean_changes_what_label_score_says_and_not_its_order() -> None:
+    beliefs, labels, truth, near = leaning(0.7, 3)
+    with_lean, without = (fit_joint(beliefs, labels, each).posterior(beliefs, labels) for each in (near, None))
+    clean = labels == truth
+    areas = [roc_auc_score(clean, each.label_score) for each in (with_lean, without)]
+    assert areas[0] == pytest.approx(areas[1], abs=1e-4)
+    errors = [abs(float(1 - each.label_score.mean()) - (~clean).mean()) for each in (with_lean, without)]
+    assert errors[0] < errors[1]
+
+
+def test_rows_without_neighbours_have_no_lean() -> None:
+    beliefs, labels, _ = made(50, symmetric(3, 0.2))
+    nobody = Near(beliefs, np.full((50, 3, 3), np.nan), labels)
+    assert fit_joint(beliefs, labels, nobody).lean == 0
+
+
 def test_memorised_labels_are_said_to_be_so() -> None:
     labels = np.random.default_rng(0).integers(0, 10, 1000)
     beliefs = 0.9 * np.eye(10)[labels] + 0.01
@@ -184,7 +224,10 @@ def test_a_run_merges_by_it(
     beliefs = np.concatenate(
         [files.read(block).belief for block in range(num_blocks(files.num_rows, files.block_rows))]
     )
-    expected = fit_joint(beliefs, run.catalog.label).posterior(beliefs, run.catalog.label)
+    rows = np.concatenate([files.neighbors(block) for block in range(num_blocks(files.num_rows, files.block_rows))])
+    around = np.where((rows >= 0)[:, :, None], beliefs[rows], np.nan)
+    near = Near(beliefs, around, run.catalog.label)
+    expected = fit_joint(beliefs, run.catalog.label, near).posterior(beliefs, run.catalog.label)
     found = table_of(run)
     np.testing.assert_allclose(found["label_score"].to_numpy(), expected.label_score, rtol=0, atol=1e-6)
     assert found["predicted_label"].to_pylist() == expected.predicted.tolist()
