@@ -70,6 +70,15 @@ MERGE_ORDER = ("iofm", "aum", "ens_loss", "loss")
 SHARD_TYPE = pa.dictionary(pa.int32(), pa.string())
 
 
+# What the merge says of a row or of a clip.
+_JUDGEMENT = [
+    ("label_score", pa.float32(), "probability that the given label is right; 1 clean, 0 wrong"),
+    ("is_label_issue", pa.bool_(), "label_score is under merge.threshold"),
+    ("predicted_label", pa.int32(), "the most likely true class"),
+    ("predicted_score", pa.float32(), "its probability, 0 to 1"),
+]
+
+
 def label_columns(scores: tuple[str, ...]) -> list[tuple[str, pa.DataType, str]]:
     """Columns of the final table: name, type, meaning."""
     return [
@@ -77,10 +86,7 @@ def label_columns(scores: tuple[str, ...]) -> list[tuple[str, pa.DataType, str]]
         ("shard", SHARD_TYPE, "the tar, below the longest folder common to all shards"),
         ("key", pa.string(), "the sample's WebDataset key"),
         ("given_label", pa.int32(), "the label in the shard"),
-        ("label_score", pa.float32(), "probability that the given label is right; 1 clean, 0 wrong"),
-        ("is_label_issue", pa.bool_(), "label_score is under merge.threshold"),
-        ("predicted_label", pa.int32(), "the most likely true class"),
-        ("predicted_score", pa.float32(), "its probability, 0 to 1"),
+        *_JUDGEMENT,
         *((f"score_{name}", pa.float32(), f"{SCORES[name].meaning}; higher is cleaner") for name in scores),
         ("few_neighbors", pa.bool_(), "fewer than iofm.num other images of this label"),
         ("duplicate_of", pa.int64(), "the smallest row with equal pixels; null where there is none"),
@@ -116,10 +122,7 @@ def clip_schema(scores: tuple[str, ...]) -> pa.Schema:
         ("first_row", pa.int64(), "its first frame in the table of rows"),
         ("frames", pa.int32(), "its frames"),
         ("given_label", pa.int32(), "the label of all of them"),
-        ("label_score", pa.float32(), "probability that the given label is right; 1 clean, 0 wrong"),
-        ("is_label_issue", pa.bool_(), "label_score is under merge.threshold"),
-        ("predicted_label", pa.int32(), "the most likely class by the frames' mean belief"),
-        ("predicted_score", pa.float32(), "its probability, 0 to 1"),
+        *_JUDGEMENT,
         *((f"score_{name}", pa.float32(), f"mean of the frames' {name}; higher is cleaner") for name in scores),
     ]
     return pa.schema([pa.field(name, kind, metadata={"meaning": meaning}) for name, kind, meaning in columns])

@@ -18,6 +18,7 @@ from rayclean.memory_train import AfterEpoch, train_role
 from rayclean.merge.joint import Near
 from rayclean.merge.models import fit_model, fit_rows, is_near_row, judge
 from rayclean.merge.table import shard_column, table_of_block
+from rayclean.schema import JOINT
 from rayclean.scores.block import BlockScores
 from rayclean.storage.draws import pixel_digest, uniform
 from rayclean.train.sample_losses import sample_losses
@@ -227,10 +228,8 @@ class LabelScorer:
         counts = np.bincount(labels, minlength=num_classes)
         share = fit_rows(name, config.merge.sample_rows, num_classes) / len(labels)
         chosen = uniform(config.run.seed, "merge.fit", samples.draws) < share
-        near = np.flatnonzero(is_near_row(config.run.seed, samples.draws, len(labels)))
-        beliefs = block.belief[block.neighbors[near]]
-        beliefs[block.neighbors[near] < 0] = np.nan
-        model = fit_model(name, [block.take(chosen)], labels[chosen], Near(block.belief[near], beliefs, labels[near]))
+        near = _near(config, samples, block) if name == JOINT else None
+        model = fit_model(name, [block.take(chosen)], labels[chosen], near)
         few = block.num_paths < config.iofm.num if block.num_paths is not None else counts[labels] <= config.iofm.num
         identity = {"row": pa.array(rows), "shard": shard_column(np.zeros_like(rows), [MEMORY]), "key": pa.array(keys)}
         self.labels_ = table_of_block(
@@ -270,6 +269,14 @@ def _checked(images: Array, labels: Array, keys: Sequence[str] | None) -> tuple[
         raise InputError(f"keys: {len(labels)} expected, found {len(names)}")
     digests = [pixel_digest(image) for image in images]
     return Samples.make(images, labels, digests, names), names
+
+
+def _near(config: Config, samples: Samples, block: BlockScores) -> Near:
+    """Some rows with their neighbours' beliefs: those that a run takes."""
+    rows = np.flatnonzero(is_near_row(config.run.seed, samples.draws, len(samples.labels)))
+    beliefs = block.belief[block.neighbors[rows]]
+    beliefs[block.neighbors[rows] < 0] = np.nan
+    return Near(block.belief[rows], beliefs, samples.labels[rows])
 
 
 def _duplicates(digests: Array) -> Array:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from rayclean.arrays import Array
 from rayclean.catalog.table import Catalog
 from rayclean.merge.models import Model, from_json, judge
-from rayclean.merge.table import nullable
+from rayclean.merge.table import judgement
 from rayclean.schema import clip_schema
 from rayclean.scores.clips_table import ClipFiles
 from rayclean.storage.contents import read_json
@@ -59,18 +59,12 @@ class ClipsJob(Job):
         first = catalog.first_of_clip(start, stop)
         scores = self.files.read(block)
         posterior = judge(model, name, scores, catalog.label[first])
-        columns = {
+        columns = judgement(posterior, scores.scores, self.threshold) | {
             "clip": _names(catalog, first),
             "first_row": pa.array(first),
             "frames": pa.array(np.diff(catalog.clip_starts[start : stop + 1]), pa.int32()),
             "given_label": pa.array(catalog.label[first], pa.int32()),
-            "label_score": pa.array(posterior.label_score, pa.float32()),
-            "is_label_issue": pa.array(posterior.label_score < self.threshold),
-            "predicted_label": pa.array(posterior.predicted, pa.int32()),
-            "predicted_score": pa.array(posterior.predicted_score, pa.float32()),
         }
-        for each, values in scores.scores.items():
-            columns[f"score_{each}"] = nullable(values.astype(np.float32), np.isnan(values), pa.float32())
         schema = clip_schema(tuple(scores.scores))
         return pa.table([columns[field] for field in schema.names], schema=schema)
 

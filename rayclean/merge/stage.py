@@ -55,14 +55,15 @@ class FitJob(Job):
                 chosen = uniform(self.seed, "merge.fit", self.files.draw_ids(start, stop)) < rows / num_rows
                 sampled.append(self.files.read(block).take(chosen))
                 given.append(self.files.given(start, stop)[chosen])
-            near = self._near(self.files) if self.score == JOINT and isinstance(self.files, ScoreFiles) else None
+            near = self._near() if self.score == JOINT else None
             model = fit_model(self.score, sampled, np.concatenate(given), near)
             return UnitResult(to_json(self.score, model), rows=num_rows)
 
         return compute
 
-    def _near(self, files: ScoreFiles) -> Near:
-        """Some rows with their neighbours' beliefs."""
+    def _near(self) -> Near:
+        """Some rows with their neighbours' beliefs; a clip's belief leans as those of its frames."""
+        files = self.files.of_rows
         rows, neighbors = [], []
         for block in range(num_blocks(files.num_rows, files.block_rows)):
             start, stop = block_range(block, files.block_rows, files.num_rows)

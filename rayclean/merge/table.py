@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pyarrow as pa
 
@@ -29,6 +31,25 @@ def evidence(neighbors: Array, labels: Array) -> tuple[pa.Array, pa.Array]:
     return rows, pa.ListArray.from_arrays(offsets, pa.array(labels[there], pa.int32()))
 
 
+def judgement(posterior: Posterior, scores: Mapping[str, Array], threshold: float) -> dict[str, pa.Array]:
+    """The columns that a row and a clip have alike: what the merge says, and each score.
+
+    Args:
+        posterior: what the model makes of them.
+        scores: name -> (N,), NaN where undefined.
+        threshold: `merge.threshold`.
+    """
+    columns = {
+        "label_score": pa.array(posterior.label_score, pa.float32()),
+        "is_label_issue": pa.array(posterior.label_score < threshold),
+        "predicted_label": pa.array(posterior.predicted, pa.int32()),
+        "predicted_score": pa.array(posterior.predicted_score, pa.float32()),
+    }
+    for name, values in scores.items():
+        columns[f"score_{name}"] = nullable(values.astype(np.float32), np.isnan(values), pa.float32())
+    return columns
+
+
 def table_of_block(
     identity: dict[str, pa.Array],
     given: Array,
@@ -52,19 +73,14 @@ def table_of_block(
         threshold: `merge.threshold`.
     """
     rows, labels = evidence(block.neighbors, neighbor_labels)
-    columns = identity | {
+    columns = identity | judgement(posterior, block.scores, threshold)
+    columns |= {
         "given_label": pa.array(given, pa.int32()),
-        "label_score": pa.array(posterior.label_score, pa.float32()),
-        "is_label_issue": pa.array(posterior.label_score < threshold),
-        "predicted_label": pa.array(posterior.predicted, pa.int32()),
-        "predicted_score": pa.array(posterior.predicted_score, pa.float32()),
         "few_neighbors": pa.array(few_neighbors),
         "duplicate_of": nullable(duplicate_of, duplicate_of < 0, pa.int64()),
         "neighbor_rows": rows,
         "neighbor_labels": labels,
     }
-    for name, values in block.scores.items():
-        columns[f"score_{name}"] = nullable(values.astype(np.float32), np.isnan(values), pa.float32())
     schema = label_schema(tuple(block.scores))
     for name, values in block.facts.items():
         if name in schema.names:

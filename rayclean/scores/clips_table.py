@@ -32,6 +32,11 @@ class ClipFiles:
         return self.files.catalog
 
     @property
+    def of_rows(self) -> ScoreFiles:
+        """Those of the frames."""
+        return self.files
+
+    @property
     def num_rows(self) -> int:
         """C, the clips."""
         return len(self.catalog.clip_starts) - 1

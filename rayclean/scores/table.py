@@ -45,6 +45,11 @@ class ScoreFiles:
     aum_folder: str | None = None
 
     @property
+    def of_rows(self) -> ScoreFiles:
+        """The same of rows, as these are; `ClipFiles` has those of its frames."""
+        return self
+
+    @property
     def num_rows(self) -> int:
         """N."""
         return self.catalog.num_rows

@@ -23,7 +23,7 @@ from rayclean.report.evaluate import read_truth
 from rayclean.results import evaluate_run
 from rayclean.run import Run
 from rayclean.scores import influence_solvers
-from rayclean.storage.contents import map_arrays, read_table
+from rayclean.storage.contents import map_arrays, read_json, read_table
 from tests.helpers import Content
 
 Finish = Callable[..., Run]
@@ -98,6 +98,18 @@ def test_a_clip_scores_as_the_mean_of_its_frames(clips: Run) -> None:
     order = np.argsort(table["score_iofm"].to_numpy(), kind="stable")
     steps = np.diff(table["label_score"].to_numpy()[order])
     assert steps.min() >= -1e-7, steps.min()
+
+
+def test_clips_are_merged_jointly_with_the_lean_of_their_frames(
+    tiny_config: Tiny, finish: Finish, video: str, tmp_path: Path
+) -> None:
+    run = finish(tiny_config(tmp_path / "run", f"data.shards={video}", CLIPS, "merge.score=joint"))
+    merges = [run.merge(), run.merge_clips()]
+    rows, clips = (read_json(run.store, each[0].file("model"))["model"] for each in merges if each is not None)
+    assert clips["lean"] == rows["lean"]
+    assert (clips["num_rows"], rows["num_rows"]) == (run.catalog.summary["clips"], run.catalog.num_rows)
+    scores = table_of(run, "clips-")["label_score"].to_numpy()
+    assert ((scores > 0) & (scores < 1)).all()
 
 
 def test_clips_are_evaluated(clips: Run) -> None:
