@@ -10,6 +10,7 @@ import mmap
 import os
 import socket
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import fsspec
@@ -120,9 +121,10 @@ class Store:
         return True
 
     def remove(self, name: str) -> None:
-        """Removes a file or a folder with all below it; missing is fine."""
+        """Removes a file or a folder with all below it; missing is fine, also where another driver was faster."""
         if self.exists(name):
-            self.fs.rm(self.full(name), recursive=True)
+            with suppress(FileNotFoundError):
+                self.fs.rm(self.full(name), recursive=True)
 
     def modified_s(self, name: str) -> float:
         """When a file was published, in seconds since 1970."""

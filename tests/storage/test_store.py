@@ -229,3 +229,11 @@ def test_what_another_process_published_is_seen_at_once() -> None:
 def test_a_protocol_that_nobody_knows_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"run\.dir nosuch://bucket/run"):
         Store("nosuch://bucket/run")
+
+
+def test_what_another_removes_first_is_gone_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(str(tmp_path))
+    store.publish("a", b"")
+    (tmp_path / "a").unlink()
+    monkeypatch.setattr(Store, "exists", lambda *_: True)  # as it was a moment ago
+    store.remove("a")
