@@ -34,6 +34,9 @@ RAYCLEAN = Path(sys.executable).with_name("rayclean")
 CIFAR10N = "configs/cifar10n.yaml"
 TESTED = "influence.validation=${RAYCLEAN_CIFAR10N}/cifar10n-test-*.tar"
 CLEAN = ("data.label=json:clean_label", "data.truth=")
+HUMAN = (TESTED, "influence.validation_label=json:clean_label")
+SYMMETRIC = ("noise.kind=symmetric", "noise.rate=0.3")
+ASYMMETRIC = ("noise.kind=asymmetric_cifar10", "noise.rate=0.4")
 ONE_NETWORK = ("inn.features=self", "inn.steps=4", "scores=[inn]")
 INN_ONE_NETWORK = "inn (one network, H=4)"
 
@@ -63,10 +66,24 @@ class Cell:
 
 CELLS = {
     "digits": Cell("configs/digits.yaml", ("influence.validation=split",), 10, 120),
-    "human": Cell(CIFAR10N, (TESTED, "influence.validation_label=json:clean_label"), 4, 40),
-    "asymmetric": Cell(CIFAR10N, (*CLEAN, TESTED, "noise.kind=asymmetric_cifar10", "noise.rate=0.4"), 4, 40),
-    "symmetric": Cell(CIFAR10N, (*CLEAN, TESTED, "noise.kind=symmetric", "noise.rate=0.3"), 4, 40),
-    "step": Cell(CIFAR10N, (*CLEAN, TESTED, "noise.kind=symmetric", "noise.rate=0.3", "noise.imbalance=step"), 4, 40),
+    "human": Cell(CIFAR10N, HUMAN, 4, 40),
+    "asymmetric": Cell(CIFAR10N, (*CLEAN, TESTED, *ASYMMETRIC), 4, 40),
+    "symmetric": Cell(CIFAR10N, (*CLEAN, TESTED, *SYMMETRIC), 4, 40),
+    "step": Cell(CIFAR10N, (*CLEAN, TESTED, *SYMMETRIC, "noise.imbalance=step"), 4, 40),
+    # Not looked at before the joint model's settings were fixed.
+    "aggregate": Cell(CIFAR10N, ("data.label=json:aggre_label", *HUMAN), 4, 40),
+    "symmetric80": Cell(CIFAR10N, (*CLEAN, TESTED, "noise.kind=symmetric", "noise.rate=0.8"), 4, 40),
+    "long_tail": Cell(CIFAR10N, (*CLEAN, TESTED, *SYMMETRIC, "noise.imbalance=long_tail"), 4, 40),
+    "instance": Cell(CIFAR10N, (*CLEAN, TESTED, "noise.kind=instance", "noise.rate=0.3"), 4, 40),
+    "random": Cell(CIFAR10N, ("data.label=json:random_label1", *HUMAN), 4, 40),
+    "symmetric50": Cell(CIFAR10N, (*CLEAN, TESTED, "noise.kind=symmetric", "noise.rate=0.5"), 4, 40),
+    "human_wide": Cell(CIFAR10N, (*HUMAN, "model.width=32"), 4, 40),
+    "asymmetric_wide": Cell(CIFAR10N, (*CLEAN, TESTED, *ASYMMETRIC, "model.width=32"), 4, 40),
+    **{f"human_seed{seed}": Cell(CIFAR10N, (*HUMAN, f"run.seed={seed}"), 4, 40) for seed in (1, 2)},
+    **{
+        f"asymmetric_seed{seed}": Cell(CIFAR10N, (*CLEAN, TESTED, *ASYMMETRIC, f"run.seed={seed}"), 4, 40)
+        for seed in (1, 2)
+    },
 }
 
 
