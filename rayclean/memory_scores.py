@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from rayclean.arrays import Array
-from rayclean.config import MAIN, SELF, THRESHOLDED, Config
+from rayclean.config import MAIN, PLANT, SELF, THRESHOLDED, Config
 from rayclean.embed.beliefs import softmax
 from rayclean.memory import Embedded, MemoryRole, Samples, Trajectory, find_neighbors, walk_paths
 from rayclean.schema import SCORES
@@ -27,6 +27,7 @@ from rayclean.scores.influence_scores import (
 )
 from rayclean.scores.interpolation import INTERIOR, TRAPEZOID, PathMeans
 from rayclean.scores.simulated_loss import NUM_DRAWS, odd_drop, odd_score, quantile_of, simulated_losses, threshold
+from rayclean.scores.sources import LAST, Sources, combined
 from rayclean.scores.trajectory import RunningTrajectory
 from rayclean.scores.vote import neighbor_vote
 from rayclean.storage.draws import drawn_of_each_class
@@ -74,6 +75,7 @@ class Scoring:
     Attributes:
         verified: samples whose labels are right, for OSD; None without.
         history: filled by `block`.
+        walked: beliefs of role `main` along paths, by epoch, filled by `block`.
     """
 
     config: Config
@@ -81,6 +83,7 @@ class Scoring:
     roles: dict[str, MemoryRole]
     verified: Samples | None
     history: History = field(default_factory=History)
+    walked: dict[int, list[Array]] = field(default_factory=dict)
 
     def block(self) -> BlockScores:
         """All scores of the config, and what the table needs beside them."""
@@ -91,13 +94,14 @@ class Scoring:
         last = self._embedded(MAIN, main.last)
         lists = find_neighbors(self.samples, last.features, self.config.vote_num, any_label=True).rows
         scores["vote"] = vote_of(lists, self.samples.labels)
-        num_paths, beliefs = None, []
+        num_paths = None
         if "inn" in names:
             by_epoch = self._inn()
             inn = by_epoch[max(by_epoch)]
             self.history.snapshots["inn"] = {epoch: walk.score for epoch, walk in by_epoch.items()}
             scores["inn"], one_minus["inn"] = inn.score, inn.one_minus
-            beliefs.append(inn.belief[:, :-1])
+            for epoch, walk in by_epoch.items():
+                self.walked.setdefault(epoch, []).append(walk.belief[:, :-1])
         if {"iofm", "iofm_last"} & set(names):
             by_snapshot = self._iofm("iofm" in names)
             walks = list(by_snapshot.values())
@@ -108,7 +112,8 @@ class Scoring:
             for name, used in (("iofm", walks), ("iofm_last", walks[-1:])):
                 scores[name] = np.mean([walk.score for walk, _ in used], axis=0)
                 one_minus[name] = np.mean([walk.one_minus for walk, _ in used], axis=0)
-            beliefs.insert(0, walks[-1][0].belief[:, :-1])
+            for epoch, (walk, _) in by_snapshot.items():
+                self.walked.setdefault(epoch, []).insert(0, walk.belief[:, :-1])
             num_paths = walks[-1][1]
         if {"osm", "osd"} & set(names):
             found = self._influence("osd" in names)
@@ -121,8 +126,33 @@ class Scoring:
             scores["odd"] = judged.pop("odd")
             facts |= judged
         wanted = {name: np.asarray(scores[name], np.float64) for name in names}
-        belief = np.mean(beliefs, axis=0) if beliefs else softmax(last.logits)
-        return BlockScores(wanted, one_minus, facts, belief, num_paths, lists[:, :EVIDENCE])
+        return BlockScores(wanted, one_minus, facts, self.belief(LAST), num_paths, lists[:, :EVIDENCE])
+
+    @property
+    def epochs(self) -> tuple[int, ...]:
+        """Snapshots of role `main` whose beliefs there are, ascending."""
+        return tuple(sorted({*self.walked, self.roles[MAIN].last}))
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The other networks that learned the given labels."""
+        return tuple(name for name in self.roles if name not in (MAIN, PLANT, *THRESHOLDED))
+
+    def belief(self, sources: Sources) -> Array:
+        """(N, K) the belief of some sources, see `BlockScores`."""
+        epoch = self.roles[MAIN].last if sources.epoch is None else sources.epoch
+        walked = self.walked.get(epoch)
+        main = np.mean(walked, axis=0) if walked else self.belief_of_role(MAIN)
+        return combined([main, *map(self.belief_of_role, sources.roles)])
+
+    def belief_of_role(self, role: str) -> Array:
+        """(N, K) the softmax of a role's last snapshot."""
+        return softmax(self._embedded(role, self.roles[role].last).logits)
+
+    def first_neighbors(self) -> Array:
+        """(N, 3) the nearest rows of any label by the features of the first snapshot, -1 where there are fewer."""
+        features = self._embedded(MAIN, self.epochs[0]).features
+        return find_neighbors(self.samples, features, self.config.vote_num, any_label=True).rows[:, :EVIDENCE]
 
     def _embedded(self, role: str, epoch: int) -> Embedded:
         """What a role's snapshot makes of the samples; computed once."""

@@ -114,12 +114,12 @@ def publish(this: Run) -> dict[str, Any]:
 def tidy(this: Run) -> None:
     """Removes what no later stage reads, unless `run.keep` is `all`.
 
-    Stay: snapshots, trajectories, scores, beliefs, the last snapshot's embedding. A later start with another
+    Stay: snapshots, trajectories, scores, beliefs, the last snapshots' embeddings. A later start with another
     merge needs no more; one with other neighbours computes them again.
     """
     if this.config.run.keep == "all":
         return
-    last = this.main.embed(this.main.last)
+    kept = {job.folder for job in (this.main.embed(this.main.last), *this.others.values())}
     voted = [this.main.embed(snapshot) for snapshot in this.voted]
     removed = {job.folder for job in voted} | {this.lists_folder(job, this.config.vote_num) for job in voted}
     for walk in this.walks:
@@ -127,7 +127,7 @@ def tidy(this: Run) -> None:
         removed |= {walk.space.folder, this.main.embed(walk.snapshot).folder}
     for solve, *_ in this.influences().values():
         removed |= {rows.folder for rows in (solve.embedding, solve.verified and solve.verified.embedding) if rows}
-    for folder in removed - {last.folder}:
+    for folder in removed - kept:
         this.store.remove(folder)
 
 

@@ -10,11 +10,12 @@ from rayclean.config import MAIN, PLANT, THRESHOLDED
 from rayclean.embed.stage import EmbedJob
 from rayclean.merge.clips_stage import ClipsJob
 from rayclean.merge.stage import MODEL, ApplyJob, FitJob, merge_jobs
+from rayclean.merge.verified import VerifiedFile
 from rayclean.neighbors.index import IndexSettings
 from rayclean.neighbors.stage import neighbors_folder
 from rayclean.roles import Role
 from rayclean.rows import Rows
-from rayclean.schema import SCORES
+from rayclean.schema import JOINT, SCORES
 from rayclean.scores.aum_stage import ExcessJob, ThresholdedRole, ThresholdsJob, aum_jobs
 from rayclean.scores.clips_table import ClipFiles
 from rayclean.scores.influence_stage import FitJob as InfluenceFitJob
@@ -26,6 +27,7 @@ from rayclean.scores.simulate_stage import CheckJob, JudgeJob, ThresholdJob, sim
 from rayclean.scores.table import ScoreFiles
 from rayclean.scores.trajectory_stage import TrajectoryJob, trajectory_job
 from rayclean.scores.vote_stage import vote_job
+from rayclean.storage.fingerprint import file_digest
 from rayclean.storage.units import Job
 from rayclean.train.plan import role_seed
 from rayclean.train.snapshots import Snapshot
@@ -70,9 +72,25 @@ class Run(Rows):
 
     @cached_property
     def voted(self) -> tuple[Snapshot, ...]:
-        """Snapshots whose neighbours vote, in order of their epochs; the last one, for the evidence, always."""
+        """Snapshots whose neighbours vote, in order of their epochs; the last one, for the evidence, always.
+
+        The joint model asks those of the first snapshot which of the walked ones to trust.
+        """
         epochs = {*self.config.neighbors.vote_epochs, self.main.last.epoch}
+        if self.is_joint:
+            epochs.add(min(walk.snapshot.epoch for walk in self.walks) if self.walks else self.main.last.epoch)
         return tuple(snapshot for snapshot in self.main.trained.snapshots if snapshot.epoch in epochs)
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether the merge is that of all beliefs."""
+        return self.config.merge_score() == JOINT
+
+    @cached_property
+    def others(self) -> dict[str, EmbedJob]:
+        """Of the other networks that learned the given labels, the last snapshot: the joint model may believe them."""
+        roles = {name: role for name, role in self.roles.items() if name != MAIN and name not in self.planted}
+        return {name: role.embed(role.last) for name, role in roles.items()} if self.is_joint else {}
 
     @cached_property
     def open_votes(self) -> tuple[EmbedJob, ...]:
@@ -82,8 +100,14 @@ class Run(Rows):
     def embeds(self) -> tuple[Space, ...]:
         """Embeddings that are needed; that of the last snapshot always, for beliefs and evidence."""
         walked = [job for walk in self.open_walks for job in (self.main.embed(walk.snapshot), walk.space)]
-        last = self.main.embed(self.main.last)
-        jobs = [*walked, last, *self.open_votes, *self._influence_embeds(), *self._simulate_embeds()]
+        always = [self.main.embed(self.main.last), *self.others.values()]
+        jobs = [
+            *walked,
+            *always,
+            *self.open_votes,
+            *self._influence_embeds(),
+            *self._simulate_embeds(),
+        ]
         return tuple({job.folder: job for job in jobs}.values())
 
     def _influence_embeds(self) -> list[EmbedJob]:
@@ -227,11 +251,20 @@ class Run(Rows):
             iofm_folders=tuple(self.interpolate(walk).folder for walk in self.walks_of("iofm")),
             inn_folders=tuple(self.interpolate(walk).folder for walk in self.walks_of("inn")),
             vote_folders=tuple(self.vote(snapshot).folder for snapshot in self.voted),
+            belief_folders=self._belief_folders(),
+            others={name: job.embedding for name, job in self.others.items()},
             influence_folders=tuple(jobs[0].folder for jobs in self.influences().values()),
             standardize=self.config.influence.standardize,
             simulate_folder=simulate[0].folder if (simulate := self.simulate()) else None,
             aum_folder=aum[0].folder if (aum := self.aum()) else None,
         )
+
+    def _belief_folders(self) -> dict[int, tuple[str, ...]]:
+        epochs = sorted({walk.snapshot.epoch for walk in self.walks} | {self.main.last.epoch})
+        return {
+            epoch: tuple(self.interpolate(walk).folder for walk in self.walks if walk.snapshot.epoch == epoch)
+            for epoch in epochs
+        }
 
     def merge(self) -> tuple[FitJob, ApplyJob]:
         """The fit and the application of the merge."""
@@ -243,7 +276,16 @@ class Run(Rows):
             config.iofm.num,
             config.blocks.table_rows,
             config.run.seed,
+            self.verified,
         )
+
+    @cached_property
+    def verified(self) -> VerifiedFile | None:
+        """The labels that people have verified, where `merge.verified` names any."""
+        path = self.config.merge.verified
+        if path is None:
+            return None
+        return VerifiedFile(path, file_digest(path, "merge.verified"), self.classes.names)
 
     def merge_clips(self) -> tuple[FitJob, ClipsJob] | None:
         """The same of clips; None where images stand alone."""
@@ -251,6 +293,6 @@ class Run(Rows):
             return None
         rows, apply = self.merge()
         folder, clips = f"{rows.folder}-clips", ClipFiles(self.score_files())
-        fit = FitJob(self.store, folder, clips, rows.score, rows.sample_rows, rows.seed)
+        fit = FitJob(self.store, folder, clips, rows.score, rows.sample_rows, rows.seed, rows.verified)
         model = fit.file(MODEL)
         return fit, ClipsJob(self.store, folder, clips, model, apply.threshold, self.config.blocks.table_rows)

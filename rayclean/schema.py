@@ -66,8 +66,7 @@ _OF_ROLES = tuple(
 )
 SCORES = {score.name: score for score in (*_TRAJECTORY, *_OTHERS, *_OF_ROLES)}
 JOINT = "joint"  # of `merge.score`: not one score, but what all beliefs say
-MERGE_ORDER = ("iofm", "aum", "ens_loss", "loss")
-SHARD_TYPE = pa.dictionary(pa.int32(), pa.string())
+SHARD_TYPE = KIND_TYPE = pa.dictionary(pa.int32(), pa.string())
 
 
 # What the merge says of a row or of a clip.
@@ -87,6 +86,8 @@ def label_columns(scores: tuple[str, ...]) -> list[tuple[str, pa.DataType, str]]
         ("key", pa.string(), "the sample's WebDataset key"),
         ("given_label", pa.int32(), "the label in the shard"),
         *_JUDGEMENT,
+        ("issue_kind", KIND_TYPE, "what is wrong, as far as can be told; null where nothing is flagged"),
+        ("verified_label", pa.int32(), "what people say (merge.verified); null where nobody has looked"),
         *((f"score_{name}", pa.float32(), f"{SCORES[name].meaning}; higher is cleaner") for name in scores),
         ("few_neighbors", pa.bool_(), "fewer than iofm.num other images of this label"),
         ("duplicate_of", pa.int64(), "the smallest row with equal pixels; null where there is none"),
@@ -140,5 +141,11 @@ CLASS_SCHEMA = pa.schema(
             metadata={"meaning": "mean of 1 - label_score, 0 to 1; null without rows"},
         ),
         pa.field("predicted", pa.int32(), metadata={"meaning": "most common predicted label among its issues"}),
+        pa.field("prior", pa.float64(), metadata={"meaning": "share of rows truly of this class; null but by joint"}),
+        pa.field(
+            "transition",
+            pa.list_(pa.float64()),
+            metadata={"meaning": "by given label: its probability for rows truly of this class; null but by joint"},
+        ),
     ]
 )

@@ -13,17 +13,12 @@ from rayclean.arrays import Array
 from rayclean.config import Config, parse_config
 from rayclean.errors import ConfigError, InputError
 from rayclean.memory import MemoryRole, Samples, Training, find_neighbors
+from rayclean.memory_merge import MEMORY, merged
 from rayclean.memory_scores import EVIDENCE, History, Scoring, vote_of
 from rayclean.memory_train import AfterEpoch, train_role
-from rayclean.merge.joint import Near
-from rayclean.merge.models import fit_model, fit_rows, is_near_row, judge
-from rayclean.merge.table import shard_column, table_of_block
-from rayclean.schema import JOINT
 from rayclean.scores.block import BlockScores
-from rayclean.storage.draws import pixel_digest, uniform
+from rayclean.storage.draws import pixel_digest
 from rayclean.train.sample_losses import sample_losses
-
-MEMORY = "memory"
 
 
 class LabelScorer:
@@ -151,7 +146,8 @@ class LabelScorer:
         scoring = Scoring(config, samples, trained, known)
         block = scoring.block()
         self._history = scoring.history
-        self._finish(config, samples, names, block, num_classes)
+        self._scores = dict(block.scores)
+        self.labels_, self.summary_ = merged(config, samples, names, block, scoring)
         return self
 
     def fit_predictions(
@@ -192,7 +188,8 @@ class LabelScorer:
         wanted = {name: scores[name].astype(np.float64) for name in config.score_names()}
         block = BlockScores(wanted, {}, {}, pred_probs.astype(np.float64), None, neighbors)
         self._history = History()
-        self._finish(config, samples, names_of, block, pred_probs.shape[1])
+        self._scores = dict(block.scores)
+        self.labels_, self.summary_ = merged(config, samples, names_of, block, None)
         return self
 
     def score_samples(self, name: str) -> Array:
@@ -220,38 +217,6 @@ class LabelScorer:
         self.score_samples(name)
         yield from self._history.of_score(name)
 
-    def _finish(self, config: Config, samples: Samples, keys: list[str], block: BlockScores, num_classes: int) -> None:
-        """Fits the model of `merge.score` and makes the table."""
-        self._scores = dict(block.scores)
-        name = config.merge_score()
-        labels, rows = samples.labels, np.arange(len(samples.labels))
-        counts = np.bincount(labels, minlength=num_classes)
-        share = fit_rows(name, config.merge.sample_rows, num_classes) / len(labels)
-        chosen = uniform(config.run.seed, "merge.fit", samples.draws) < share
-        near = _near(config, samples, block) if name == JOINT else None
-        model = fit_model(name, [block.take(chosen)], labels[chosen], near)
-        few = block.num_paths < config.iofm.num if block.num_paths is not None else counts[labels] <= config.iofm.num
-        identity = {"row": pa.array(rows), "shard": shard_column(np.zeros_like(rows), [MEMORY]), "key": pa.array(keys)}
-        self.labels_ = table_of_block(
-            identity,
-            labels,
-            _duplicates(samples.digests),
-            judge(model, name, block, labels),
-            block,
-            np.where(block.neighbors >= 0, labels[np.maximum(block.neighbors, 0)], -1),
-            few,
-            config.merge.threshold,
-        )
-        probability = self.labels_["label_score"].to_numpy().astype(np.float64)
-        self.summary_ = {
-            "rows": len(labels),
-            "issues": int(self.labels_["is_label_issue"].to_numpy().sum()),
-            "noise_rate": float((1 - probability).mean()),
-            "merge_score": name,
-            "reliable": model.reliable,
-            "reason": model.reason,
-        }
-
 
 def _checked(images: Array, labels: Array, keys: Sequence[str] | None) -> tuple[Samples, list[str]]:
     """Samples of images, or an error that says what does not fit."""
@@ -269,18 +234,3 @@ def _checked(images: Array, labels: Array, keys: Sequence[str] | None) -> tuple[
         raise InputError(f"keys: {len(labels)} expected, found {len(names)}")
     digests = [pixel_digest(image) for image in images]
     return Samples.make(images, labels, digests, names), names
-
-
-def _near(config: Config, samples: Samples, block: BlockScores) -> Near:
-    """Some rows with their neighbours' beliefs: those that a run takes."""
-    rows = np.flatnonzero(is_near_row(config.run.seed, samples.draws, len(samples.labels)))
-    beliefs = block.belief[block.neighbors[rows]]
-    beliefs[block.neighbors[rows] < 0] = np.nan
-    return Near(block.belief[rows], beliefs, samples.labels[rows])
-
-
-def _duplicates(digests: Array) -> Array:
-    """For each row the smallest row with an equal digest, -1 where that is the row itself."""
-    _, first, inverse = np.unique(digests, axis=0, return_index=True, return_inverse=True)
-    smallest = first[inverse.ravel()]
-    return np.where(smallest == np.arange(len(digests)), -1, smallest)

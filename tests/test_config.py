@@ -43,7 +43,7 @@ def test_what_is_not_said_is_filled_in() -> None:
     config = parse_config(tree())
     assert (config.train.epochs, config.train.loss, config.iofm.num, config.iofm.steps) == (40, "mixup", 10, 3)
     assert config.data.image_extensions == ("png", "jpg", "jpeg", "webp")
-    assert config.merge_score() == "iofm"
+    assert config.merge_score() == "joint"
     assert config.score_names() == tuple(score.name for score in SCORES.values() if score.default)
     assert config.role_names() == ("main",)
 
@@ -114,9 +114,8 @@ def test_scores_without_epochs() -> None:
 @pytest.mark.parametrize(
     ("scores", "wanted", "expected"),
     [
-        (["vote", "iofm", "aum"], "auto", "iofm"),
-        (["loss", "aum"], "auto", "aum"),
-        (["vote"], "auto", "vote"),
+        (["vote", "iofm", "aum"], "auto", "joint"),
+        (["vote"], "joint", "joint"),
         (["vote", "loss"], "vote", "vote"),
     ],
 )

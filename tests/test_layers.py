@@ -35,6 +35,7 @@ LAYERS = (
         "status",
         "results",
         "memory",
+        "memory_merge",
         "memory_scores",
         "memory_train",
         "scorer",

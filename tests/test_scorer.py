@@ -138,7 +138,7 @@ def predictions() -> tuple[Array, Array, Array]:
 
 def test_another_models_predictions_are_scored(predictions: tuple[Array, Array, Array]) -> None:
     labels, probabilities, features = predictions
-    scorer = LabelScorer().fit_predictions(*predictions)
+    scorer = LabelScorer(merge={"score": "loss"}).fit_predictions(*predictions)
     at_label = probabilities[np.arange(len(labels)), labels]
     np.testing.assert_allclose(scorer.score_samples("loss"), np.log(at_label), rtol=1e-9)
     others = np.where(np.eye(4, dtype=bool)[labels], -np.inf, np.log(probabilities)).max(axis=1)

@@ -236,9 +236,15 @@ class BlocksSection(Section):
 
 
 class MergeSection(Section):
-    """Which score becomes a probability, and where the cut lies."""
+    """Which score becomes a probability, and where the cut lies.
+
+    `score`: `joint` (also `auto`) for one probability from all beliefs, or one score for its mixture alone.
+    `verified`: a CSV or Parquet file of labels that people have verified: columns `key`, `label`, and `shard` where
+    keys repeat. They stand in the table as they are and calibrate the rest.
+    """
 
     score: str = "auto"
+    verified: str | None = None
     threshold: Share = 0.5
     sample_rows: Positive = 100_000
 

@@ -26,7 +26,7 @@ from rayclean.config.sections import (
     TrainSection,
 )
 from rayclean.errors import ConfigError
-from rayclean.schema import JOINT, MERGE_ORDER, SCORES
+from rayclean.schema import JOINT, SCORES
 
 SCORE_NAMES = tuple(SCORES)
 MAIN = "main"
@@ -222,13 +222,10 @@ class Config(Section):
             ConfigError: it is not among the scores of the run.
         """
         names = self.score_names()
-        if self.merge.score == JOINT:
+        if not names:
+            raise ConfigError("scores is empty: nothing to merge; name at least one score")
+        if self.merge.score in ("auto", JOINT):
             return JOINT
-        if self.merge.score != "auto":
-            if self.merge.score not in names:
-                raise ConfigError(f"merge.score is {self.merge.score}, but scores are {', '.join(names)}; add it")
-            return self.merge.score
-        for name in (*MERGE_ORDER, *names):
-            if name in names:
-                return name
-        raise ConfigError("scores is empty: nothing to merge; name at least one score")
+        if self.merge.score not in names:
+            raise ConfigError(f"merge.score is {self.merge.score}, but scores are {', '.join(names)}; add it")
+        return self.merge.score

@@ -11,8 +11,9 @@ import pyarrow as pa
 
 from rayclean.arrays import Array
 from rayclean.catalog.table import Catalog
-from rayclean.merge.models import Model, from_json, judge
+from rayclean.merge.models import Fitted
 from rayclean.merge.table import judgement
+from rayclean.merge.verified import Verified, read_verified
 from rayclean.schema import clip_schema
 from rayclean.scores.clips_table import ClipFiles
 from rayclean.storage.contents import read_json
@@ -42,28 +43,30 @@ class ClipsJob(Job):
 
     def open(self) -> Callable[[str], UnitResult]:
         """Loads the model."""
-        name, model = from_json(read_json(self.store, self.model))
+        fitted = Fitted.from_json(read_json(self.store, self.model))
+        verified = read_verified(self.store, self.folder)
 
         def compute(unit: str) -> UnitResult:
             block_rows = self.files.block_rows
             start, stop = block_range(int(unit.removeprefix("clips-")), self.table_rows, self.files.num_rows)
             blocks = range(start // block_rows, num_blocks(stop, block_rows))
-            table = pa.concat_tables([self._block(each, model, name) for each in blocks])
+            table = pa.concat_tables([self._block(each, fitted, verified) for each in blocks])
             return UnitResult(table, rows=stop - start)
 
         return compute
 
-    def _block(self, block: int, model: Model, name: str) -> pa.Table:
+    def _block(self, block: int, fitted: Fitted, verified: Verified) -> pa.Table:
         catalog = self.files.catalog
         start, stop = block_range(block, self.files.block_rows, self.files.num_rows)
         first = catalog.first_of_clip(start, stop)
-        scores = self.files.read(block)
-        posterior = judge(model, name, scores, catalog.label[first])
+        scores = self.files.read(block, fitted.sources)
+        given = catalog.label[first]
+        posterior = fitted.judge(scores, given).confirmed(given, verified.between(start, stop))
         columns = judgement(posterior, scores.scores, self.threshold) | {
             "clip": _names(catalog, first),
             "first_row": pa.array(first),
             "frames": pa.array(np.diff(catalog.clip_starts[start : stop + 1]), pa.int32()),
-            "given_label": pa.array(catalog.label[first], pa.int32()),
+            "given_label": pa.array(given, pa.int32()),
         }
         schema = clip_schema(tuple(scores.scores))
         return pa.table([columns[field] for field in schema.names], schema=schema)

@@ -24,20 +24,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaln, logsumexp
+from scipy.special import log_expit, logsumexp
 
 from rayclean.arrays import Array
+from rayclean.merge.calibration import NO_CALIBRATION, Calibration
 from rayclean.merge.monotone import probability
+from rayclean.merge.transition import find_anchors, pooled_transition
+from rayclean.scores.sources import BELIEF_FLOOR, LAST, Sources
 
 Float64 = NDArray[np.float64]
 Ints = NDArray[np.integer]
 
-ANCHOR_SHARE = 0.2  # small: a sure row carries little of the network's own confusion, which looks like noise
-MIN_ANCHORS = 20
 SHARPNESS = 2.0
-BELIEF_FLOOR = 1e-9
-CLUMPING = 6.0  # 4 to 8 are within .001 AUROC of each other on the cells that it was chosen by
-PSEUDO_COUNTS = np.geomspace(1, 1e5, 60).tolist()
 LEAN_FACTOR = 2.0
 MEMORISED = 0.97  # agreement from which on nothing is to be learned of the labels
 
@@ -63,11 +61,28 @@ class Posterior(NamedTuple):
         label_score: (N,) float32, P(given label is right), bounded as a mixture's is.
         predicted: (N,) int64, the most likely class.
         predicted_score: (N,) float32, its probability.
+        seen: (N, K) float64, what is believed without the row's own label.
     """
 
     label_score: NDArray[np.float32]
     predicted: Ints
     predicted_score: NDArray[np.float32]
+    seen: Float64
+
+    def confirmed(self, given: Ints, verified: Ints) -> Posterior:
+        """The same, where people know better.
+
+        Args:
+            given: (N,) labels.
+            verified: (N,) those that are known to be right, -1 where none is.
+        """
+        known = verified >= 0
+        return Posterior(
+            np.where(known, verified == given, self.label_score).astype(np.float32),
+            np.where(known, verified, self.predicted),
+            np.where(known, 1, self.predicted_score).astype(np.float32),
+            self.seen,
+        )
 
 
 @dataclass(frozen=True)
@@ -83,6 +98,8 @@ class JointModel:
         num_rows: that it was fitted on.
         num_anchors: rows that T was counted on.
         agreement: share of rows whose belief is surest of the given label.
+        sources: whose beliefs it was fitted to.
+        num_compared: snapshots that these were chosen from.
     """
 
     log_mean: Float64
@@ -93,118 +110,91 @@ class JointModel:
     num_rows: int
     num_anchors: int
     agreement: float
+    sources: Sources = LAST
+    num_compared: int = 1
 
     @property
     def reliable(self) -> bool:
-        """Whether the beliefs say anything of the labels that these do not say themselves."""
-        return self.agreement < MEMORISED
+        """Whether the beliefs say anything of the labels that these do not say themselves.
+
+        Labels that are nearly all right look like memorised ones at one snapshot; earlier ones tell them apart.
+        """
+        return self.agreement < MEMORISED or self.num_compared > 1
 
     @property
     def reason(self) -> str:
         """Why it is not reliable, empty where it is."""
-        text = f"beliefs agree with {self.agreement:.0%} of the labels, as where a network has memorised them"
+        text = (
+            f"beliefs agree with {self.agreement:.0%} of the labels, as where a network has memorised them, and no "
+            "earlier snapshot is scored (score iofm) that could tell"
+        )
         return "" if self.reliable else text
 
-    def posterior(self, beliefs: Float64, given: Ints) -> Posterior:
+    def posterior(self, beliefs: Float64, given: Ints, calibration: Calibration = NO_CALIBRATION) -> Posterior:
         """Judges rows.
 
         Args:
             beliefs: (N, K) not negative; a row without any belief counts as one that is equally sure of all.
             given: (N,) labels.
+            calibration: of the log-odds that the given label is right; the other classes share what is left as before.
         """
-        log_q = self.log_posterior(beliefs, given)
-        rows = np.arange(len(given))
-        at_label = log_q[rows, given]
-        others = log_q.copy()
-        others[rows, given] = -np.inf
-        # 1 - q(y) is the sum of the others, which keeps its digits where q(y) rounds to 1.
+        log_seen = self._log_seen(beliefs, given)
+        log_q = self._log_posterior(log_seen, given)
+        log_odds = _log_odds(log_q, given)
+        moved = calibration(log_odds)
+        log_q += (log_expit(-moved) - log_expit(-log_odds))[:, None]
+        log_q[np.arange(len(given)), given] = log_expit(moved)
         predicted = log_q.argmax(axis=1)
-        return Posterior(
-            probability(at_label - logsumexp(others, axis=1)),
-            predicted,
-            np.exp(log_q[rows, predicted]).astype(np.float32),
-        )
+        at_predicted = np.exp(log_q[np.arange(len(given)), predicted]).astype(np.float32)
+        seen = np.exp(log_seen - logsumexp(log_seen, axis=1, keepdims=True))
+        return Posterior(probability(moved), predicted, at_predicted, seen)
+
+    def log_odds(self, beliefs: Float64, given: Ints) -> Float64:
+        """(N,) log-odds that the given labels are right, as in `posterior` before any calibration."""
+        return _log_odds(self.log_posterior(beliefs, given), given)
 
     def log_posterior(self, beliefs: Float64, given: Ints) -> Float64:
         """(N, K) log q; each row's exponentials sum to 1."""
+        return self._log_posterior(self._log_seen(beliefs, given), given)
+
+    def _log_seen(self, beliefs: Float64, given: Ints) -> Float64:
         belief = adjusted(beliefs, self.log_mean)
         belief[np.arange(len(given)), given] -= self.lean
-        log_joint = self.sharpness * belief
-        log_joint += np.log(self.prior) + np.log(self.transition)[:, given].T
+        belief *= self.sharpness
+        belief += np.log(self.prior)
+        return belief
+
+    def _log_posterior(self, log_seen: Float64, given: Ints) -> Float64:
+        log_joint = log_seen + np.log(self.transition)[:, given].T
         result: Float64 = log_joint - logsumexp(log_joint, axis=1, keepdims=True)
         return result
 
     def to_json(self) -> dict[str, Any]:
         """The fields, all plain."""
-        return {name: np.asarray(value).tolist() for name, value in vars(self).items()}
+        fields = {name: np.asarray(value).tolist() for name, value in vars(self).items() if name != "sources"}
+        return fields | {"sources": {"epoch": self.sources.epoch, "roles": list(self.sources.roles)}}
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> JointModel:
         """Rebuilds from `to_json`, also through JSON text: equal bit for bit."""
         arrays: dict[str, Any] = {k: np.array(v) if isinstance(v, list) else v for k, v in fields.items()}
-        return cls(**arrays)
+        sources = Sources(fields["sources"]["epoch"], tuple(fields["sources"]["roles"]))
+        return cls(**arrays | {"sources": sources})
+
+
+def _log_odds(log_q: Float64, given: Ints) -> Float64:
+    rows = np.arange(len(given))
+    others = log_q.copy()
+    others[rows, given] = -np.inf
+    # 1 - q(y) is the sum of the others, which keeps its digits where q(y) rounds to 1.
+    result: Float64 = log_q[rows, given] - logsumexp(others, axis=1)
+    return result
 
 
 def adjusted(beliefs: Float64, log_mean: Float64) -> Float64:
     """U: (N, K) log beliefs less those of the mean row."""
     result: Float64 = np.log(np.asarray(beliefs, np.float64) + BELIEF_FLOOR) - log_mean
     return result
-
-
-def find_anchors(belief: Float64, share: float = ANCHOR_SHARE, least: int = MIN_ANCHORS) -> tuple[Ints, Ints]:
-    """The rows that are surest of each class: those of the largest gap between the two largest entries.
-
-    Args:
-        belief: (N, K) U.
-        share: of the rows whose largest entry is k, that are anchors of k.
-        least: anchors of k, where so many rows have it as their largest entry.
-
-    Returns:
-        Rows (A,), ascending, and the classes that they are sure of (A,). Ties go by row.
-    """
-    top = belief.argmax(axis=1)
-    last_two = np.partition(belief, -2, axis=1)[:, -2:] if belief.shape[1] > 1 else np.zeros((len(belief), 2))
-    gap = last_two[:, 1] - last_two[:, 0]
-    chosen = []
-    for k in np.unique(top):
-        here = np.flatnonzero(top == k)
-        count = max(min(least, len(here)), int(np.ceil(share * len(here))))
-        chosen.append(here[np.argsort(-gap[here], kind="stable")[:count]])
-    rows = np.sort(np.concatenate(chosen)) if chosen else np.empty(0, np.int64)
-    return rows, top[rows]
-
-
-def pooled_transition(counts: Float64) -> Float64:
-    """T from counts of (sure of k, given y), drawn towards a matrix with one value on the diagonal and one beside it.
-
-    How strongly, the counts themselves say: by the number of pseudo-counts under which they are likeliest. It is small
-    where each class turns into one other, and large where noise is spread evenly and the rest is chance; small classes
-    borrow in either case. It is taken `CLUMPING` times: anchors err together, where the network confuses two classes,
-    so they say less than as many rows apart.
-
-    Args:
-        counts: (K, K).
-
-    Returns:
-        (K, K) rows sum to 1, no entry is 0.
-    """
-    num_classes, total = len(counts), counts.sum()
-    # One more of each kind, so that no entry is 0: a label that no anchor has is rare, not impossible.
-    right = (np.trace(counts) + 1) / (total + 2)
-    pooled = np.full((num_classes, num_classes), (1 - right) / max(num_classes - 1, 1))
-    np.fill_diagonal(pooled, right)
-    weight = CLUMPING * max(PSEUDO_COUNTS, key=lambda pseudo: _evidence(counts, pooled, pseudo))
-    result: Float64 = (counts + weight * pooled) / (counts.sum(axis=1, keepdims=True) + weight)
-    return result
-
-
-def _evidence(counts: Float64, mean: Float64, pseudo: float) -> float:
-    """Log likelihood of rows of counts that are multinomial, with Dirichlet rates of this mean and concentration."""
-    seen = counts > 0
-    prior = pseudo * mean[seen]
-    rows = counts.sum(axis=1)
-    of_rows = gammaln(pseudo) - gammaln(pseudo + rows)
-    return float(of_rows.sum() + (gammaln(prior + counts[seen]) - gammaln(prior)).sum())
 
 
 def own_lean(near: Near, log_mean: Float64) -> float:

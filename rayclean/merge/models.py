@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
+from scipy.special import expit, logit
 
 from rayclean.arrays import Array
+from rayclean.merge.calibration import NO_CALIBRATION, Calibration, fit_calibration
 from rayclean.merge.joint import JointModel, Near, Posterior, fit_joint
 from rayclean.merge.mixture import Kind, ScoreMixture, fit_mixture
+from rayclean.merge.trust import Agreement, Trust
 from rayclean.schema import JOINT, SCORES
 from rayclean.scores.block import BlockScores
+from rayclean.scores.sources import LAST, Sources
 from rayclean.storage.draws import uniform
 
 Model: TypeAlias = ScoreMixture | JointModel
@@ -30,7 +35,66 @@ def is_near_row(seed: int, draws: Array, num_rows: int) -> Array:
     return np.asarray(uniform(seed, "merge.near", draws) < NEAR_ROWS / num_rows)
 
 
-def fit_model(name: str, blocks: Sequence[BlockScores], given: Array, near: Near | None = None) -> Model:
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted merge: what `FitJob` publishes.
+
+    Attributes:
+        name: of the score, or `joint`.
+        trust: what the joint model's sources were chosen by; for people.
+    """
+
+    name: str
+    model: Model
+    calibration: Calibration = NO_CALIBRATION
+    trust: Trust | None = None
+
+    @property
+    def sources(self) -> Sources:
+        """Whose beliefs it is applied to."""
+        return self.model.sources if isinstance(self.model, JointModel) else LAST
+
+    def judge(self, block: BlockScores, given: Array) -> Posterior:
+        """What is made of rows; without a joint model the prediction is that of the belief alone."""
+        if isinstance(self.model, JointModel):
+            return self.model.posterior(block.belief, given, self.calibration)
+        predicted = block.belief.argmax(axis=1)
+        score = block.belief[np.arange(len(predicted)), predicted].astype(np.float32)
+        right = self.model.probability(*mixture_input(self.name, block))
+        if self.calibration != NO_CALIBRATION:
+            right = expit(self.calibration(logit(right.astype(np.float64)))).astype(np.float32)
+        return Posterior(right, predicted, score, block.belief)
+
+    def calibrated(self, block: BlockScores, given: Array, verified: Array) -> Fitted:
+        """The same, calibrated by rows whose right labels `verified` (N,) are known."""
+        if isinstance(self.model, JointModel):
+            log_odds = self.model.log_odds(block.belief, given)
+        else:
+            log_odds = logit(self.model.probability(*mixture_input(self.name, block)).astype(np.float64))
+        return replace(self, calibration=fit_calibration(log_odds, given == verified))
+
+    def to_json(self) -> dict[str, Any]:
+        """A file's content, all plain."""
+        fields = {"score": self.name, "model": self.model.to_json(), "calibration": asdict(self.calibration)}
+        if self.trust is None:
+            return fields
+        return fields | {"trust": {"epochs": _rows(self.trust.epochs), "roles": _rows(self.trust.roles)}}
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Fitted:
+        """Of a file's content; without what the sources were chosen by, which only people read."""
+        name = fields["score"]
+        kind: type[JointModel] | type[ScoreMixture] = JointModel if name == JOINT else ScoreMixture
+        return cls(name, kind.from_json(fields["model"]), Calibration(**fields["calibration"]))
+
+
+def _rows(found: Mapping[Any, Agreement]) -> list[dict[str, Any]]:
+    return [{"source": source, "agreement": each.own, "excess": each.excess} for source, each in found.items()]
+
+
+def fit_model(
+    name: str, blocks: Sequence[BlockScores], given: Array, near: Near | None = None, trust: Trust | None = None
+) -> Fitted:
     """Fits the model of `merge.score`.
 
     Args:
@@ -38,22 +102,17 @@ def fit_model(name: str, blocks: Sequence[BlockScores], given: Array, near: Near
         blocks: a random part of the rows, in pieces.
         given: (N,) labels of all of them.
         near: for the joint model; None where rows have no neighbours.
+        trust: likewise; what the blocks' beliefs were chosen by.
     """
     if name == JOINT:
-        return fit_joint(np.concatenate([block.belief for block in blocks]), given, near)
+        model = fit_joint(np.concatenate([block.belief for block in blocks]), given, near)
+        if trust is not None:
+            model = replace(model, sources=trust.sources, num_compared=len(trust.epochs))
+        return Fitted(name, model, trust=trust)
     values, one_minus = zip(*(mixture_input(name, block) for block in blocks), strict=True)
     rest = None if one_minus[0] is None else np.concatenate(one_minus)
     kind: Kind = "gauss" if SCORES[name].mixture == "gauss" else "beta"
-    return fit_mixture(np.concatenate(values), kind, one_minus=rest)
-
-
-def judge(model: Model, name: str, block: BlockScores, given: Array) -> Posterior:
-    """What a model makes of rows; without a joint model the prediction is that of the belief alone."""
-    if isinstance(model, JointModel):
-        return model.posterior(block.belief, given)
-    predicted = block.belief.argmax(axis=1)
-    score = block.belief[np.arange(len(predicted)), predicted].astype(np.float32)
-    return Posterior(model.probability(*mixture_input(name, block)), predicted, score)
+    return Fitted(name, fit_mixture(np.concatenate(values), kind, one_minus=rest))
 
 
 def mixture_input(name: str, block: BlockScores) -> tuple[Array, Array | None]:
@@ -62,14 +121,3 @@ def mixture_input(name: str, block: BlockScores) -> tuple[Array, Array | None]:
     if SCORES[name].mixture == "exp":
         return np.exp(values), -np.expm1(values)
     return values, block.one_minus.get(name)
-
-
-def to_json(name: str, model: Model) -> dict[str, Any]:
-    """A file's content."""
-    return {"score": name, "model": model.to_json()}
-
-
-def from_json(fields: Mapping[str, Any]) -> tuple[str, Model]:
-    """The score's name and the model of a file's content."""
-    kind: type[JointModel] | type[ScoreMixture] = JointModel if fields["score"] == JOINT else ScoreMixture
-    return fields["score"], kind.from_json(fields["model"])

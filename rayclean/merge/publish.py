@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 
 from rayclean.errors import InputError
 from rayclean.merge.clips_stage import ClipsJob
-from rayclean.merge.models import from_json
+from rayclean.merge.joint import JointModel
+from rayclean.merge.models import Fitted
 from rayclean.merge.stage import MODEL, ApplyJob
 from rayclean.schema import CLASS_SCHEMA
 from rayclean.storage.contents import encode, map_arrays, read_json, read_table
@@ -77,6 +78,9 @@ def _summarise(job: ApplyJob, class_names: list[str]) -> tuple[pa.Table, dict[st
     rows = np.sum([part["rows"] for part in parts], axis=0)
     wrong = np.sum([part["wrong"] for part in parts], axis=0)
     moved = np.sum([part["moved"] for part in parts], axis=0)
+    fitted = Fitted.from_json(read_json(job.store, f"{job.folder}/{MODEL}.json"))
+    model, joint = fitted.model, fitted.model if isinstance(fitted.model, JointModel) else None
+    nothing = [None] * len(rows)
     classes = pa.table(
         {
             "label": np.arange(len(rows), dtype=np.int32),
@@ -85,16 +89,19 @@ def _summarise(job: ApplyJob, class_names: list[str]) -> tuple[pa.Table, dict[st
             "issues": moved.sum(axis=1),
             "noise_rate": pa.array(wrong / np.maximum(rows, 1), mask=rows == 0),
             "predicted": pa.array(moved.argmax(axis=1), pa.int32(), mask=moved.sum(axis=1) == 0),
+            "prior": pa.array(nothing if joint is None else joint.prior, pa.float64()),
+            "transition": pa.array(nothing if joint is None else joint.transition.tolist(), pa.list_(pa.float64())),
         },
         schema=CLASS_SCHEMA,
     )
-    fitted = read_json(job.store, f"{job.folder}/{MODEL}.json")
-    name, model = from_json(fitted)
     summary = {
         **job.files.catalog.summary,
         "issues": int(moved.sum()),
         "noise_rate": float(wrong.sum() / max(rows.sum(), 1)),
-        "merge_score": name,
+        "merge_score": fitted.name,
+        "belief_epoch": fitted.sources.epoch,
+        "belief_roles": list(fitted.sources.roles),
+        "verified": fitted.calibration.num_verified,
         "reliable": model.reliable,
         "reason": model.reason,
     }

@@ -13,17 +13,22 @@ from rayclean.arrays import Array
 from rayclean.catalog.table import Catalog
 from rayclean.config import MergeSection
 from rayclean.merge.joint import Near
-from rayclean.merge.models import Model, fit_model, fit_rows, from_json, is_near_row, judge, to_json
-from rayclean.merge.table import shard_column, table_of_block
+from rayclean.merge.kinds import conflicting_rows
+from rayclean.merge.models import Fitted, fit_model, fit_rows, is_near_row
+from rayclean.merge.table import NO_LABEL, shard_column, table_of_block
+from rayclean.merge.trust import Trust, agreement, trusted
+from rayclean.merge.verified import VERIFIED, Verified, VerifiedFile, read_verified
 from rayclean.schema import JOINT
+from rayclean.scores.block import joined
 from rayclean.scores.clips_table import ClipFiles
+from rayclean.scores.sources import LAST, Sources
 from rayclean.scores.table import ScoreFiles
 from rayclean.storage.contents import read_json
 from rayclean.storage.draws import uniform
 from rayclean.storage.fingerprint import fingerprint
 from rayclean.storage.units import Job, UnitResult, block_range, num_blocks
 
-VERSION = 3
+VERSION = 4
 MODEL = "model"
 
 
@@ -38,6 +43,7 @@ class FitJob(Job):
     score: str
     sample_rows: int
     seed: int
+    verified: VerifiedFile | None = None
 
     def units(self) -> Sequence[str]:
         """The model."""
@@ -48,31 +54,52 @@ class FitJob(Job):
 
         def compute(_: str) -> UnitResult:
             num_rows, block_rows = self.files.num_rows, self.files.block_rows
+            near, trust = self._near() if self.score == JOINT else (None, None)
+            sources = LAST if trust is None else trust.sources
             rows = fit_rows(self.score, self.sample_rows, self.files.catalog.num_classes)
             sampled, given = [], []
             for block in range(num_blocks(num_rows, block_rows)):
                 start, stop = block_range(block, block_rows, num_rows)
                 chosen = uniform(self.seed, "merge.fit", self.files.draw_ids(start, stop)) < rows / num_rows
-                sampled.append(self.files.read(block).take(chosen))
+                sampled.append(self.files.read(block, sources).take(chosen))
                 given.append(self.files.given(start, stop)[chosen])
-            near = self._near() if self.score == JOINT else None
-            model = fit_model(self.score, sampled, np.concatenate(given), near)
-            return UnitResult(to_json(self.score, model), rows=num_rows)
+            fitted = fit_model(self.score, sampled, np.concatenate(given), near, trust)
+            if self.verified is None:
+                return UnitResult(fitted.to_json(), rows=num_rows)
+            found = self.verified.find(self.files.catalog)
+            verified = Verified.make(self.files.positions(found.rows), found.labels)
+            fitted = self._calibrated(fitted, verified)
+            return UnitResult(fitted.to_json(), {VERIFIED: verified._asdict()}, rows=num_rows)
 
         return compute
 
-    def _near(self) -> Near:
-        """Some rows with their neighbours' beliefs; a clip's belief leans as those of its frames."""
+    def _calibrated(self, fitted: Fitted, verified: Verified) -> Fitted:
+        """By the rows that people have verified."""
+        blocks, labels = [], []
+        for block in np.unique(verified.rows // self.files.block_rows):
+            start, stop = block_range(int(block), self.files.block_rows, self.files.num_rows)
+            right = verified.between(start, stop)
+            blocks.append(self.files.read(int(block), fitted.sources).take(right != NO_LABEL))
+            labels.append(np.stack([self.files.given(start, stop), right])[:, right != NO_LABEL])
+        return fitted.calibrated(joined(blocks), *np.concatenate(labels, axis=1)) if blocks else fitted
+
+    def _near(self) -> tuple[Near, Trust]:
+        """Some rows with their neighbours' beliefs, and whose these are; a clip's belief is as those of its frames."""
         files = self.files.of_rows
-        rows, neighbors = [], []
+        found: list[tuple[Array, Array, Array]] = []
         for block in range(num_blocks(files.num_rows, files.block_rows)):
             start, stop = block_range(block, files.block_rows, files.num_rows)
             here = np.flatnonzero(is_near_row(self.seed, files.draw_ids(start, stop), files.num_rows))
-            rows.append(start + here)
-            neighbors.append(files.neighbors(block)[here])
-        all_rows, near = np.concatenate(rows), np.concatenate(neighbors)
-        beliefs = files.beliefs_of(near.ravel()).reshape(*near.shape, -1)
-        return Near(files.beliefs_of(all_rows), beliefs, files.catalog.label[all_rows])
+            found.append((start + here, files.neighbors(block, 0)[here], files.neighbors(block)[here]))
+        rows, first, near = (np.concatenate(column) for column in zip(*found, strict=True))
+        label = files.catalog.label
+        given, near_labels = label[rows], np.where(first >= 0, label[np.maximum(first, 0)], -1)
+        trust = trusted(
+            {epoch: agreement(files.beliefs_of(rows, Sources(epoch)), given, near_labels) for epoch in files.epochs},
+            {role: agreement(files.belief_of_role(role, rows), given, near_labels) for role in files.others},
+        )
+        beliefs = files.beliefs_of(near.ravel(), trust.sources).reshape(*near.shape, -1)
+        return Near(files.beliefs_of(rows, trust.sources), beliefs, given), trust
 
 
 @dataclass(frozen=True)
@@ -93,15 +120,17 @@ class ApplyJob(Job):
 
     def open(self) -> Callable[[str], UnitResult]:
         """Loads the model."""
-        name, model = from_json(read_json(self.store, f"{self.folder}/{MODEL}.json"))
+        fitted = Fitted.from_json(read_json(self.store, f"{self.folder}/{MODEL}.json"))
+        verified = read_verified(self.store, self.folder)
         catalog = self.files.catalog
+        conflicts = conflicting_rows(catalog.duplicate_of, catalog.label)
         shard_names = catalog.shards["name"].to_pylist()
 
         def compute(unit: str) -> UnitResult:
             block_rows = self.files.block_rows
             start, stop = block_range(int(unit.removeprefix("part-")), self.table_rows, catalog.num_rows)
             tables = [
-                self._block(block, model, name, shard_names)
+                self._block(block, fitted, verified, conflicts, shard_names)
                 for block in range(start // block_rows, num_blocks(stop, block_rows))
             ]
             table = pa.concat_tables(tables)
@@ -110,10 +139,12 @@ class ApplyJob(Job):
 
         return compute
 
-    def _block(self, block: int, model: Model, name: str, shard_names: list[str]) -> pa.Table:
+    def _block(
+        self, block: int, fitted: Fitted, verified: Verified, conflicts: Array, shard_names: list[str]
+    ) -> pa.Table:
         catalog = self.files.catalog
         start, stop = block_range(block, self.files.block_rows, catalog.num_rows)
-        scores = self.files.read(block)
+        scores = self.files.read(block, fitted.sources)
         given = catalog.label[start:stop]
         neighbor_labels = np.where(scores.neighbors >= 0, catalog.label[np.maximum(scores.neighbors, 0)], -1)
         few = (
@@ -125,11 +156,13 @@ class ApplyJob(Job):
             _identity(catalog, start, stop, shard_names),
             given,
             catalog.duplicate_of[start:stop],
-            judge(model, name, scores, given),
+            fitted.judge(scores, given),
             scores,
             neighbor_labels,
             few,
             self.threshold,
+            verified.between(start, stop),
+            np.isin(np.arange(start, stop), conflicts),
         )
 
 
@@ -162,7 +195,13 @@ def _class_counts(table: pa.Table, num_classes: int) -> dict[str, Array]:
 
 
 def merge_jobs(
-    files: ScoreFiles, settings: MergeSection, score: str, num_neighbors: int, table_rows: int, seed: int
+    files: ScoreFiles,
+    settings: MergeSection,
+    score: str,
+    num_neighbors: int,
+    table_rows: int,
+    seed: int,
+    verified: VerifiedFile | None = None,
 ) -> tuple[FitJob, ApplyJob]:
     """The fit and the application of a run's merge."""
     fields = {
@@ -173,10 +212,11 @@ def merge_jobs(
         "threshold": settings.threshold,
         "num_neighbors": num_neighbors,
         "table_rows": table_rows,
+        "verified": verified and verified.digest,
     }
     folder = f"merge-{fingerprint('merge', VERSION, fields, files.inputs())}"
     store = files.catalog.store
     return (
-        FitJob(store, folder, files, score, settings.sample_rows, seed),
+        FitJob(store, folder, files, score, settings.sample_rows, seed, verified),
         ApplyJob(store, folder, files, settings.threshold, num_neighbors, table_rows),
     )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from rayclean.arrays import Array
 
@@ -14,7 +17,8 @@ class BlockScores:
     Attributes:
         scores: name -> (N,) float64, NaN where undefined.
         one_minus: 1 - score without cancellation, for scores in [0, 1] that have it.
-        belief: (N, K) path-averaged at the last snapshot, the mean of IOFM's and INN's; without paths the last softmax.
+        belief: (N, K) path-averaged at one snapshot of role `main`, the mean of IOFM's and INN's, without paths its
+            softmax; where further networks are believed, the geometric mean with their softmax.
         facts: raw columns beside the scores, by name; (N,) each.
         num_paths: (N,) same-label neighbours that were found; None without IOFM.
         neighbors: (N, 3) the nearest rows of any label, -1 where there are fewer.
@@ -37,3 +41,20 @@ class BlockScores:
             num_paths=None if self.num_paths is None else self.num_paths[rows],
             neighbors=self.neighbors[rows],
         )
+
+
+def joined(blocks: Sequence[BlockScores]) -> BlockScores:
+    """The rows of one or more blocks of a run as one block."""
+
+    def by_name(each: Sequence[dict[str, Array]]) -> dict[str, Array]:
+        return {name: np.concatenate([values[name] for values in each]) for name in each[0]}
+
+    num_paths = [block.num_paths for block in blocks if block.num_paths is not None]
+    return BlockScores(
+        scores=by_name([block.scores for block in blocks]),
+        one_minus=by_name([block.one_minus for block in blocks]),
+        facts=by_name([block.facts for block in blocks]),
+        belief=np.concatenate([block.belief for block in blocks]),
+        num_paths=np.concatenate(num_paths) if num_paths else None,
+        neighbors=np.concatenate([block.neighbors for block in blocks]),
+    )

@@ -9,6 +9,7 @@ import numpy as np
 from rayclean.arrays import Array
 from rayclean.catalog.table import Catalog
 from rayclean.scores.block import BlockScores
+from rayclean.scores.sources import LAST, Sources
 from rayclean.scores.table import ScoreFiles
 from rayclean.storage.units import block_range
 
@@ -56,14 +57,23 @@ class ClipFiles:
         labels: Array = self.catalog.label[self.catalog.first_of_clip(start, stop)]
         return labels
 
-    def read(self, block: int) -> BlockScores:
-        """The scores of a block of clips; a score that no frame of a clip has is NaN."""
+    def positions(self, rows: Array) -> Array:
+        """The clips that rows are frames of, (R,)."""
+        clips: Array = self.catalog.clip[rows]
+        return clips
+
+    def read(self, block: int, sources: Sources = LAST) -> BlockScores:
+        """The scores of a block of clips, with the belief of some sources.
+
+        A score that no frame of a clip has is NaN.
+        """
         start, stop = block_range(block, self.block_rows, self.num_rows)
         frames, clip_of_frame = self.catalog.frames_of(np.arange(start, stop))
         parts, order = [], []
         for rows_block in np.unique(frames // self.files.block_rows):
             here = np.flatnonzero(frames // self.files.block_rows == rows_block)
-            parts.append(self.files.read(int(rows_block)).take(frames[here] - rows_block * self.files.block_rows))
+            first = rows_block * self.files.block_rows
+            parts.append(self.files.read(int(rows_block), sources).take(frames[here] - first))
             order.append(clip_of_frame[here])
         clips, num_clips = np.concatenate(order), stop - start
 

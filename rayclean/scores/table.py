@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from rayclean.embed.table import Embedding
 from rayclean.scores.block import BlockScores
 from rayclean.scores.influence_scores import influence_scores
 from rayclean.scores.influence_votes import Standardize
+from rayclean.scores.sources import LAST, Sources, combined
 from rayclean.storage.contents import map_arrays
 from rayclean.storage.units import block_name, block_range
 
@@ -24,6 +25,9 @@ class ScoreFiles:
 
     Attributes:
         embedding: of role `main` at its last snapshot.
+        belief_folders: of the interpolation scores of each snapshot of role `main` that has any, and of the last
+            one, by epoch; none of these: the belief is the softmax.
+        others: embeddings of further networks at their last snapshots, whose beliefs may be taken.
         trajectory_folders: by role.
         iofm_folders: in order of the snapshots.
         inn_folders: likewise.
@@ -39,6 +43,8 @@ class ScoreFiles:
     iofm_folders: tuple[str, ...]
     inn_folders: tuple[str, ...]
     vote_folders: tuple[str, ...]
+    belief_folders: dict[int, tuple[str, ...]]
+    others: dict[str, Embedding] = field(default_factory=dict)
     influence_folders: tuple[str, ...] = ()
     standardize: Standardize = "samples"
     simulate_folder: str | None = None
@@ -67,6 +73,10 @@ class ScoreFiles:
         """Given labels of rows [start, stop)."""
         return self.catalog.label[start:stop]
 
+    def positions(self, rows: Array) -> Array:
+        """Where rows stand among what is read here: as they are."""
+        return rows
+
     def inputs(self) -> list[str]:
         """What a fingerprint of anything that reads them holds."""
         return [
@@ -77,6 +87,7 @@ class ScoreFiles:
             *(f"inn {folder}" for folder in self.inn_folders),
             *(f"vote {folder}" for folder in self.vote_folders),
             *(f"influence {folder} {self.standardize}" for folder in self.influence_folders),
+            *(f"other {role} {embedding.folder}" for role, embedding in self.others.items()),
             f"simulate {self.simulate_folder}",
             f"aum {self.aum_folder}",
         ]
@@ -84,8 +95,8 @@ class ScoreFiles:
     def _map(self, folder: str, block: int) -> dict[str, Array]:
         return map_arrays(self.catalog.store, f"{folder}/{block_name(block)}.safetensors")
 
-    def read(self, block: int) -> BlockScores:
-        """The scores of a block of rows."""
+    def read(self, block: int, sources: Sources = LAST) -> BlockScores:
+        """The scores of a block of rows, with the belief of some sources."""
         scores = self._trajectory(block)
         vote = self._map(self.vote_folders[-1], block)
         scores["vote"] = vote["vote"]
@@ -111,32 +122,51 @@ class ScoreFiles:
             scores={name: np.asarray(scores[name], np.float64) for name in self.names},
             one_minus=one_minus,
             facts=facts,
-            belief=self.belief(block),
+            belief=self.belief(block, sources),
             num_paths=iofm[-1]["num_paths"] if iofm else None,
             neighbors=vote["neighbors"],
         )
 
-    def belief(self, block: int) -> Array:
-        """(n, K) the most direct belief of a block of rows, see `BlockScores`."""
-        walked = [folders[-1] for folders in (self.iofm_folders, self.inn_folders) if folders]
+    @property
+    def epochs(self) -> tuple[int, ...]:
+        """Snapshots of role `main` whose beliefs there are, ascending."""
+        return tuple(sorted(self.belief_folders))
+
+    def belief(self, block: int, sources: Sources = LAST) -> Array:
+        """(n, K) the belief of a block of rows, see `BlockScores`."""
+        start, stop = block_range(block, self.block_rows, self.num_rows)
+        rows = np.arange(start, stop)
+        others = (self.others[role].beliefs(rows)[:, :-1] for role in sources.roles)
+        return combined([self._belief_of_main(block, rows, sources.epoch), *others])
+
+    def _belief_of_main(self, block: int, rows: Array, epoch: int | None) -> Array:
+        walked = self.belief_folders[max(self.belief_folders) if epoch is None else epoch]
         if not walked:
-            start, stop = block_range(block, self.block_rows, self.num_rows)
-            return self.embedding.beliefs(np.arange(start, stop))[:, :-1]
+            return self.embedding.beliefs(rows)[:, :-1]
         whole, classes = slice(None), self.catalog.num_classes
         beliefs = [unpack(self._map(folder, block), whole, classes) for folder in walked]
         return np.asarray(np.mean(beliefs, axis=0)[:, :-1])
 
-    def beliefs_of(self, rows: Array) -> Array:
+    def beliefs_of(self, rows: Array, sources: Sources = LAST) -> Array:
         """(R, K) beliefs of some rows, in any order; NaN for -1."""
         found = np.full((len(rows), self.catalog.num_classes), np.nan)
         for block in np.unique(rows[rows >= 0] // self.block_rows):
             here = (rows >= 0) & (rows // self.block_rows == block)
-            found[here] = self.belief(int(block))[rows[here] - block * self.block_rows]
+            found[here] = self.belief(int(block), sources)[rows[here] - block * self.block_rows]
         return found
 
-    def neighbors(self, block: int) -> Array:
-        """(n, 3) the nearest rows of any label of a block of rows, -1 where there are fewer."""
-        return self._map(self.vote_folders[-1], block)["neighbors"]
+    def belief_of_role(self, role: str, rows: Array) -> Array:
+        """(R, K) beliefs of another network for some rows."""
+        return self.others[role].beliefs(rows)[:, :-1]
+
+    def neighbors(self, block: int, vote: int = -1) -> Array:
+        """(n, 3) the nearest rows of any label of a block of rows, -1 where there are fewer.
+
+        Args:
+            block: of rows.
+            vote: of the voted snapshots, the last one by default; 0 is the first.
+        """
+        return self._map(self.vote_folders[vote], block)["neighbors"]
 
     def influence(self, folder: str, block: int) -> dict[str, Array]:
         """`osm`, `osd` and `osd_votes` of a block of rows at the snapshot of a folder."""

@@ -19,9 +19,11 @@ from sklearn.metrics import roc_auc_score
 from rayclean import LabelScorer
 from rayclean.arrays import Array
 from rayclean.config import Config
-from rayclean.merge.joint import JointModel, Near, _evidence, find_anchors, fit_joint, pooled_transition
-from rayclean.merge.models import MAX_NUMBERS, fit_rows, from_json, to_json
+from rayclean.merge.joint import JointModel, Near, fit_joint
+from rayclean.merge.models import MAX_NUMBERS, Fitted, fit_rows
+from rayclean.merge.transition import _evidence, find_anchors, pooled_transition
 from rayclean.run import Run
+from rayclean.scores.sources import Sources
 from rayclean.storage.contents import read_json, read_table
 from rayclean.storage.units import num_blocks
 
@@ -149,7 +151,9 @@ def test_whatever_comes_gives_probabilities(num_rows: int, num_classes: int, kin
     found = model.posterior(beliefs, labels)
     assert ((found.label_score >= 0) & (found.label_score <= 1)).all()
     assert ((found.predicted_score > 0) & (found.predicted_score <= 1)).all()
-    again = from_json(json.loads(json.dumps(to_json("joint", model))))[1].posterior(beliefs, labels)  # type: ignore[union-attr]
+    again = Fitted.from_json(json.loads(json.dumps(Fitted("joint", model).to_json())))
+    assert again.sources == model.sources
+    again = again.model.posterior(beliefs, labels)  # type: ignore[union-attr]
     assert again.label_score.tobytes() == found.label_score.tobytes()
 
 
@@ -221,8 +225,9 @@ def test_a_run_merges_by_it(
 ) -> None:
     run = finish(tiny_config(tmp_path / "run", "merge.score=joint", f"scores={scores}"))
     files = run.score_files()
+    sources = Sources(read_json(run.store, "labels/summary.json")["belief_epoch"])
     beliefs = np.concatenate(
-        [files.read(block).belief for block in range(num_blocks(files.num_rows, files.block_rows))]
+        [files.read(block, sources).belief for block in range(num_blocks(files.num_rows, files.block_rows))]
     )
     rows = np.concatenate([files.neighbors(block) for block in range(num_blocks(files.num_rows, files.block_rows))])
     around = np.where((rows >= 0)[:, :, None], beliefs[rows], np.nan)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rayclean.arrays import Array
 from rayclean.merge.joint import Posterior
-from rayclean.merge.models import fit_model, judge, mixture_input
+from rayclean.merge.models import fit_model, mixture_input
 from rayclean.merge.table import evidence, shard_column, table_of_block
 from rayclean.schema import SCORES, label_columns, label_schema
 from rayclean.scores.block import BlockScores
@@ -49,11 +49,14 @@ def table(block: BlockScores, given_labels: Array, seed: int, threshold: float =
             np.linspace(0, 1, num_rows, dtype=np.float32),
             (given_labels + 1) % NUM_CLASSES,
             np.linspace(0.3, 0.9, num_rows, dtype=np.float32),
+            block.belief,
         ),
         block,
         np.where(block.neighbors >= 0, block.neighbors % NUM_CLASSES, -1),
         rng.random(num_rows) < 0.5,
         threshold,
+        np.full(num_rows, -1),
+        np.zeros(num_rows, bool),
     )
 
 
@@ -130,7 +133,7 @@ def test_a_cleaner_score_is_a_higher_probability(name: str) -> None:
     values = {"loss": np.log(raw), "aum": raw * 7 - 3, "iofm": raw}[name]
     block = BlockScores({name: values}, {}, {}, np.ones((400, 1)), None, np.zeros((400, 3)))
     labels = np.zeros(400, np.int64)
-    found = judge(fit_model(name, [block], labels), name, block, labels).label_score
+    found = fit_model(name, [block], labels).judge(block, labels).label_score
     assert found.dtype == np.float32
     assert (np.diff(found[np.argsort(values)]) >= 0).all()
     assert ((found >= 0.5) == clean).mean() > 0.9

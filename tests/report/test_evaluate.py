@@ -108,11 +108,17 @@ def test_the_mean_scores_of_right_and_wrong_labels(trained: Run, truth: Array, e
     assert found.mean_clean.keys() == found.mean_wrong.keys() == found.curve.keys()
 
 
-def test_a_score_of_the_last_snapshot_alone_has_a_curve_of_one_point(
-    trained: Run, truth: Array, evaluation: Evaluation
-) -> None:
+def test_the_vote_has_the_first_and_the_last_snapshot(trained: Run, truth: Array, evaluation: Evaluation) -> None:
     clean = trained.catalog.label == truth
-    assert_quality(evaluation, "vote", {3: roc_auc_score(clean, table_of(trained)["score_vote"].to_numpy())})
+    votes = [
+        np.concatenate(
+            [map_arrays(trained.store, trained.vote(s).file(unit))["vote"] for unit in trained.vote(s).units()]
+        )
+        for s in trained.voted
+    ]
+    assert [snapshot.epoch for snapshot in trained.voted] == [2, 3]
+    curve = {epoch: roc_auc_score(clean, vote) for epoch, vote in zip((2, 3), votes, strict=True)}
+    assert_quality(evaluation, "vote", curve)
     assert list(evaluation.scores) == list(trained.config.score_names())
 
 

@@ -58,7 +58,9 @@ def table_of(run: Run, kind: str) -> pa.Table:
 @pytest.fixture(scope="session")
 def clips(tiny_config: Tiny, finish: Finish, video: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A scored run on frames."""
-    return finish(tiny_config(tmp_path_factory.mktemp("clips") / "run", f"data.shards={video}", CLIPS))
+    return finish(
+        tiny_config(tmp_path_factory.mktemp("clips") / "run", f"data.shards={video}", CLIPS, "merge.score=iofm")
+    )
 
 
 def names_of(run: Run) -> list[str]:
@@ -129,7 +131,7 @@ def test_frames_of_a_clip_are_no_neighbours(clips: Run) -> None:
 
 def test_blocks_do_not_matter(clips: Run, tiny_config: Tiny, finish: Finish, video: str, tmp_path: Path) -> None:
     cut = ("blocks.rows=5", "blocks.table_rows=10")
-    other = finish(tiny_config(tmp_path / "run", f"data.shards={video}", CLIPS, *cut))
+    other = finish(tiny_config(tmp_path / "run", f"data.shards={video}", CLIPS, "merge.score=iofm", *cut))
     one, two = table_of(clips, "clips-"), table_of(other, "clips-")
     for name in one.column_names:
         if name.startswith(("score", "label_score")):

@@ -1,0 +1,150 @@
+"""Labels that people have verified (`merge.verified`): a table of keys and labels, found in the catalog."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet
+
+from rayclean.arrays import Array
+from rayclean.catalog.labels import ClassList
+from rayclean.catalog.table import Catalog
+from rayclean.errors import ConfigError, InputError
+from rayclean.merge.table import NO_LABEL
+from rayclean.shards.decode import BadSample
+from rayclean.storage.contents import map_arrays
+from rayclean.storage.store import Store
+
+FIELD = "merge.verified"
+VERIFIED = "verified.safetensors"
+
+
+class Verified(NamedTuple):
+    """Rows with the labels that people gave them.
+
+    Attributes:
+        rows: (V,) int64, ascending and distinct.
+        labels: (V,) int64.
+    """
+
+    rows: Array
+    labels: Array
+
+    @classmethod
+    def make(cls, rows: Array, labels: Array) -> Verified:
+        """In the order of the rows; of a row that is there twice (frames of a clip) the first label holds."""
+        distinct, first = np.unique(rows, return_index=True)
+        return cls(distinct, labels[first])
+
+    def between(self, start: int, stop: int) -> Array:
+        """(stop - start,) int64 verified labels of rows [start, stop), -1 where there is none."""
+        first, last = np.searchsorted(self.rows, [start, stop])
+        labels = np.full(stop - start, NO_LABEL, np.int64)
+        labels[self.rows[first:last] - start] = self.labels[first:last]
+        return labels
+
+
+NOTHING_VERIFIED = Verified(np.empty(0, np.int64), np.empty(0, np.int64))
+
+
+@dataclass(frozen=True)
+class VerifiedFile:
+    """A Parquet or CSV file with columns `key`, `label` (a class's name or number) and, where keys repeat, `shard`.
+
+    Attributes:
+        digest: of its bytes.
+        classes: their names, by label.
+    """
+
+    path: str
+    digest: str
+    classes: tuple[str, ...]
+
+    def find(self, catalog: Catalog) -> Verified:
+        """The rows that it names.
+
+        Raises:
+            ConfigError: it is no such table.
+            InputError: a key is in no shard or in several, a label is no class, or a row has two labels.
+        """
+        table = _read(self.path)
+        keys = table["key"].to_pylist()
+        shards = table["shard"].to_pylist() if "shard" in table.column_names else [None] * len(keys)
+        rows = _find_rows(catalog, keys, shards)
+        labels = [self._label(key, label) for key, label in zip(keys, table["label"].to_pylist(), strict=True)]
+        found: dict[int, int] = {}
+        for key, row, label in zip(keys, rows, labels, strict=True):
+            if found.setdefault(row, label) != label:
+                names = ", ".join(self.classes[each] for each in (found[row], label))
+                raise InputError(f"{FIELD} {self.path}: key {key} has two labels ({names}); leave one of them")
+        ordered = sorted(found)
+        return Verified(np.array(ordered, np.int64), np.array([found[row] for row in ordered], np.int64))
+
+    def _label(self, key: str, label: object) -> int:
+        try:
+            return ClassList(self.classes).index_of(label)
+        except BadSample as e:
+            raise InputError(f"{FIELD} {self.path}: key {key}: {e}") from e
+
+
+def _read(path: str) -> pa.Table:
+    """The columns as text, but for labels that a Parquet file has as numbers."""
+    try:
+        if Path(path).suffix == ".parquet":
+            table = pyarrow.parquet.read_table(path)
+        else:
+            text = {name: pa.string() for name in ("key", "label", "shard")}
+            options = pyarrow.csv.ConvertOptions(column_types=text, strings_can_be_null=False)
+            table = pyarrow.csv.read_csv(path, convert_options=options)
+    except (OSError, pa.ArrowInvalid) as e:
+        raise ConfigError(f"{FIELD} {path}: cannot be read: {e}") from e
+    missing = [name for name in ("key", "label") if name not in table.column_names]
+    if missing:
+        raise ConfigError(
+            f"{FIELD} {path}: no column {missing[0]}; found {', '.join(table.column_names)}, expected key, label and, "
+            "where keys repeat from shard to shard, shard"
+        )
+    texts = [name for name in ("key", "shard") if name in table.column_names]
+    for name in texts:
+        table = table.set_column(table.column_names.index(name), name, table[name].cast(pa.string()))
+    return table
+
+
+def _find_rows(catalog: Catalog, keys: list[str], shards: list[str | None]) -> list[int]:
+    """The row of each key; shards are named as in the final table."""
+    found: dict[tuple[str | None, str], list[int]] = {}
+    wanted = {(shard, key) for shard, key in zip(shards, keys, strict=True)}
+    everywhere = {key for shard, key in wanted if shard is None}
+    names, first_rows = (catalog.shards[column].to_pylist() for column in ("name", "first_row"))
+    for index, (name, first) in enumerate(zip(names, first_rows, strict=True)):
+        here = everywhere | {key for shard, key in wanted if shard == name}
+        if not here:
+            continue
+        column = catalog.rows_of_shard(index)["key"]
+        at = np.flatnonzero(pc.is_in(column, value_set=pa.array(sorted(here))).to_numpy())
+        for position, key in zip(at.tolist(), column.take(at).to_pylist(), strict=True):
+            for mark in ((None, key), (name, key)):
+                if mark in wanted:
+                    found.setdefault(mark, []).append(first + position)
+    rows = []
+    for shard, key in zip(shards, keys, strict=True):
+        matches = found.get((shard, key), [])
+        if not matches:
+            where = "no shard of the run" if shard is None else f"no shard {shard} of the run"
+            raise InputError(f"{FIELD}: key {key} is in {where}; take keys and shards from the table's columns")
+        if len(matches) > 1:
+            raise InputError(f"{FIELD}: key {key} is in {len(matches)} shards; add the column shard, as in the table")
+        rows.append(matches[0])
+    return rows
+
+
+def read_verified(store: Store, folder: str) -> Verified:
+    """What people have verified of the rows, or clips, of a merge."""
+    name = f"{folder}/{VERIFIED}"
+    return Verified(**map_arrays(store, name)) if store.exists(name) else NOTHING_VERIFIED
