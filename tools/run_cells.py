@@ -6,7 +6,8 @@
     .venv/bin/python tools/run_cells.py --table           # Markdown from what is there
 
 A cell is a config of the repository with fields replaced. INN is done twice, as the paper has it (another network's
-features, H = 10) and with one network at H = 4: the second start of the same run adds what is missing.
+features, H = 10) and with one network at H = 4: the second start of the same run adds what is missing. So the joint
+model is there twice, of all the networks and of one.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from rayclean.start import look
 from rayclean.storage.contents import read_json
 from rayclean.storage.store import Store
 from tools.cell_costs import costs
+from tools.joint_figures import joint_figures
 
 RESULTS = Path("docs/results/cells")
 RUNS = Path("runs/cells")
@@ -37,7 +39,7 @@ CLEAN = ("data.label=json:clean_label", "data.truth=")
 HUMAN = (TESTED, "influence.validation_label=json:clean_label")
 SYMMETRIC = ("noise.kind=symmetric", "noise.rate=0.3")
 ASYMMETRIC = ("noise.kind=asymmetric_cifar10", "noise.rate=0.4")
-ONE_NETWORK = ("inn.features=self", "inn.steps=4", "scores=[inn]")
+ONE_NETWORK = ("inn.features=self", "inn.steps=4", "scores=[iofm, inn]")
 INN_ONE_NETWORK = "inn (one network, H=4)"
 
 
@@ -94,10 +96,13 @@ def run_cell(name: str, cell: Cell, without: Sequence[str]) -> dict[str, Any]:
     scores = [score for score in SCORES if score not in without]
     result = evaluated(cell, folder, [*fixed, f"scores=[{', '.join(scores)}]"], "--plots", str(RESULTS / name))
     stages, scores_cost = read_costs(Store(str(folder))), score_costs(folder)
+    joint = {"all networks": joint_figures(folder)}
     second = evaluated(cell, folder, [*fixed, *ONE_NETWORK])
     result["scores"][INN_ONE_NETWORK] = second["scores"]["inn"]
     scores_cost[INN_ONE_NETWORK] = score_costs(folder)["inn"]
-    return {"cell": name, "changes": cell.changes, **result, "costs": stages, "score_costs": scores_cost}
+    joint["one network"] = joint_figures(folder)
+    kept = {"joint": joint, "costs": stages, "score_costs": scores_cost}
+    return {"cell": name, "changes": cell.changes, **result, **kept}
 
 
 def score_costs(folder: Path) -> dict[str, dict[str, float]]:
