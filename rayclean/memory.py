@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -144,6 +145,8 @@ def walk_paths(
     steps: int,
     end_weight: float,
     block_pairs: int,
+    rounds: Sequence[int] = (),
+    undecided: Callable[[Array], Array] | None = None,
 ) -> tuple[PathMeans, Array]:
     """IOFM or INN of all rows at a snapshot, and how many paths each has.
 
@@ -156,23 +159,29 @@ def walk_paths(
         steps: H.
         end_weight: of a path's ends.
         block_pairs: pairs whose images are in memory together.
+        rounds: numbers of neighbours after each of which decided rows walk no further; the last one is L.
+        undecided: beliefs (N, K) to the rows (N,) that walk on; for rounds.
     """
     forward = Forward(role.network(epoch), role.spec, role.forward)
     own = with_rest(softmax(embedded.logits))
-    pairs = undirected_pairs(np.arange(len(lists)), lists)
     sums, num_paths = np.zeros_like(own), np.zeros(len(own), np.int64)
-    with forward.running():
-        for start in range(0, len(pairs.left), block_pairs):
-            block = Pairs(*(column[start : start + block_pairs] for column in pairs))
-            part, _ = walk_block(
-                block,
-                lambda rows: forward.normalized(samples.images[rows]),
-                lambda rows: own[rows],
-                forward.probabilities,
-                steps,
-                role.forward.batch_size,
-                end_weight,
-            )
-            sums[part.rows] += part.sums
-            num_paths[part.rows] += part.num_paths
+    for first, last in pairwise((0, *(rounds or lists.shape[1:]))):
+        here = lists[:, first:last]
+        if first and undecided is not None:
+            means = path_means(own, sums, num_paths, steps, samples.labels, end_weight)
+            here = np.where(undecided(means.belief[:, :-1])[:, None], here, -1)
+        pairs = undirected_pairs(np.arange(len(lists)), here)
+        with forward.running():
+            for start in range(0, len(pairs.left), block_pairs):
+                part, _ = walk_block(
+                    Pairs(*(column[start : start + block_pairs] for column in pairs)),
+                    lambda rows: forward.normalized(samples.images[rows]),
+                    lambda rows: own[rows],
+                    forward.probabilities,
+                    steps,
+                    role.forward.batch_size,
+                    end_weight,
+                )
+                sums[part.rows] += part.sums
+                num_paths[part.rows] += part.num_paths
     return path_means(own, sums, num_paths, steps, samples.labels, end_weight), num_paths

@@ -51,7 +51,7 @@ def merged(
             block = replace(block, belief=scoring.belief(trust.sources))
         near = _near(labels, block, near_rows)
     fitted = fit_model(name, [block.take(chosen)], labels[chosen], near, trust)
-    few = block.num_paths < config.iofm.num if block.num_paths is not None else counts[labels] <= config.iofm.num
+    few = block.num_paths < config.iofm.least if block.num_paths is not None else counts[labels] <= config.iofm.least
     identity = {"row": pa.array(rows), "shard": shard_column(np.zeros_like(rows), [MEMORY]), "key": pa.array(keys)}
     duplicates = _duplicates(samples.digests)
     table = table_of_block(

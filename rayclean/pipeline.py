@@ -45,6 +45,16 @@ class Stage:
     jobs: Callable[[Run], Sequence[Job]] | None
 
 
+def _further_round(index: int) -> tuple[Stage, ...]:
+    return (
+        Stage("decide", lambda run: steps.decide_jobs(run, index, 0)),
+        Stage("decide", lambda run: steps.decide_jobs(run, index, 1)),
+        Stage("pairs", lambda run: steps.pairs_jobs(run, index)),
+        Stage("paths", lambda run: steps.paths_jobs(run, index)),
+        Stage("interpolate", lambda run: steps.interpolate_jobs(run, index)),
+    )
+
+
 STAGES = (
     Stage("catalog", steps.scan_jobs),
     Stage("catalog", steps.source_jobs),
@@ -59,10 +69,12 @@ STAGES = (
     Stage("neighbors", lambda run: [*steps.index_jobs(run), *steps.family_jobs(run, 0)]),
     Stage("neighbors", steps.probes_jobs),  # likewise
     Stage("neighbors", steps.list_jobs),
-    Stage("pairs", steps.pairs_jobs),
+    Stage("pairs", lambda run: steps.pairs_jobs(run, 0)),
     # The families side by side: units of whatever family go to one pool together.
-    Stage("paths", lambda run: [*(run.paths(walk) for walk in run.open_walks), *steps.family_jobs(run, 1)]),
-    Stage("interpolate", lambda run: [*steps.interpolate_jobs(run), *steps.family_jobs(run, 2)]),
+    Stage("paths", lambda run: [*steps.paths_jobs(run, 0), *steps.family_jobs(run, 1)]),
+    Stage("interpolate", lambda run: [*steps.interpolate_jobs(run, 0), *steps.family_jobs(run, 2)]),
+    *_further_round(1),  # rows that are undecided walk on to further neighbours; nothing without `rounds`
+    *_further_round(2),
     Stage("merge", lambda run: steps.merge_jobs(run, 0)),
     Stage("merge", lambda run: steps.merge_jobs(run, 1)),
 )
@@ -123,7 +135,11 @@ def tidy(this: Run) -> None:
     voted = [this.main.embed(snapshot) for snapshot in this.voted]
     removed = {job.folder for job in voted} | {this.lists_folder(job, this.config.vote_num) for job in voted}
     for walk in this.walks:
-        removed |= {this.lists_folder(walk.space, walk.num), this.pairs(walk).folder, this.paths(walk).folder}
+        removed |= {this.lists_folder(walk.space, walk.num)}
+        for each in walk.rounds:
+            removed |= {this.pairs(each).folder, this.paths(each).folder}
+        for each in walk.rounds[:-1]:
+            removed |= {this.interpolate(each).folder, this.between_rounds(each)[1].folder}
         removed |= {walk.space.folder, this.main.embed(walk.snapshot).folder}
     for solve, *_ in this.influences().values():
         removed |= {rows.folder for rows in (solve.embedding, solve.verified and solve.verified.embedding) if rows}

@@ -9,6 +9,7 @@ from rayclean import cluster
 from rayclean.config import MAIN, PLANT, THRESHOLDED
 from rayclean.embed.stage import EmbedJob
 from rayclean.merge.clips_stage import ClipsJob
+from rayclean.merge.rounds_stage import RoundFitJob, UndecidedJob, round_jobs
 from rayclean.merge.stage import MODEL, ApplyJob, FitJob, merge_jobs
 from rayclean.merge.verified import VerifiedFile
 from rayclean.neighbors.index import IndexSettings
@@ -150,7 +151,21 @@ class Run(Rows):
     def pairs(self, walk: Walk) -> PairsJob:
         """The pairs of a walk."""
         blocks, folder = self.config.blocks, self.lists_folder(walk.space, walk.num)
-        return pairs_job(walk.any_label, self.catalog, walk.space.embedding, folder, blocks.index_rows, blocks.rows)
+        return pairs_job(
+            walk.any_label,
+            self.catalog,
+            walk.space.embedding,
+            folder,
+            blocks.index_rows,
+            blocks.rows,
+            walk.columns,
+            self.between_rounds(walk.before)[1].folder if walk.before else None,
+        )
+
+    def between_rounds(self, walk: Walk) -> tuple[RoundFitJob, UndecidedJob]:
+        """The steps from a round of a walk to the next."""
+        blocks, merge, seed = self.config.blocks, self.config.merge, self.config.run.seed
+        return round_jobs(self.catalog, self.interpolate(walk).folder, blocks.rows, merge.sample_rows, seed)
 
     def paths(self, walk: Walk) -> PathsJob:
         """The paths of a walk."""
@@ -170,9 +185,10 @@ class Run(Rows):
         )
 
     def interpolate(self, walk: Walk) -> InterpolateJob:
-        """The interpolation scores of a walk."""
-        paths = self.paths(walk)
-        return interpolate_job(self.catalog, paths.embedding, paths.folder, walk.steps, walk.end_weight)
+        """The interpolation scores of a walk up to its round."""
+        embedding = self.main.embed(walk.snapshot).embedding
+        folders = tuple(self.paths(each).folder for each in walk.rounds)
+        return interpolate_job(self.catalog, embedding, folders, walk.steps, walk.end_weight)
 
     def trajectory_jobs(self) -> dict[str, TrajectoryJob]:
         """The trajectory scores of each role that has epochs and of which any are wanted; `main`'s always."""
@@ -273,7 +289,7 @@ class Run(Rows):
             self.score_files(),
             config.merge,
             config.merge_score(),
-            config.iofm.num,
+            config.iofm.least,
             config.blocks.table_rows,
             config.run.seed,
             self.verified,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rayclean.catalog.derive_stage import Derivation, DeriveJob, PlanJob
 from rayclean.catalog.stage import SOURCES_FILE, CatalogJob, ColumnsJob, scan_settings
 from rayclean.catalog.table import Catalog
@@ -14,7 +16,7 @@ from rayclean.run import Run
 from rayclean.storage.contents import read_table
 from rayclean.storage.store import Store
 from rayclean.storage.units import Job
-from rayclean.walks import Space
+from rayclean.walks import Space, Walk
 
 
 def _scanned(run: Run) -> list[tuple[Catalog, DataSection]]:
@@ -111,14 +113,32 @@ def list_jobs(run: Run) -> list[Job]:
     ]
 
 
-def pairs_jobs(run: Run) -> list[Job]:
-    """Two walks may share their pairs."""
-    return list({job.folder: job for job in map(run.pairs, run.open_walks)}.values())
+def _rounds(walks: Sequence[Walk], index: int) -> list[Walk]:
+    """The rounds of this index of walks that have so many."""
+    return [walk.rounds[index] for walk in walks if len(walk.rounds) > index]
 
 
-def interpolate_jobs(run: Run) -> list[Job]:
-    """Votes and interpolation scores, also those that are done."""
-    return [*map(run.vote, run.voted), *map(run.interpolate, run.walks)]
+def decide_jobs(run: Run, index: int, step: int) -> list[Job]:
+    """A step (fit, mark) from a round to that of this index."""
+    walks = _rounds(run.open_walks, index)
+    return [run.between_rounds(walk.before)[step] for walk in walks if walk.before]
+
+
+def pairs_jobs(run: Run, index: int) -> list[Job]:
+    """A round's pairs; two walks may share them."""
+    return list({job.folder: job for job in map(run.pairs, _rounds(run.open_walks, index))}.values())
+
+
+def paths_jobs(run: Run, index: int) -> list[Job]:
+    """A round's paths."""
+    return [run.paths(walk) for walk in _rounds(run.open_walks, index)]
+
+
+def interpolate_jobs(run: Run, index: int) -> list[Job]:
+    """A round's interpolation scores, also those that are done; the votes go with the first one's."""
+    done = [walk for walk in run.walks if walk not in run.open_walks] if index == 0 else []
+    votes = map(run.vote, run.voted) if index == 0 else ()
+    return [*votes, *map(run.interpolate, [*done, *_rounds(run.open_walks, index)])]
 
 
 def merge_jobs(run: Run, step: int) -> list[Job]:

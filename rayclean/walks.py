@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from rayclean.config import MAIN, SELF, Config
 from rayclean.embed.features_stage import FeaturesJob, features_job
@@ -25,9 +26,11 @@ class Walk:
         snapshot: whose beliefs are averaged along the paths.
         space: whose features say what is near.
         any_label: neighbours of any label, not of the row's own alone.
-        num: L.
+        num: L, the length of the lists.
         steps: H.
         end_weight: of a path's ends.
+        columns: of the lists, in order of distance, from and to (exclusive), that are walked to; None: all.
+        before: the round before this one; its rows that are decided do not walk on.
     """
 
     score: str
@@ -37,6 +40,21 @@ class Walk:
     num: int
     steps: int
     end_weight: float
+    columns: tuple[int, int] | None = None
+    before: Walk | None = None
+
+    @property
+    def rounds(self) -> tuple[Walk, ...]:
+        """From the first round to this one."""
+        return (*(self.before.rounds if self.before else ()), self)
+
+
+def _in_rounds(ends: Sequence[int], walk: Walk) -> Walk:
+    """A walk cut into rounds that end at these neighbours; the last of them."""
+    found: Walk | None = None
+    for columns in pairwise((0, *ends)):
+        found = replace(walk, columns=columns, before=found)
+    return found or walk
 
 
 def plan_walks(config: Config, roles: Mapping[str, Role]) -> tuple[Walk, ...]:
@@ -48,7 +66,9 @@ def plan_walks(config: Config, roles: Mapping[str, Role]) -> tuple[Walk, ...]:
         wanted = [snapshot for snapshot in main.trained.snapshots if snapshot.epoch in epochs]
     elif "iofm_last" in names:
         wanted = [main.last]
-    walks = [Walk("iofm", s, main.embed(s), False, iofm.num, iofm.steps, TRAPEZOID) for s in wanted]
+    walks = [
+        _in_rounds(iofm.rounds, Walk("iofm", s, main.embed(s), False, iofm.num, iofm.steps, TRAPEZOID)) for s in wanted
+    ]
     if "inn" in names:
         walks += [_inn(config, roles, snapshot) for snapshot in _inn_snapshots(config, main)]
     return tuple(walks)
@@ -72,4 +92,4 @@ def _inn(config: Config, roles: Mapping[str, Role], snapshot: Snapshot) -> Walk:
     else:
         space = roles[inn.features].embed(roles[inn.features].last)
     weight = TRAPEZOID if inn.end_points else INTERIOR
-    return Walk("inn", snapshot, space, True, inn.num, inn.steps, weight)
+    return _in_rounds(inn.rounds, Walk("inn", snapshot, space, True, inn.num, inn.steps, weight))

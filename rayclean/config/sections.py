@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Positive = Annotated[int, Field(gt=0)]
 PositiveNumber = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Rounds = Annotated[list[Positive], Field(max_length=3)]
 
 
 class Section(BaseModel):
@@ -154,10 +155,19 @@ class NeighborsSection(Section):
 
 
 class IofmSection(Section):
-    """IOFM: L neighbours with the same label, paths of H steps."""
+    """IOFM: L neighbours with the same label, paths of H steps.
+
+    `rounds`: numbers of neighbours, the last one L, after each of which rows that are decided walk no further.
+    """
 
     num: Positive = 10
     steps: int = Field(default=3, ge=2)
+    rounds: Rounds = []
+
+    @property
+    def least(self) -> int:
+        """Neighbours that every row walks to, where there are so many."""
+        return (self.rounds or [self.num])[0]
 
 
 class InnSection(Section):
@@ -165,7 +175,7 @@ class InnSection(Section):
 
     `features`: a role, `self` for the scoring network's own, or `file:PATH` for those that another tool computed.
     `epochs`: snapshots that are scored, the last one alone by default; the score is that of the last of them.
-    `end_points: false` with `steps: 2` is the midpoint score.
+    `end_points: false` with `steps: 2` is the midpoint score. `rounds`: as IOFM's.
     """
 
     num: Positive = 10
@@ -173,6 +183,7 @@ class InnSection(Section):
     features: str = "ce"
     epochs: list[Positive] | None = None
     end_points: bool = True
+    rounds: Rounds = []
 
     @property
     def file(self) -> str | None:

@@ -142,8 +142,9 @@ class JointModel:
         log_q = self._log_posterior(log_seen, given)
         log_odds = _log_odds(log_q, given)
         moved = calibration(log_odds)
-        log_q += (log_expit(-moved) - log_expit(-log_odds))[:, None]
-        log_q[np.arange(len(given)), given] = log_expit(moved)
+        if calibration != NO_CALIBRATION:
+            log_q += (log_expit(-moved) - log_expit(-log_odds))[:, None]
+            log_q[np.arange(len(given)), given] = log_expit(moved)
         predicted = log_q.argmax(axis=1)
         at_predicted = np.exp(log_q[np.arange(len(given)), predicted]).astype(np.float32)
         seen = np.exp(log_seen - logsumexp(log_seen, axis=1, keepdims=True))

@@ -22,12 +22,16 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class InterpolateJob(Job):
-    """Reduces a snapshot's partial sums."""
+    """Reduces a snapshot's partial sums.
+
+    Attributes:
+        paths_folders: one a round.
+    """
 
     stage: ClassVar[str] = "interpolate"
     catalog: Catalog
     embedding: Embedding
-    paths_folder: str
+    paths_folders: tuple[str, ...]
     steps: int
     end_weight: float
 
@@ -37,8 +41,12 @@ class InterpolateJob(Job):
 
     def open(self) -> Callable[[str], UnitResult]:
         """Maps the partial sums of all blocks of pairs; their rows ascend, so a block of rows is a slice each."""
-        names = [name for name in self.store.list(self.paths_folder) if name.endswith(self.suffix)]
-        files = [map_arrays(self.store, f"{self.paths_folder}/{name}") for name in names]
+        files = [
+            map_arrays(self.store, f"{folder}/{name}")
+            for folder in self.paths_folders
+            for name in self.store.list(folder)
+            if name.endswith(self.suffix)
+        ]
 
         def compute(unit: str) -> UnitResult:
             start, stop = block_range(int(unit), self.embedding.block_rows, self.catalog.num_rows)
@@ -69,8 +77,8 @@ def reduce_by_row(files: Sequence[dict[str, Array]], start: int, stop: int, num_
 
 
 def interpolate_job(
-    catalog: Catalog, embedding: Embedding, paths_folder: str, steps: int, end_weight: float
+    catalog: Catalog, embedding: Embedding, paths_folders: tuple[str, ...], steps: int, end_weight: float
 ) -> InterpolateJob:
-    """The scores of a snapshot's paths."""
-    mark = fingerprint("interpolate", VERSION, {"block_rows": embedding.block_rows}, [paths_folder])
-    return InterpolateJob(catalog.store, f"interpolate-{mark}", catalog, embedding, paths_folder, steps, end_weight)
+    """The scores of a snapshot's paths, of all rounds."""
+    mark = fingerprint("interpolate", VERSION, {"block_rows": embedding.block_rows}, list(paths_folders))
+    return InterpolateJob(catalog.store, f"interpolate-{mark}", catalog, embedding, paths_folders, steps, end_weight)
