@@ -29,13 +29,14 @@ from scipy.special import log_expit, logsumexp
 from rayclean.arrays import Array
 from rayclean.merge.calibration import NO_CALIBRATION, Calibration
 from rayclean.merge.monotone import probability
-from rayclean.merge.transition import find_anchors, pooled_transition
+from rayclean.merge.transition import find_anchors, pooled_transition, surest
 from rayclean.scores.sources import BELIEF_FLOOR, LAST, Sources
 
 Float64 = NDArray[np.float64]
 Ints = NDArray[np.integer]
 
 SHARPNESS = 2.0
+ROWS_AT_ONCE = 4096  # in a fit; what is computed of the sample takes no memory to speak of beside it
 LEAN_FACTOR = 2.0
 MEMORISED = 0.97  # agreement from which on nothing is to be learned of the labels
 
@@ -230,8 +231,10 @@ def fit_joint(beliefs: Float64, given: Ints, near: Near | None = None) -> JointM
         raise ValueError(f"beliefs (N, K) and labels (N,) expected, found {beliefs.shape} and {given.shape}")
     num_classes = beliefs.shape[1]
     log_mean = np.log(np.mean(beliefs, axis=0, dtype=np.float64) + BELIEF_FLOOR)
-    belief = adjusted(beliefs, log_mean)
-    rows, classes = find_anchors(belief)
+    blocks = [slice(start, start + ROWS_AT_ONCE) for start in range(0, len(given), ROWS_AT_ONCE)]
+    found = [surest(adjusted(beliefs[block], log_mean)) for block in blocks]
+    top, gap = (np.concatenate(column) for column in zip(*found, strict=True))
+    rows, classes = find_anchors(top, gap)
     counts = np.zeros((num_classes, num_classes))
     np.add.at(counts, (classes, given[rows]), 1)
     model = JointModel(
@@ -242,10 +245,11 @@ def fit_joint(beliefs: Float64, given: Ints, near: Near | None = None) -> JointM
         lean=0.0,
         num_rows=len(given),
         num_anchors=len(rows),
-        agreement=float((belief.argmax(axis=1) == given).mean()),
+        agreement=float((top == given).mean()),
     )
     # One step towards the prior that explains itself; more follow the network's confusion.
-    prior = _shares(np.exp(model.log_posterior(beliefs, given)).sum(axis=0))
+    explained = (np.exp(model.log_posterior(beliefs[block], given[block])).sum(axis=0) for block in blocks)
+    prior = _shares(np.sum(list(explained), axis=0))
     return replace(model, prior=prior, lean=0.0 if near is None else own_lean(near, log_mean))
 
 

@@ -21,20 +21,24 @@ CLUMPING = 6.0  # 4 to 8 are within .001 AUROC of each other on the cells that i
 PSEUDO_COUNTS = np.geomspace(1, 1e5, 60).tolist()
 
 
-def find_anchors(belief: Float64, share: float = ANCHOR_SHARE, least: int = MIN_ANCHORS) -> tuple[Ints, Ints]:
+def surest(belief: Float64) -> tuple[Ints, Float64]:
+    """The class that each row (N, K) is surest of, (N,), and the gap from its entry to the second largest, (N,)."""
+    last_two = np.partition(belief, -2, axis=1)[:, -2:] if belief.shape[1] > 1 else np.zeros((len(belief), 2))
+    return belief.argmax(axis=1), last_two[:, 1] - last_two[:, 0]
+
+
+def find_anchors(top: Ints, gap: Float64, share: float = ANCHOR_SHARE, least: int = MIN_ANCHORS) -> tuple[Ints, Ints]:
     """The rows that are surest of each class: those of the largest gap between the two largest entries.
 
     Args:
-        belief: (N, K) U.
+        top: (N,) and
+        gap: (N,) of `surest`.
         share: of the rows whose largest entry is k, that are anchors of k.
         least: anchors of k, where so many rows have it as their largest entry.
 
     Returns:
         Rows (A,), ascending, and the classes that they are sure of (A,). Ties go by row.
     """
-    top = belief.argmax(axis=1)
-    last_two = np.partition(belief, -2, axis=1)[:, -2:] if belief.shape[1] > 1 else np.zeros((len(belief), 2))
-    gap = last_two[:, 1] - last_two[:, 0]
     chosen = []
     for k in np.unique(top):
         here = np.flatnonzero(top == k)

@@ -21,7 +21,7 @@ from rayclean.arrays import Array
 from rayclean.config import Config
 from rayclean.merge.joint import JointModel, Near, fit_joint
 from rayclean.merge.models import MAX_NUMBERS, Fitted, fit_rows
-from rayclean.merge.transition import _evidence, find_anchors, pooled_transition
+from rayclean.merge.transition import _evidence, find_anchors, pooled_transition, surest
 from rayclean.run import Run
 from rayclean.scores.sources import Sources
 from rayclean.storage.contents import read_json, read_table
@@ -107,7 +107,7 @@ def test_the_evidence_is_that_of_dirichlet_rows() -> None:
 def test_anchors_are_the_surest_rows_of_each_class() -> None:
     rng = np.random.default_rng(0)
     belief = rng.normal(size=(500, 4)) * [1, 1, 1, 0.1]
-    rows, classes = find_anchors(belief, share=0.2, least=20)
+    rows, classes = find_anchors(*surest(belief), share=0.2, least=20)
     ordered = np.sort(belief, axis=1)
     gap = ordered[:, -1] - ordered[:, -2]
     assert (belief.argmax(axis=1)[rows] == classes).all()
