@@ -12,9 +12,9 @@ from rayclean.arrays import Array
 from rayclean.config import Config
 from rayclean.memory import Samples
 from rayclean.memory_scores import Scoring
-from rayclean.merge.joint import Near
 from rayclean.merge.kinds import conflicting_rows
 from rayclean.merge.models import fit_model, fit_rows, is_near_row
+from rayclean.merge.near import Near
 from rayclean.merge.table import NO_LABEL, shard_column, table_of_block
 from rayclean.merge.trust import Trust, agreement, trusted
 from rayclean.schema import JOINT
@@ -94,7 +94,8 @@ def _near(labels: Array, block: BlockScores, rows: Array) -> Near:
     """Some rows with their neighbours' beliefs."""
     beliefs = block.belief[block.neighbors[rows]]
     beliefs[block.neighbors[rows] < 0] = np.nan
-    return Near(block.belief[rows], beliefs, labels[rows])
+    near_labels = np.where(block.neighbors[rows] < 0, -1, labels[block.neighbors[rows]])
+    return Near(block.belief[rows], beliefs, labels[rows], near_labels)
 
 
 def _duplicates(digests: Array) -> Array:

@@ -25,8 +25,9 @@ from scipy.special import softmax
 
 from rayclean.catalog.noise import flip_labels
 from rayclean.config import MergeSection
-from rayclean.merge.joint import SHARPNESS, JointModel, Near, fit_joint
+from rayclean.merge.joint import SHARPNESS, JointModel, fit_joint
 from rayclean.merge.models import fit_rows, is_near_row
+from rayclean.merge.near import Near
 from rayclean.report.metrics import auroc
 from rayclean.schema import JOINT
 from rayclean.storage.draws import uniform
@@ -88,12 +89,14 @@ class Made:
             truth = rng.integers(0, self.num_classes, stop - start)
             yield self._rows(truth, np.arange(start, stop, dtype=np.uint64), rng)
 
-    def neighbor_beliefs(self, rows: Rows) -> Float64:
-        """(n, 3, K) beliefs of a row's neighbours: rows of the same true class, whose labels are wrong as often."""
+    def near(self, rows: Rows) -> Near:
+        """Rows with neighbours: others of the same true class, whose labels are wrong as often."""
         truth = np.repeat(rows.truth, NUM_NEIGHBORS)
         draws = np.arange(self.num_rows, self.num_rows + len(truth), dtype=np.uint64)
         rng = np.random.default_rng([self.seed, num_blocks(self.num_rows, BLOCK_ROWS)])
-        return self._rows(truth, draws, rng).beliefs.reshape(len(rows.truth), NUM_NEIGHBORS, -1)
+        beside = self._rows(truth, draws, rng)
+        shape = (len(rows.truth), NUM_NEIGHBORS)
+        return Near(rows.beliefs, beside.beliefs.reshape(*shape, -1), rows.given, beside.given.reshape(shape))
 
     def _rows(self, truth: Ints, draws: NDArray[np.uint64], rng: np.random.Generator) -> Rows:
         given = flip_labels(self.noise, truth, draws, self.num_classes, self.rate, self.seed)
@@ -130,7 +133,7 @@ def drawn(made: Made, sample_rows: int) -> Sample:
     return Sample(
         [rows.beliefs for rows in fitted],
         np.concatenate([rows.given for rows in fitted]),
-        Near(measured.beliefs, made.neighbor_beliefs(measured), measured.given),
+        made.near(measured),
     )
 
 

@@ -24,35 +24,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import brentq
 from scipy.special import log_expit, logsumexp
 
 from rayclean.arrays import Array
 from rayclean.merge.calibration import NO_CALIBRATION, Calibration
 from rayclean.merge.monotone import probability
-from rayclean.merge.transition import find_anchors, pooled_transition, surest
+from rayclean.merge.near import Near, noise_ratio, own_lean
+from rayclean.merge.transition import adjusted, find_anchors, noisier, pooled_transition, surest
 from rayclean.scores.sources import BELIEF_FLOOR, LAST, Sources
 
 Float64 = NDArray[np.float64]
 Ints = NDArray[np.integer]
 
 SHARPNESS = 2.0
+RAISED_ROWS = 10_000  # that the lean is raised by
+MAX_LEAN = 20.0
 ROWS_AT_ONCE = 4096  # in a fit; what is computed of the sample takes no memory to speak of beside it
-LEAN_FACTOR = 2.0
 MEMORISED = 0.97  # agreement from which on nothing is to be learned of the labels
-
-
-class Near(NamedTuple):
-    """Some rows and their nearest of any label: what `lean` is measured on.
-
-    Attributes:
-        beliefs: (M, K).
-        neighbors: (M, J, K) beliefs of the nearest rows, NaN where there are fewer.
-        given: (M,) labels of the rows.
-    """
-
-    beliefs: Float64
-    neighbors: Float64
-    given: Ints
 
 
 class Posterior(NamedTuple):
@@ -193,36 +182,17 @@ def _log_odds(log_q: Float64, given: Ints) -> Float64:
     return result
 
 
-def adjusted(beliefs: Float64, log_mean: Float64) -> Float64:
-    """U: (N, K) log beliefs less those of the mean row."""
-    result: Float64 = np.log(np.asarray(beliefs, np.float64) + BELIEF_FLOOR) - log_mean
-    return result
-
-
-def own_lean(near: Near, log_mean: Float64) -> float:
-    """How much larger U_i is at the row's own label than its neighbours' U there, less the same at the other labels.
-
-    Twice that, 0 or more: the neighbours' beliefs lean to their own labels, which are often the same.
-    """
-    own = adjusted(near.beliefs, log_mean)
-    known = ~np.isnan(near.neighbors).any(axis=(1, 2))
-    if not known.any() or own.shape[1] < 2:
-        return 0.0
-    excess = own[known] - adjusted(near.neighbors[known], log_mean).mean(axis=1)
-    at_label = excess[np.arange(len(excess)), near.given[known]]
-    beside = (excess.sum(axis=1) - at_label) / (own.shape[1] - 1)
-    return max(0.0, LEAN_FACTOR * float((at_label - beside).mean()))
-
-
-def fit_joint(beliefs: Float64, given: Ints, near: Near | None = None) -> JointModel:
+def fit_joint(beliefs: Float64, given: Ints, near: Near | None = None, noise_floor: float = 0.0) -> JointModel:
     """Fits T, the prior and the lean to rows; no truth is used, nothing is random.
 
-    T and the prior are those of the beliefs as they are: anchors by lowered ones cost asymmetric noise .05 AUROC.
+    Which entries of T are large, and the prior, are those of the beliefs as they are: anchors by lowered ones cost
+    asymmetric noise .05 AUROC. How large they are together, near rows tell.
 
     Args:
         beliefs: (N, K) of a random part of the rows.
         given: (N,) their labels.
         near: what the lean is measured on; without it there is none.
+        noise_floor: the least share of wrong labels; the lean is raised until the model sees as many.
 
     Raises:
         ValueError: no row, or shapes that do not fit.
@@ -250,7 +220,24 @@ def fit_joint(beliefs: Float64, given: Ints, near: Near | None = None) -> JointM
     # One step towards the prior that explains itself; more follow the network's confusion.
     explained = (np.exp(model.log_posterior(beliefs[block], given[block])).sum(axis=0) for block in blocks)
     prior = _shares(np.sum(list(explained), axis=0))
-    return replace(model, prior=prior, lean=0.0 if near is None else own_lean(near, log_mean))
+    model = replace(model, prior=prior)
+    if near is not None:
+        transition = noisier(model.transition, noise_ratio(near, log_mean))
+        model = replace(model, transition=transition, lean=own_lean(near, log_mean))
+    return _raised(model, noise_floor, beliefs, given)
+
+
+def _raised(model: JointModel, noise_floor: float, beliefs: Float64, given: Ints) -> JointModel:
+    """The model with the least lean, not below its own, by which so many labels are wrong."""
+    some = slice(None, None, -(-len(given) // RAISED_ROWS))
+
+    def short(lean: float) -> float:
+        found = replace(model, lean=lean).posterior(beliefs[some], given[some]).label_score
+        return noise_floor - float(1 - found.mean(dtype=np.float64))
+
+    if short(model.lean) <= 0 or short(model.lean + MAX_LEAN) > 0:
+        return model
+    return replace(model, lean=float(brentq(short, model.lean, model.lean + MAX_LEAN, xtol=1e-6)))
 
 
 def _shares(counts: Array) -> Float64:

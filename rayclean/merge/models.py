@@ -11,8 +11,9 @@ from scipy.special import expit, logit
 
 from rayclean.arrays import Array
 from rayclean.merge.calibration import NO_CALIBRATION, Calibration, fit_calibration
-from rayclean.merge.joint import JointModel, Near, Posterior, fit_joint
+from rayclean.merge.joint import JointModel, Posterior, fit_joint
 from rayclean.merge.mixture import Kind, ScoreMixture, fit_mixture
+from rayclean.merge.near import Near
 from rayclean.merge.trust import Agreement, Trust
 from rayclean.schema import JOINT, SCORES
 from rayclean.scores.block import BlockScores
@@ -78,7 +79,10 @@ class Fitted:
         fields = {"score": self.name, "model": self.model.to_json(), "calibration": asdict(self.calibration)}
         if self.trust is None:
             return fields
-        return fields | {"trust": {"epochs": _rows(self.trust.epochs), "roles": _rows(self.trust.roles)}}
+        floor = self.trust.noise_floor
+        return fields | {
+            "trust": {"noise_floor": floor, "epochs": _rows(self.trust.epochs), "roles": _rows(self.trust.roles)}
+        }
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Fitted:
@@ -105,7 +109,8 @@ def fit_model(
         trust: likewise; what the blocks' beliefs were chosen by.
     """
     if name == JOINT:
-        model = fit_joint(np.concatenate([block.belief for block in blocks]), given, near)
+        floor = 0.0 if trust is None else trust.noise_floor
+        model = fit_joint(np.concatenate([block.belief for block in blocks]), given, near, floor)
         if trust is not None:
             model = replace(model, sources=trust.sources, num_compared=len(trust.epochs))
         return Fitted(name, model, trust=trust)

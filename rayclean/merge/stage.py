@@ -12,9 +12,9 @@ import pyarrow as pa
 from rayclean.arrays import Array
 from rayclean.catalog.table import Catalog
 from rayclean.config import MergeSection
-from rayclean.merge.joint import Near
 from rayclean.merge.kinds import conflicting_rows
 from rayclean.merge.models import Fitted, fit_model, fit_rows, is_near_row
+from rayclean.merge.near import Near
 from rayclean.merge.table import NO_LABEL, shard_column, table_of_block
 from rayclean.merge.trust import Trust, agreement, trusted
 from rayclean.merge.verified import VERIFIED, Verified, VerifiedFile, read_verified
@@ -28,7 +28,7 @@ from rayclean.storage.draws import uniform
 from rayclean.storage.fingerprint import fingerprint
 from rayclean.storage.units import Job, UnitResult, block_range, num_blocks
 
-VERSION = 4
+VERSION = 5
 MODEL = "model"
 
 
@@ -93,13 +93,14 @@ class FitJob(Job):
             found.append((start + here, files.neighbors(block, 0)[here], files.neighbors(block)[here]))
         rows, first, near = (np.concatenate(column) for column in zip(*found, strict=True))
         label = files.catalog.label
-        given, near_labels = label[rows], np.where(first >= 0, label[np.maximum(first, 0)], -1)
+        given = label[rows]
+        first_labels, labels = (np.where(each >= 0, label[np.maximum(each, 0)], -1) for each in (first, near))
         trust = trusted(
-            {epoch: agreement(files.beliefs_of(rows, Sources(epoch)), given, near_labels) for epoch in files.epochs},
-            {role: agreement(files.belief_of_role(role, rows), given, near_labels) for role in files.others},
+            {epoch: agreement(files.beliefs_of(rows, Sources(epoch)), given, first_labels) for epoch in files.epochs},
+            {role: agreement(files.belief_of_role(role, rows), given, first_labels) for role in files.others},
         )
         beliefs = files.beliefs_of(near.ravel(), trust.sources).reshape(*near.shape, -1)
-        return Near(files.beliefs_of(rows, trust.sources), beliefs, given), trust
+        return Near(files.beliefs_of(rows, trust.sources), beliefs, given, labels), trust
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
+from rayclean.scores.sources import BELIEF_FLOOR
+
 Float64 = NDArray[np.float64]
 Ints = NDArray[np.integer]
 
@@ -19,6 +21,12 @@ ANCHOR_SHARE = 0.2  # small: a sure row carries little of the network's own conf
 MIN_ANCHORS = 20
 CLUMPING = 6.0  # 4 to 8 are within .001 AUROC of each other on the cells that it was chosen by
 PSEUDO_COUNTS = np.geomspace(1, 1e5, 60).tolist()
+
+
+def adjusted(beliefs: Float64, log_mean: Float64) -> Float64:
+    """U: (N, K) log beliefs less those of the mean row."""
+    result: Float64 = np.log(np.asarray(beliefs, np.float64) + BELIEF_FLOOR) - log_mean
+    return result
 
 
 def surest(belief: Float64) -> tuple[Ints, Float64]:
@@ -79,3 +87,12 @@ def _evidence(counts: Float64, mean: Float64, pseudo: float) -> float:
     rows = counts.sum(axis=1)
     of_rows = gammaln(pseudo) - gammaln(pseudo + rows)
     return float(of_rows.sum() + (gammaln(prior + counts[seen]) - gammaln(prior)).sum())
+
+
+def noisier(transition: Float64, ratio: float) -> Float64:
+    """T (K, K) whose odds of a wrong label are so many times as large in each class; T_kk = 1 stays."""
+    wrong = 1 - np.diag(transition)
+    more = wrong * ratio / (1 - wrong + wrong * ratio)
+    result = transition * np.divide(more, wrong, out=np.ones_like(wrong), where=wrong > 0)[:, None]
+    np.fill_diagonal(result, 1 - more)
+    return result

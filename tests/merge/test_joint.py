@@ -19,9 +19,11 @@ from sklearn.metrics import roc_auc_score
 from rayclean import LabelScorer
 from rayclean.arrays import Array
 from rayclean.config import Config
-from rayclean.merge.joint import JointModel, Near, fit_joint
+from rayclean.merge.joint import JointModel, fit_joint
 from rayclean.merge.models import MAX_NUMBERS, Fitted, fit_rows
-from rayclean.merge.transition import _evidence, find_anchors, pooled_transition, surest
+from rayclean.merge.near import Near
+from rayclean.merge.transition import _evidence, find_anchors, noisier, pooled_transition, surest
+from rayclean.report.metrics import expected_calibration_error
 from rayclean.run import Run
 from rayclean.scores.sources import Sources
 from rayclean.storage.contents import read_json, read_table
@@ -164,7 +166,7 @@ def leaning(pull: float, num_neighbors: int) -> tuple[Array, Array, Array, Near]
     beliefs[rows, labels] *= np.exp(pull)
     rng = np.random.default_rng(1)
     near = np.stack([rng.choice(np.flatnonzero(truth == k), num_neighbors) for k in truth])
-    return beliefs, labels, truth, Near(beliefs, beliefs[near], labels)
+    return beliefs, labels, truth, Near(beliefs, beliefs[near], labels, labels[near])
 
 
 def test_the_lean_is_what_neighbours_do_not_have() -> None:
@@ -191,8 +193,51 @@ def test_the_lean_changes_what_label_score_says_and_not_its_order() -> None:
 
 def test_rows_without_neighbours_have_no_lean() -> None:
     beliefs, labels, _ = made(50, symmetric(3, 0.2))
-    nobody = Near(beliefs, np.full((50, 3, 3), np.nan), labels)
+    nobody = Near(beliefs, np.full((50, 3, 3), np.nan), labels, np.full((50, 3), -1))
     assert fit_joint(beliefs, labels, nobody).lean == 0
+
+
+def test_near_rows_say_how_many_labels_are_wrong() -> None:
+    """Anchors whose own labels look right too often: the surest rows are those whose label the belief has seen."""
+    beliefs, labels, truth, near = leaning(1.5, 3)
+    clean = labels == truth
+    errors = [
+        expected_calibration_error(fit_joint(beliefs, labels, each).posterior(beliefs, labels).label_score, clean).error
+        for each in (near, None)
+    ]
+    assert errors[0] < 0.6 * errors[1]
+    transitions = [np.diag(fit_joint(beliefs, labels, each).transition).mean() for each in (near, None)]
+    right = clean.mean()
+    assert abs(transitions[0] - right) < 0.5 * abs(transitions[1] - right)
+
+
+@given(st.integers(2, 6), st.floats(1, 50), st.integers(0, 99))
+def test_a_noisier_matrix_has_larger_odds_and_the_same_shape(num_classes: int, ratio: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    matrix = rng.dirichlet(np.ones(num_classes), num_classes)
+    found = noisier(matrix, ratio)
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-12)
+    right, before = np.diag(found), np.diag(matrix)
+    np.testing.assert_allclose((1 - right) / right, ratio * (1 - before) / before, rtol=1e-6)
+    off = ~np.eye(num_classes, dtype=bool)
+    share = found / (1 - right)[:, None]
+    np.testing.assert_allclose(share[off], (matrix / (1 - before)[:, None])[off], rtol=1e-6)
+
+
+def test_a_matrix_without_noise_stays() -> None:
+    np.testing.assert_array_equal(noisier(np.eye(3), 5.0), np.eye(3))
+
+
+def test_the_lean_is_raised_until_the_floor_is_reached() -> None:
+    beliefs, labels, truth = made(4000, symmetric(5, 0.4))
+    beliefs[np.arange(4000), labels] *= 60  # nearly memorised
+    plain, raised = (fit_joint(beliefs, labels, noise_floor=floor) for floor in (0.0, 0.25))
+    rates = [1 - model.posterior(beliefs, labels).label_score.mean(dtype=np.float64) for model in (plain, raised)]
+    assert rates[0] < 0.2
+    assert rates[1] == pytest.approx(0.25, abs=1e-4)
+    areas = [roc_auc_score(labels == truth, model.posterior(beliefs, labels).label_score) for model in (plain, raised)]
+    assert areas[1] == pytest.approx(areas[0], abs=0.01)
+    assert fit_joint(beliefs, labels, noise_floor=rates[0] / 2).lean == 0
 
 
 def test_memorised_labels_are_said_to_be_so() -> None:
@@ -231,8 +276,9 @@ def test_a_run_merges_by_it(
     )
     rows = np.concatenate([files.neighbors(block) for block in range(num_blocks(files.num_rows, files.block_rows))])
     around = np.where((rows >= 0)[:, :, None], beliefs[rows], np.nan)
-    near = Near(beliefs, around, run.catalog.label)
-    expected = fit_joint(beliefs, run.catalog.label, near).posterior(beliefs, run.catalog.label)
+    near = Near(beliefs, around, run.catalog.label, np.where(rows >= 0, run.catalog.label[rows], -1))
+    floor = read_json(run.store, run.merge()[0].file("model"))["trust"]["noise_floor"]
+    expected = fit_joint(beliefs, run.catalog.label, near, floor).posterior(beliefs, run.catalog.label)
     found = table_of(run)
     np.testing.assert_allclose(found["label_score"].to_numpy(), expected.label_score, rtol=0, atol=1e-6)
     assert found["predicted_label"].to_pylist() == expected.predicted.tolist()

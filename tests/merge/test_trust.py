@@ -26,10 +26,12 @@ def test_agreement_is_counted_as_it_says() -> None:
     beliefs, labels, near = rng.dirichlet(np.ones(4), 50), rng.integers(0, 4, 50), rng.integers(-1, 4, (50, 3))
     surest = (beliefs / beliefs.mean(axis=0)).argmax(axis=1)
     own = np.mean([top == label for top, label in zip(surest, labels, strict=True)])
-    pairs = [(top, label) for top, row in zip(surest, near, strict=True) for label in row if label >= 0]
+    pairs = [(i, label) for i, row in enumerate(near) for label in row if label >= 0]
     found = agreement(beliefs, labels, near)
     assert found.own == pytest.approx(own)
-    assert found.excess == pytest.approx(np.mean([top == label for top, label in pairs]) - own)
+    by_belief, by_label = (np.mean([of[i] == label for i, label in pairs]) for of in (surest, labels))
+    assert found.excess == pytest.approx(by_belief - by_label)
+    assert found.excess <= 1 - found.own
 
 
 def test_without_neighbours_the_last_snapshot_is_trusted() -> None:
@@ -42,9 +44,9 @@ def test_without_neighbours_the_last_snapshot_is_trusted() -> None:
 def test_the_last_that_disagrees_enough_is_trusted(
     epochs: list[tuple[float, float]], roles: list[tuple[float, float]]
 ) -> None:
-    """A row's near ones agree with a belief in a share `near` of the cases, its own label in a share `own`."""
-    found = {e: Agreement(own, near - own) for e, (own, near) in enumerate(epochs)}
-    others = {f"r{i}": Agreement(own, near - own) for i, (own, near) in enumerate(roles)}
+    """No source gains more with the near rows' labels than it disagrees with the rows' own."""
+    found = {e: Agreement(own, share * (1 - own)) for e, (own, share) in enumerate(epochs)}
+    others = {f"r{i}": Agreement(own, share * (1 - own)) for i, (own, share) in enumerate(roles)}
     sources = trusted(found, others).sources
     at_least = max(0.0, *(each.excess for each in found.values()))
     allowed = [e for e, each in found.items() if 1 - each.own >= at_least]
@@ -69,6 +71,14 @@ def test_memorised_labels_are_noticed() -> None:
     chosen = trusted(found, {"overfitted": found[3], "good": found[1]})
     assert chosen.sources == Sources(2, ("good",))
     assert (beliefs[2].argmax(axis=1) == truth).mean() > (beliefs[3].argmax(axis=1) == truth).mean() + 0.1
+
+
+def test_what_near_rows_show_is_a_floor_of_the_noise() -> None:
+    for wrong in (0.3, 0.5):
+        labels, near, truth, beliefs = memorising(wrong=wrong)
+        found = trusted({epoch: agreement(belief, labels, near) for epoch, belief in beliefs.items()}, {})
+        noise = (labels != truth).mean()
+        assert 0.4 * noise < found.noise_floor < noise
 
 
 def test_labels_without_noise_are_not_mistaken_for_memorised_ones() -> None:

@@ -1,0 +1,68 @@
+"""What near rows tell of a network that has seen the labels it is asked about [our choice].
+
+The label of a row beside was drawn apart from the row's own, so the network cannot have learned the one from the other.
+
+Letters: M rows, J of their nearest, K classes.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rayclean.merge.transition import adjusted, find_anchors, surest
+
+Float64 = NDArray[np.float64]
+Ints = NDArray[np.integer]
+
+LEAN_FACTOR = 2.0
+
+
+class Near(NamedTuple):
+    """Some rows and their nearest of any label: what the network has not learned of a row's label, these can tell.
+
+    Attributes:
+        beliefs: (M, K).
+        neighbors: (M, J, K) beliefs of the nearest rows, NaN where there are fewer.
+        given: (M,) labels of the rows.
+        labels: (M, J) those of the nearest rows, -1 where there are fewer.
+    """
+
+    beliefs: Float64
+    neighbors: Float64
+    given: Ints
+    labels: Ints
+
+
+def own_lean(near: Near, log_mean: Float64) -> float:
+    """How much larger U_i is at the row's own label than its neighbours' U there, less the same at the other labels.
+
+    Twice that, 0 or more: the neighbours' beliefs lean to their own labels, which are often the same.
+    """
+    own = adjusted(near.beliefs, log_mean)
+    known = ~np.isnan(near.neighbors).any(axis=(1, 2))
+    if not known.any() or own.shape[1] < 2:
+        return 0.0
+    excess = own[known] - adjusted(near.neighbors[known], log_mean).mean(axis=1)
+    at_label = excess[np.arange(len(excess)), near.given[known]]
+    beside = (excess.sum(axis=1) - at_label) / (own.shape[1] - 1)
+    return max(0.0, LEAN_FACTOR * float((at_label - beside).mean()))
+
+
+def noise_ratio(near: Near, log_mean: Float64) -> float:
+    """How much oftener the nearest rows of anchors have another label than the anchors themselves, 1 or more.
+
+    Of two rows of a class the surer is the one whose label the network has learned, so anchors have too few wrong
+    labels. The labels of rows beside them were not chosen so.
+    """
+    top, gap = surest(adjusted(near.beliefs, log_mean))
+    rows, classes = find_anchors(top, gap, least=1)
+    labels = near.labels[rows]
+    there = labels >= 0
+    wrong, own = (
+        (labels != classes[:, None])[there].mean() if there.any() else 0.0,
+        (near.given[rows] != classes).mean(),
+    )
+    return max(1.0, float(wrong * there.sum() + 1) / float(own * there.sum() + 1))
