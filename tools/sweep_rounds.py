@@ -59,13 +59,13 @@ class Setting:
 SETTINGS = (
     Setting(10, 3),
     Setting(10),
-    Setting(6),
     Setting(4),
     Setting(2),
-    Setting(1),
     Setting(0),
     Setting(10, rounds=(2, 4, 10)),
     Setting(10, rounds=(1, 10)),
+    Setting(6),
+    Setting(1),
     Setting(10, rounds=(1, 4, 10)),
 )
 
