@@ -27,6 +27,7 @@ LAYERS = (
         "roles",
         "walks",
         "rows",
+        "families",
         "run",
         "start",
         "record",
