@@ -93,7 +93,7 @@ class Fitted:
 
 
 def _rows(found: Mapping[Any, Agreement]) -> list[dict[str, Any]]:
-    return [{"source": source, "agreement": each.own, "excess": each.excess} for source, each in found.items()]
+    return [{"source": source, **each._asdict()} for source, each in found.items()]
 
 
 def fit_model(

@@ -4,13 +4,14 @@ Near rows tell, by the features of the first snapshot, before anything could be 
 U_s,
 
     A_s = share of rows whose U_s is surest of the given label
-    D_s = share of near rows whose label is the class that U_s is surest of, less that whose label is the row's own
+    N_s = share of near rows whose label is the class that U_s is surest of
+    L   = share of near rows whose label is the row's own
 
-So many rows at least have another label than their surroundings and s agree on: the near rows' labels are drawn apart
-from the row's own, so they gain by U_s only where it disagrees with the row's label and is right. A source that
-disagrees with fewer rows, 1 - A_s < D of another, must have learned some of these labels by heart. So the last
-snapshot with 1 - A_s >= max D is trusted, and of the other networks all that disagree as much. Nothing is to be set;
-docs/results/merge.md has what it chose.
+The near rows' labels were drawn apart from the row's own. Of those of the same class a share 1 - noise agrees with a
+right belief, and about the square of that with the row's own label: 1 - L / N_s is about the share of wrong labels,
+less where the belief is wrong too. So it is a floor of the noise. A source that disagrees with fewer rows than that has
+learned wrong labels by heart: the last snapshot with 1 - A_s no less than the highest floor is trusted, and of the
+other networks all for which that holds. Nothing is to be set; docs/results/merge.md has what it chose.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ class Agreement(NamedTuple):
 
     Attributes:
         own: A, 0 to 1.
-        excess: D, -1 to 1; NaN where no row has a near one.
-        floor: share of wrong labels that this shows at the least, 0 to 1.
+        near: N, 0 to 1; NaN where no row has a near one.
+        floor: 1 - L / N, two standard errors lower, 0 to 1; 0 where no row has a near one.
     """
 
     own: float
-    excess: float
-    floor: float = 0.0
+    near: float
+    floor: float
 
 
 class Trust(NamedTuple):
@@ -55,11 +56,7 @@ class Trust(NamedTuple):
 
 
 def agreement(beliefs: Array, given: Array, near_labels: Array) -> Agreement:
-    """A and D of a source, and what D says of the noise.
-
-    Of near rows of the same class a share 1 - noise agrees with a right belief, and about its square with the row's own
-    label, so D is about noise times the first share; less where the belief is wrong too, so it is a floor. Two
-    standard errors are taken off.
+    """A, N and the floor of a source.
 
     Args:
         beliefs: (M, K).
@@ -71,12 +68,13 @@ def agreement(beliefs: Array, given: Array, near_labels: Array) -> Agreement:
     there = near_labels >= 0
     own = float((surest == given).mean())
     if not there.any():
-        return Agreement(own, float("nan"))
+        return Agreement(own, float("nan"), 0.0)
     by_belief = near_labels == surest[:, None]
     gain = (by_belief.astype(np.int64) - (near_labels == given[:, None]))[there]
     error = gain.std() / np.sqrt(there.any(axis=1).sum())
-    floor = (gain.mean() - 2 * error) / max(by_belief[there].mean(), error)
-    return Agreement(own, float(gain.mean()), float(max(floor, 0.0)))
+    near = float(by_belief[there].mean())
+    floor = (gain.mean() - 2 * error) / near if near else 0.0
+    return Agreement(own, near, float(max(floor, 0.0)))
 
 
 def trusted(epochs: Mapping[int, Agreement], roles: Mapping[str, Agreement]) -> Trust:
@@ -86,8 +84,9 @@ def trusted(epochs: Mapping[int, Agreement], roles: Mapping[str, Agreement]) -> 
         epochs: of role `main`'s snapshots, at least one.
         roles: of the other networks.
     """
-    at_least = np.nanmax([0.0, *(each.excess for each in epochs.values())])
-    # One is there: a source disagrees with as much as its own D.
-    epoch = max(epoch for epoch, each in epochs.items() if 1 - each.own >= at_least)
+    at_least = max(each.floor for each in epochs.values())
+    # Where even the least sure one agrees with too many, it is still the one to take.
+    least_sure = min(epochs, key=lambda epoch: (epochs[epoch].own, epoch))
+    epoch = max([least_sure, *(epoch for epoch, each in epochs.items() if 1 - each.own >= at_least)])
     others = tuple(name for name, each in roles.items() if 1 - each.own >= at_least)
     return Trust(Sources(epoch, others), epochs[epoch].floor, dict(epochs), dict(roles))

@@ -30,13 +30,17 @@ def test_agreement_is_counted_as_it_says() -> None:
     found = agreement(beliefs, labels, near)
     assert found.own == pytest.approx(own)
     by_belief, by_label = (np.mean([of[i] == label for i, label in pairs]) for of in (surest, labels))
-    assert found.excess == pytest.approx(by_belief - by_label)
-    assert found.excess <= 1 - found.own
+    assert found.near == pytest.approx(by_belief)
+    gains = np.array([int(surest[i] == label) - int(labels[i] == label) for i, label in pairs])
+    rows = (near >= 0).any(axis=1).sum()
+    assert gains.mean() == pytest.approx(by_belief - by_label)
+    assert found.floor == pytest.approx(max(gains.mean() - 2 * gains.std() / np.sqrt(rows), 0) / by_belief)
 
 
 def test_without_neighbours_the_last_snapshot_is_trusted() -> None:
     alone = agreement(np.full((3, 2), 0.5), np.array([0, 1, 0]), np.full((3, 3), -1))
-    assert np.isnan(alone.excess)
+    assert np.isnan(alone.near)
+    assert alone.floor == 0
     assert trusted({1: alone, 2: alone}, {"ce": alone}).sources == Sources(2, ("ce",))
 
 
@@ -44,13 +48,16 @@ def test_without_neighbours_the_last_snapshot_is_trusted() -> None:
 def test_the_last_that_disagrees_enough_is_trusted(
     epochs: list[tuple[float, float]], roles: list[tuple[float, float]]
 ) -> None:
-    """No source gains more with the near rows' labels than it disagrees with the rows' own."""
-    found = {e: Agreement(own, share * (1 - own)) for e, (own, share) in enumerate(epochs)}
-    others = {f"r{i}": Agreement(own, share * (1 - own)) for i, (own, share) in enumerate(roles)}
+    """Of made shares, also such as no run would give."""
+    found = {e: Agreement(own, 0.5, floor) for e, (own, floor) in enumerate(epochs)}
+    others = {f"r{i}": Agreement(own, 0.5, floor) for i, (own, floor) in enumerate(roles)}
     sources = trusted(found, others).sources
-    at_least = max(0.0, *(each.excess for each in found.values()))
+    at_least = max(each.floor for each in found.values())
     allowed = [e for e, each in found.items() if 1 - each.own >= at_least]
-    assert sources.epoch == allowed[-1]
+    if allowed:
+        assert sources.epoch is not None
+        assert sources.epoch >= allowed[-1]
+        assert sources.epoch == allowed[-1] or found[sources.epoch].own == min(each.own for each in found.values())
     assert sources.roles == tuple(name for name, each in others.items() if 1 - each.own >= at_least)
 
 
