@@ -95,7 +95,7 @@ class Scoring:
         one_minus: dict[str, Array] = {}
         facts: dict[str, Array] = {}
         last = self._embedded(MAIN, main.last)
-        lists = find_neighbors(self.samples, last.features, self.config.vote_num, any_label=True).rows
+        lists = find_neighbors(self.samples, last.features, self.config.neighbors.vote_num, any_label=True).rows
         scores["vote"] = vote_of(lists, self.samples.labels)
         num_paths = None
         if "inn" in names:
@@ -155,7 +155,7 @@ class Scoring:
     def first_neighbors(self) -> Array:
         """(N, 3) the nearest rows of any label by the features of the first snapshot, -1 where there are fewer."""
         features = self._embedded(MAIN, self.epochs[0]).features
-        return find_neighbors(self.samples, features, self.config.vote_num, any_label=True).rows[:, :EVIDENCE]
+        return find_neighbors(self.samples, features, self.config.neighbors.vote_num, any_label=True).rows[:, :EVIDENCE]
 
     def _embedded(self, role: str, epoch: int) -> Embedded:
         """What a role's snapshot makes of the samples; computed once."""

@@ -133,7 +133,7 @@ def tidy(this: Run) -> None:
         return
     kept = {job.folder for job in (this.main.embed(this.main.last), *this.others.values())}
     voted = [this.main.embed(snapshot) for snapshot in this.voted]
-    removed = {job.folder for job in voted} | {this.lists_folder(job, this.config.vote_num) for job in voted}
+    removed = {job.folder for job in voted} | {this.lists_folder(job, this.config.neighbors.vote_num) for job in voted}
     for walk in this.walks:
         removed |= {this.lists_folder(walk.space, walk.num)}
         for each in walk.rounds:

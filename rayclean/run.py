@@ -166,7 +166,7 @@ class Run(Families):
 
     def vote(self, snapshot: Snapshot) -> Job:
         """The vote at a snapshot."""
-        folder = self.lists_folder(self.main.embed(snapshot), self.config.vote_num)
+        folder = self.lists_folder(self.main.embed(snapshot), self.config.neighbors.vote_num)
         return vote_job(self.catalog, folder, self.config.blocks.rows)
 
     def score_files(self) -> ScoreFiles:

@@ -183,7 +183,7 @@ class LabelScorer:
         scores: dict[str, Array] = {"loss": -loss, "margin": margin}
         neighbors = np.full((len(labels), EVIDENCE), -1)
         if features is not None:
-            lists = find_neighbors(samples, features.astype(np.float16), config.vote_num, any_label=True).rows
+            lists = find_neighbors(samples, features.astype(np.float16), config.neighbors.vote_num, any_label=True).rows
             scores["vote"], neighbors = vote_of(lists, samples.labels), lists[:, :EVIDENCE]
         wanted = {name: scores[name].astype(np.float64) for name in config.score_names()}
         block = BlockScores(wanted, {}, {}, pred_probs.astype(np.float64), None, neighbors)

@@ -157,7 +157,7 @@ def _list_inputs(run: Run, space: Space, num: int) -> tuple[Store, str, Catalog,
 
 def _votes(run: Run) -> list[tuple[Space, int]]:
     """The searches for votes and for the table's evidence, while they are missing."""
-    return [(space, run.config.vote_num) for space in run.open_votes]
+    return [(space, run.config.neighbors.vote_num) for space in run.open_votes]
 
 
 def _searches(run: Run) -> list[tuple[Space, int]]:

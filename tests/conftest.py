@@ -120,7 +120,9 @@ def tiny_config(tiny_shards: str, tiny_snapshot: Path) -> Callable[..., Config]:
             "model": {"width": 4},
             "train": {"epochs": 0, "from": str(tiny_snapshot), "batch_size": 16, "precision": "float32"},
             "score": {"precision": "float32", "batch_size": 16},
+            "neighbors": {"vote_num": 4},
             "iofm": {"num": 4, "steps": 3},
+            "inn": {"num": 10, "steps": 10},
             # Labels are cut, blocks span shards, the table has several parts.
             "blocks": {"rows": 16, "pairs": 20, "index_rows": 9, "table_rows": 32},
         }

@@ -41,7 +41,7 @@ def refusal(folder: Path, content: Any, *overrides: str) -> str:
 
 def test_what_is_not_said_is_filled_in() -> None:
     config = parse_config(tree())
-    assert (config.train.epochs, config.train.loss, config.iofm.num, config.iofm.steps) == (40, "mixup", 10, 3)
+    assert (config.train.epochs, config.train.loss, config.iofm.num, config.iofm.steps) == (40, "mixup", 6, 2)
     assert config.data.image_extensions == ("png", "jpg", "jpeg", "webp")
     assert config.merge_score() == "joint"
     assert config.score_names() == tuple(score.name for score in SCORES.values() if score.default)

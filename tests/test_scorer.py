@@ -24,7 +24,7 @@ Finish = Callable[..., Run]
 Tiny = Callable[..., Config]
 SAME: dict[str, Any] = {
     "score": {"precision": "float32", "batch_size": 16},
-    "neighbors": {},
+    "neighbors": {"vote_num": 4},
     "iofm": {"num": 4, "steps": 3},
 }
 

@@ -54,7 +54,7 @@ def cost_of(this: Run, score: str) -> Cost:
         jobs = [role.embed(role.last), *(this.influence() or ())]
     elif kind.family == "vote":
         last = this.main.embed(this.main.last)
-        jobs, lists = [last, this.vote(this.main.last)], {this.lists_folder(last, config.vote_num)}
+        jobs, lists = [last, this.vote(this.main.last)], {this.lists_folder(last, config.neighbors.vote_num)}
     else:
         walks = this.walks_of("inn" if score == "inn" else "iofm")
         walks = walks if score == "iofm" else walks[-1:]

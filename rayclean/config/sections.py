@@ -147,9 +147,8 @@ class NeighborsSection(Section):
     # Rows searched at once from which IVF, its making included, takes about a third of flat search; below it
     # seconds are saved at most, and flat is exact. Measured: docs/results/neighbors.md.
     ivf_rows: Positive = 20_000
-    # Rows of any label that vote, `iofm.num` by default. More are better where noise is spread evenly:
-    # docs/results/scores.md.
-    vote_num: Positive | None = None
+    # Rows of any label that vote. More are better where noise is spread evenly: docs/results/scores.md.
+    vote_num: Positive = 10
     # Snapshots whose neighbours vote, beside the last one: for the curve of `vote` over epochs.
     vote_epochs: list[Positive] = []
 
@@ -157,11 +156,12 @@ class NeighborsSection(Section):
 class IofmSection(Section):
     """IOFM: L neighbours with the same label, paths of H steps.
 
+    The paper has L = 10 and H = 3: three times as many forwards, which gain .002 at most (docs/results/paths.md).
     `rounds`: numbers of neighbours, the last one L, after each of which rows that are decided walk no further.
     """
 
-    num: Positive = 10
-    steps: int = Field(default=3, ge=2)
+    num: Positive = 6
+    steps: int = Field(default=2, ge=2)
     rounds: Rounds = []
 
     @property
@@ -175,11 +175,11 @@ class InnSection(Section):
 
     `features`: a role, `self` for the scoring network's own, or `file:PATH` for those that another tool computed.
     `epochs`: snapshots that are scored, the last one alone by default; the score is that of the last of them.
-    `end_points: false` with `steps: 2` is the midpoint score. `rounds`: as IOFM's.
+    `end_points: false` with `steps: 2` is the midpoint score. `rounds`: as IOFM's. The paper has L = 10 and H = 10.
     """
 
-    num: Positive = 10
-    steps: int = Field(default=10, ge=2)
+    num: Positive = 6
+    steps: int = Field(default=2, ge=2)
     features: str = "ce"
     epochs: list[Positive] | None = None
     end_points: bool = True

@@ -205,11 +205,6 @@ class Config(Section):
         return self.data.model_copy(update={**changes, "truth": None, "group": None})
 
     @property
-    def vote_num(self) -> int:
-        """Rows of any label that vote."""
-        return self.neighbors.vote_num or self.iofm.num
-
-    @property
     def has_truth(self) -> bool:
         """Whether true labels are known, so that a run can be evaluated."""
         return self.data.truth is not None or self.noise.is_on
