@@ -62,7 +62,7 @@ def auroc_lines(results: Mapping[str, Result], peers: Mapping[str, Result]) -> l
         areas = [short(joint[kind][figure]) for kind in (ONE, ALL) for figure in ("auroc", "oracle_auroc")]
         scores = peers.get(cell, {}).get("scores", {})
         of_peers = [short(scores[peer]["auroc"]) if peer in scores else "" for peer in names]
-        cost = " , ".join(f"{value:.0f}" for value in costs(result).values())
+        cost = ", ".join(f"{value:.0f}" for value in costs(result).values())
         vote = short(result["scores"]["vote"]["final"])
         lines.append(f"| {' | '.join([cell, use, f'{short(best)} {name}', *areas, vote, *of_peers, cost])} |")
     return lines

@@ -158,17 +158,24 @@ def _line(value: object, measured: dict[str, Any]) -> str:
     return f"| {' | '.join((str(value), *areas, *work, *seconds))} |"
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Measure IOFM's settings on cells of the benchmark.")
+def studies(
+    arguments: Sequence[str] | None, description: str, results: Path, study: Callable[[str, Cell, Path, Path], None]
+) -> list[dict[str, Any]]:
+    """A study's command line: does the cells that it names, and returns what there is for `--table`."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("cells", nargs="*", choices=[*CELLS, []], help=f"of {', '.join(CELLS)}")
     parser.add_argument("--table", action="store_true", help="print Markdown")
     options = parser.parse_args(arguments)
     for name in options.cells:
-        study(name, CELLS[name], RUNS / name, RESULTS / f"{name}.json")
-    if options.table:
-        there = [RESULTS / f"{name}.json" for name in CELLS]
-        studies = [tables(json.loads(file.read_text())) for file in there if file.exists()]
-        print("\n\n".join("\n".join(lines) for lines in studies))
+        study(name, CELLS[name], RUNS / name, results / f"{name}.json")
+    there = [results / f"{name}.json" for name in CELLS if options.table]
+    return [json.loads(file.read_text()) for file in there if file.exists()]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    found = studies(arguments, "Measure IOFM's settings on cells of the benchmark.", RESULTS, study)
+    if found:
+        print("\n\n".join("\n".join(tables(each)) for each in found))
 
 
 if __name__ == "__main__":

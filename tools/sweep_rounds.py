@@ -9,7 +9,6 @@ the last snapshot and the joint model of both. A rerun goes on with the settings
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,8 +17,8 @@ from typing import Any
 
 from rayclean.storage.store import Store
 from tools.joint_figures import joint_figures
-from tools.run_cells import CELLS, RUNS, Cell, evaluated, read_costs
-from tools.sweep_paths import ONE_PART
+from tools.run_cells import Cell, evaluated, read_costs
+from tools.sweep_paths import ONE_PART, studies
 
 RESULTS = Path("docs/results/rounds")
 FIRST_START = 500  # starts of other studies have smaller numbers
@@ -120,15 +119,9 @@ def _columns(measured: dict[str, Any]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Measure paths at the last snapshot on cells of the benchmark.")
-    parser.add_argument("cells", nargs="*", choices=[*CELLS, []], help=f"of {', '.join(CELLS)}")
-    parser.add_argument("--table", action="store_true", help="print Markdown")
-    options = parser.parse_args(arguments)
-    for name in options.cells:
-        study(name, CELLS[name], RUNS / name, RESULTS / f"{name}.json")
-    if options.table:
-        there = [RESULTS / f"{name}.json" for name in CELLS]
-        print("\n".join(table([json.loads(file.read_text()) for file in there if file.exists()])))
+    found = studies(arguments, "Measure paths at the last snapshot on cells of the benchmark.", RESULTS, study)
+    if found:
+        print("\n".join(table(found)))
 
 
 if __name__ == "__main__":
