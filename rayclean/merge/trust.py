@@ -32,7 +32,7 @@ class Agreement(NamedTuple):
     Attributes:
         own: A, 0 to 1.
         near: N, 0 to 1; NaN where no row has a near one.
-        floor: 1 - L / N, two standard errors lower, 0 to 1; 0 where no row has a near one.
+        floor: 1 - L / N, one standard error lower, 0 to 1; 0 where no row has a near one.
     """
 
     own: float
@@ -73,7 +73,7 @@ def agreement(beliefs: Array, given: Array, near_labels: Array) -> Agreement:
     gain = (by_belief.astype(np.int64) - (near_labels == given[:, None]))[there]
     error = gain.std() / np.sqrt(there.any(axis=1).sum())
     near = float(by_belief[there].mean())
-    floor = (gain.mean() - 2 * error) / near if near else 0.0
+    floor = (gain.mean() - error) / near if near else 0.0
     return Agreement(own, near, float(max(floor, 0.0)))
 
 

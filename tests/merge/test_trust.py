@@ -34,7 +34,7 @@ def test_agreement_is_counted_as_it_says() -> None:
     gains = np.array([int(surest[i] == label) - int(labels[i] == label) for i, label in pairs])
     rows = (near >= 0).any(axis=1).sum()
     assert gains.mean() == pytest.approx(by_belief - by_label)
-    assert found.floor == pytest.approx(max(gains.mean() - 2 * gains.std() / np.sqrt(rows), 0) / by_belief)
+    assert found.floor == pytest.approx(max(gains.mean() - gains.std() / np.sqrt(rows), 0) / by_belief)
 
 
 def test_without_neighbours_the_last_snapshot_is_trusted() -> None:
