@@ -155,8 +155,8 @@ def test_whatever_comes_gives_probabilities(num_rows: int, num_classes: int, kin
     assert ((found.predicted_score > 0) & (found.predicted_score <= 1)).all()
     again = Fitted.from_json(json.loads(json.dumps(Fitted("joint", model).to_json())))
     assert again.sources == model.sources
-    again = again.model.posterior(beliefs, labels)  # type: ignore[union-attr]
-    assert again.label_score.tobytes() == found.label_score.tobytes()
+    assert isinstance(again.model, JointModel)
+    assert again.model.posterior(beliefs, labels).label_score.tobytes() == found.label_score.tobytes()
 
 
 def leaning(pull: float, num_neighbors: int) -> tuple[Array, Array, Array, Near]:

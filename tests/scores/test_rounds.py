@@ -18,7 +18,8 @@ from rayclean.merge.rounds import undecided
 from rayclean.run import Run
 from rayclean.storage.contents import map_arrays, read_table
 
-Tiny, Finish = Callable[..., Config], Callable[..., Run]
+Tiny = Callable[..., Config]
+Finish = Callable[..., Run]
 SCORES = ("score_iofm", "score_inn")
 FIXED = ("scores=[loss, iofm, inn]", "inn.features=self", "inn.steps=2", "iofm.num=4", "inn.num=4")
 ROUNDS = ("iofm.rounds=[1, 2, 4]", "inn.rounds=[2, 4]")

@@ -19,7 +19,8 @@ from tools.joint_figures import joint_figures
 from tools.merge_table import ALL, ONE, auroc_lines, calibration_lines, costs
 from tools.run_cells import CELLS, INN_ONE_NETWORK
 
-Tiny, Finish = Callable[..., Config], Callable[..., Run]
+Tiny = Callable[..., Config]
+Finish = Callable[..., Run]
 
 
 def finished(config: Config, finish: Finish) -> Run:
