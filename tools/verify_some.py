@@ -39,9 +39,7 @@ def write_some(folder: Path, num: int, seed: int, target: Path) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description="Write some rows with their truth for merge.verified."
-    )
+    parser = argparse.ArgumentParser(description="Write some rows with their truth for merge.verified.")
     parser.add_argument("folder", type=Path, help="of a run whose truth is known")
     parser.add_argument("target", type=Path, help="the CSV file")
     parser.add_argument("--num", type=int, default=100, help="rows (100)")
