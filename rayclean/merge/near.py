@@ -61,8 +61,10 @@ def noise_ratio(near: Near, log_mean: Float64) -> float:
     rows, classes = find_anchors(top, gap, least=1)
     labels = near.labels[rows]
     there = labels >= 0
-    wrong, own = (
-        (labels != classes[:, None])[there].mean() if there.any() else 0.0,
-        (near.given[rows] != classes).mean(),
-    )
-    return max(1.0, float(wrong * there.sum() + 1) / float(own * there.sum() + 1))
+    num = int(there.sum())
+    if not num:
+        return 1.0
+    beside = (labels != classes[:, None])[there].mean()
+    own = (near.given[rows] != classes).mean()
+    # One more of each, so that no wrong label at all among the anchors has a ratio too.
+    return max(1.0, float(beside * num + 1) / float(own * num + 1))
