@@ -60,7 +60,9 @@ class LabelScorer:
             **{name: dict(section) for name, section in sections.items()},
         }
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self._config(2, None)  # what is wrong shows here, not after the training
+        config = self._config(2, None)  # what is wrong shows here, not after the training
+        if config.merge.verified is not None:
+            raise ConfigError(f"merge.verified {config.merge.verified}: such a file is for runs, not for LabelScorer")
         self._scores: dict[str, Array] = {}
         self._history = History()
 

@@ -97,6 +97,11 @@ def test_a_fit_is_a_runs_training(tiny_config: Tiny, finish: Finish, tmp_path: P
     assert_same(scorer, run, 1e-5)
 
 
+def test_a_file_of_verified_labels_is_refused_not_ignored() -> None:
+    with pytest.raises(ConfigError, match=r"merge\.verified"):
+        LabelScorer(merge={"verified": "checked.csv"})
+
+
 def test_a_notebook_keeps_its_own_settings_of_torch() -> None:
     images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
     before = torch.get_deterministic_debug_mode(), torch.get_num_threads(), torch.get_rng_state()

@@ -155,3 +155,18 @@ def test_classes_without_rows_are_there(
     assert [row["name"] for row in classes] == list("abcdefgh")
     assert [row["rows"] for row in classes][-2:] == [0, 0]
     assert [row["noise_rate"] for row in classes][-2:] == [None, None]
+
+
+def test_classes_have_the_joint_models_matrix(
+    tiny_config: Callable[..., Config], finish: Callable[..., Run], tmp_path: Path
+) -> None:
+    run = finish(tiny_config(tmp_path / "run"))
+    classes = read_table(run.store, "labels/classes.parquet")
+    model = read_json(run.store, run.merge()[0].file("model"))["model"]
+    transition = np.array(classes["transition"].to_pylist())
+    np.testing.assert_array_equal(transition, model["transition"])
+    np.testing.assert_allclose(transition.sum(axis=1), 1)
+    np.testing.assert_array_equal(classes["prior"].to_numpy(), model["prior"])
+    plain = finish(tiny_config(tmp_path / "plain", "merge.score=loss"))
+    classes = read_table(plain.store, "labels/classes.parquet")
+    assert classes["transition"].null_count == classes["prior"].null_count == len(NAMES)
