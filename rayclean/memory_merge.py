@@ -49,7 +49,7 @@ def merged(
         if scoring is not None:
             trust = _trust(scoring, labels, near_rows)
             block = replace(block, belief=scoring.belief(trust.sources))
-        near = _near(labels, block, near_rows)
+        near = _near(labels, block, near_rows, None if scoring is None else scoring.first_neighbors())
     fitted = fit_model(name, [block.take(chosen)], labels[chosen], near, trust)
     few = block.num_paths < config.iofm.least if block.num_paths is not None else counts[labels] <= config.iofm.least
     identity = {"row": pa.array(rows), "shard": shard_column(np.zeros_like(rows), [MEMORY]), "key": pa.array(keys)}
@@ -90,12 +90,13 @@ def _trust(scoring: Scoring, labels: Array, rows: Array) -> Trust:
     )
 
 
-def _near(labels: Array, block: BlockScores, rows: Array) -> Near:
-    """Some rows with their neighbours' beliefs."""
+def _near(labels: Array, block: BlockScores, rows: Array, first: Array | None) -> Near:
+    """Some rows with their neighbours' beliefs; `first` (N, 3) are those by the first snapshot, where there is one."""
     beliefs = block.belief[block.neighbors[rows]]
     beliefs[block.neighbors[rows] < 0] = np.nan
-    near_labels = np.where(block.neighbors[rows] < 0, -1, labels[block.neighbors[rows]])
-    return Near(block.belief[rows], beliefs, labels[rows], near_labels)
+    lists = block.neighbors[rows], (block.neighbors if first is None else first)[rows]
+    found = (np.where(each < 0, NO_LABEL, labels[np.maximum(each, 0)]) for each in lists)
+    return Near(block.belief[rows], beliefs, labels[rows], *found)
 
 
 def _duplicates(digests: Array) -> Array:

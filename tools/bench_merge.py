@@ -96,7 +96,7 @@ class Made:
         rng = np.random.default_rng([self.seed, num_blocks(self.num_rows, BLOCK_ROWS)])
         beside = self._rows(truth, draws, rng)
         shape = (len(rows.truth), NUM_NEIGHBORS)
-        return Near(rows.beliefs, beside.beliefs.reshape(*shape, -1), rows.given, beside.given.reshape(shape))
+        return Near(rows.beliefs, beside.beliefs.reshape(*shape, -1), rows.given, *[beside.given.reshape(shape)] * 2)
 
     def _rows(self, truth: Ints, draws: NDArray[np.uint64], rng: np.random.Generator) -> Rows:
         given = flip_labels(self.noise, truth, draws, self.num_classes, self.rate, self.seed)

@@ -30,7 +30,7 @@ from scipy.special import log_expit, logsumexp
 from rayclean.arrays import Array
 from rayclean.merge.calibration import NO_CALIBRATION, Calibration
 from rayclean.merge.monotone import probability
-from rayclean.merge.near import Near, noise_ratio, own_lean
+from rayclean.merge.near import Near, learned_share, near_counts, noise_ratio, own_lean
 from rayclean.merge.transition import adjusted, find_anchors, noisier, pooled_transition, surest
 from rayclean.scores.sources import BELIEF_FLOOR, LAST, Sources
 
@@ -186,7 +186,7 @@ def fit_joint(beliefs: Float64, given: Ints, near: Near | None = None, noise_flo
     """Fits T, the prior and the lean to rows; no truth is used, nothing is random.
 
     Which entries of T are large, and the prior, are those of the beliefs as they are: anchors by lowered ones cost
-    asymmetric noise .05 AUROC. How large they are together, near rows tell.
+    asymmetric noise .05 AUROC. How large they are together, near rows tell; where anchors have been memorised, all.
 
     Args:
         beliefs: (N, K) of a random part of the rows.
@@ -222,7 +222,14 @@ def fit_joint(beliefs: Float64, given: Ints, near: Near | None = None, noise_flo
     prior = _shares(np.sum(list(explained), axis=0))
     model = replace(model, prior=prior)
     if near is not None:
-        transition = noisier(model.transition, noise_ratio(near, log_mean))
+        ratio = noise_ratio(near, log_mean)
+        learned = learned_share(ratio)
+        if learned:
+            beside = near_counts(near, log_mean)
+            own = counts * (beside.sum() / counts.sum())
+            model = replace(model, transition=pooled_transition((1 - learned) * own + learned * beside))
+            noise_floor = max(noise_floor, learned * float(1 - prior @ np.diag(model.transition)))
+        transition = noisier(model.transition, ratio ** (1 - learned))
         model = replace(model, transition=transition, lean=own_lean(near, log_mean))
     return _raised(model, noise_floor, beliefs, given)
 

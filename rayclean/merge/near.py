@@ -18,6 +18,7 @@ Float64 = NDArray[np.float64]
 Ints = NDArray[np.integer]
 
 LEAN_FACTOR = 2.0
+MEMORISED_RATIO = 2.0  # 1.2 to 1.6 where nothing is memorised, 3 to 700 where labels are
 
 
 class Near(NamedTuple):
@@ -28,12 +29,14 @@ class Near(NamedTuple):
         neighbors: (M, J, K) beliefs of the nearest rows, NaN where there are fewer.
         given: (M,) labels of the rows.
         labels: (M, J) those of the nearest rows, -1 where there are fewer.
+        first_labels: (M, J) those of the rows that were the nearest by the first snapshot's features, likewise.
     """
 
     beliefs: Float64
     neighbors: Float64
     given: Ints
     labels: Ints
+    first_labels: Ints
 
 
 def own_lean(near: Near, log_mean: Float64) -> float:
@@ -68,3 +71,22 @@ def noise_ratio(near: Near, log_mean: Float64) -> float:
     own = (near.given[rows] != classes).mean()
     # One more of each, so that no wrong label at all among the anchors has a ratio too.
     return max(1.0, float(beside * num + 1) / float(own * num + 1))
+
+
+def learned_share(ratio: float) -> float:
+    """How far the labels of anchors are not to be counted, 0 to 1, by their `noise_ratio`."""
+    return max(0.0, 1.0 - MEMORISED_RATIO / ratio)
+
+
+def near_counts(near: Near, log_mean: Float64) -> Float64:
+    """(K, K) labels of the rows that were first near anchors of each class, a row's together counting one.
+
+    Where the anchors' labels are memorised, all seem right; these were near before anything could be.
+    """
+    top, gap = surest(adjusted(near.beliefs, log_mean))
+    rows, classes = find_anchors(top, gap)
+    counts = np.zeros((len(log_mean), len(log_mean)))
+    for labels in near.first_labels[rows].T:
+        there = labels >= 0
+        np.add.at(counts, (classes[there], labels[there]), 1 / near.first_labels.shape[1])
+    return counts

@@ -28,7 +28,7 @@ from rayclean.storage.draws import uniform
 from rayclean.storage.fingerprint import fingerprint
 from rayclean.storage.units import Job, UnitResult, block_range, num_blocks
 
-VERSION = 7
+VERSION = 8
 MODEL = "model"
 
 
@@ -100,7 +100,7 @@ class FitJob(Job):
             {role: agreement(files.belief_of_role(role, rows), given, first_labels) for role in files.others},
         )
         beliefs = files.beliefs_of(near.ravel(), trust.sources).reshape(*near.shape, -1)
-        return Near(files.beliefs_of(rows, trust.sources), beliefs, given, labels), trust
+        return Near(files.beliefs_of(rows, trust.sources), beliefs, given, labels, first_labels), trust
 
 
 @dataclass(frozen=True)

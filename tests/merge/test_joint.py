@@ -166,7 +166,7 @@ def leaning(pull: float, num_neighbors: int) -> tuple[Array, Array, Array, Near]
     beliefs[rows, labels] *= np.exp(pull)
     rng = np.random.default_rng(1)
     near = np.stack([rng.choice(np.flatnonzero(truth == k), num_neighbors) for k in truth])
-    return beliefs, labels, truth, Near(beliefs, beliefs[near], labels, labels[near])
+    return beliefs, labels, truth, Near(beliefs, beliefs[near], labels, labels[near], labels[near])
 
 
 def test_the_lean_is_what_neighbours_do_not_have() -> None:
@@ -193,7 +193,7 @@ def test_the_lean_changes_what_label_score_says_and_not_its_order() -> None:
 
 def test_rows_without_neighbours_have_no_lean() -> None:
     beliefs, labels, _ = made(50, symmetric(3, 0.2))
-    nobody = Near(beliefs, np.full((50, 3, 3), np.nan), labels, np.full((50, 3), -1))
+    nobody = Near(beliefs, np.full((50, 3, 3), np.nan), labels, np.full((50, 3), -1), np.full((50, 3), -1))
     assert fit_joint(beliefs, labels, nobody).lean == 0
 
 
@@ -209,6 +209,21 @@ def test_near_rows_say_how_many_labels_are_wrong() -> None:
     transitions = [np.diag(fit_joint(beliefs, labels, each).transition).mean() for each in (near, None)]
     right = clean.mean()
     assert abs(transitions[0] - right) < 0.5 * abs(transitions[1] - right)
+
+
+def test_a_matrix_of_memorised_labels_is_that_of_the_rows_beside() -> None:
+    """Beliefs that know the class well, and the given label as well; noise goes to the next class."""
+    rng = np.random.default_rng(0)
+    _, labels, truth = made(8000, next_class(6, 0.3))
+    eye = np.eye(6)
+    beliefs = 0.01 + eye[truth] * rng.uniform(0.5, 1, (8000, 1)) + eye[labels]
+    near = np.stack([rng.choice(np.flatnonzero(truth == k), 3) for k in truth])
+    found = fit_joint(beliefs, labels, Near(beliefs, beliefs[near], labels, labels[near], labels[near]))
+    np.testing.assert_allclose(found.transition, next_class(6, 0.3), atol=0.06)
+    judged = found.posterior(beliefs, labels)
+    assert (judged.predicted == truth).mean() > 0.9 > 0.75 > (labels == truth).mean()
+    without = fit_joint(beliefs, labels)
+    assert np.diag(without.transition).min() > 0.95
 
 
 @given(st.integers(2, 6), st.floats(1, 50), st.integers(0, 99))
@@ -276,7 +291,9 @@ def test_a_run_merges_by_it(
     )
     rows = np.concatenate([files.neighbors(block) for block in range(num_blocks(files.num_rows, files.block_rows))])
     around = np.where((rows >= 0)[:, :, None], beliefs[rows], np.nan)
-    near = Near(beliefs, around, run.catalog.label, np.where(rows >= 0, run.catalog.label[rows], -1))
+    first = np.concatenate([files.neighbors(b, 0) for b in range(num_blocks(files.num_rows, files.block_rows))])
+    labels = [np.where(each >= 0, run.catalog.label[each], -1) for each in (rows, first)]
+    near = Near(beliefs, around, run.catalog.label, *labels)
     floor = read_json(run.store, run.merge()[0].file("model"))["trust"]["noise_floor"]
     expected = fit_joint(beliefs, run.catalog.label, near, floor).posterior(beliefs, run.catalog.label)
     found = table_of(run)
