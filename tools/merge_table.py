@@ -47,10 +47,9 @@ def best_score(result: Result) -> tuple[str, float]:
 
 
 def auroc_lines(results: Mapping[str, Result], peers: Mapping[str, Result]) -> list[str]:
-    """AUROC of the best score, of the joint models with their oracles, and of the peers."""
-    names = list(dict.fromkeys(name for each in peers.values() for name in each["scores"]))
+    """AUROC of the best score, of the joint models with their oracles, and of the vote."""
     joints = [ONE, "its oracle", ALL, "its oracle"]
-    head = ["cell", "used for design", "best score", *joints, "vote", *names, "cost: one, all"]
+    head = ["cell", "used for design", "best score", *joints, "vote", "best peer", "cost: one, all, peer"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for cell in CELLS:
         use = "yes" if cell in DESIGN else "start values" if cell in SEEN else "no"
@@ -60,12 +59,22 @@ def auroc_lines(results: Mapping[str, Result], peers: Mapping[str, Result]) -> l
         result, joint = results[cell], results[cell]["joint"]
         name, best = best_score(result)
         areas = [short(joint[kind][figure]) for kind in (ONE, ALL) for figure in ("auroc", "oracle_auroc")]
-        scores = peers.get(cell, {}).get("scores", {})
-        of_peers = [short(scores[peer]["auroc"]) if peer in scores else "" for peer in names]
-        cost = ", ".join(f"{value:.0f}" for value in costs(result).values())
+        peer, its_cost = best_peer(peers[cell]) if cell in peers else ("not run", "")
+        cost = ", ".join([*(f"{value:.0f}" for value in costs(result).values()), *([its_cost] if its_cost else [])])
         vote = short(result["scores"]["vote"]["final"])
-        lines.append(f"| {' | '.join([cell, use, f'{short(best)} {name}', *areas, vote, *of_peers, cost])} |")
+        lines.append(f"| {' | '.join([cell, use, f'{short(best)} {name}', *areas, vote, peer, cost])} |")
     return lines
+
+
+def best_peer(result: Result) -> tuple[str, str]:
+    """The peer with the highest AUROC of those that are measured, and what it cost."""
+    found = [
+        (quality["auroc"], f"{peer} {score}", each["forward_equivalents"])
+        for peer, each in result["peers"].items()
+        for score, quality in each["scores"].items()
+    ]
+    area, name, cost = max(found)
+    return f"{short(area)} {name}", f"{cost:.0f}"
 
 
 def calibration_lines(results: Mapping[str, Result]) -> list[str]:

@@ -65,12 +65,13 @@ def test_a_step_of_training_counts_three_forwards(result: dict[str, Any]) -> Non
 
 
 def test_the_table_has_every_cell(result: dict[str, Any]) -> None:
-    peers = {"human": {"scores": {"aum": {"auroc": 0.7}}}}
+    quality = {"scores": {"excess": {"auroc": 0.7}, "worse": {"auroc": 0.6}}, "forward_equivalents": 241.0}
+    peers = {"human": {"peers": {"aum": quality}}}
     lines = auroc_lines({"human": result}, peers)
     assert len(lines) == 2 + len(CELLS)
     assert len({line.count("|") for line in lines}) == 1
     here = next(line for line in lines if line.startswith("| human |"))
-    assert here == "| human | yes | .600 vote | .250 | .250 | .250 | .250 | .600 | .700 | 40, 73 |"
+    assert here == "| human | yes | .600 vote | .250 | .250 | .250 | .250 | .600 | .700 aum excess | 40, 73, 241 |"
     assert "not run: `tools/run_cells.py step`" in "\n".join(lines)
     assert calibration_lines({"human": result})[2].startswith("| human | .250, .250 | .250, .250 (.250) | .750, .750 |")
     assert np.all([line.startswith("|") for line in lines])
