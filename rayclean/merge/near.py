@@ -18,7 +18,8 @@ Float64 = NDArray[np.float64]
 Ints = NDArray[np.integer]
 
 LEAN_FACTOR = 2.0
-MEMORISED_RATIO = 10.0  # it is 1 to 4 where nothing is memorised, the more the fewer labels are wrong; 30 to 700 where labels are
+# Of `noise_ratio`: 1 to 4 where nothing is memorised, the more the fewer labels are wrong; 30 to 700 where they are.
+MEMORISED_RATIO = 10.0
 
 
 class Near(NamedTuple):
