@@ -16,7 +16,8 @@ from tools.run_cells import CELLS, INN_ONE_NETWORK, RESULTS
 
 PEERS = Path("docs/results/peers")
 DESIGN = ("human", "asymmetric", "symmetric", "step", "digits")  # the cells that settings were chosen by
-SEEN = ("symmetric80",)  # the recipe's start values have seen it
+# What else has seen a cell: the start values of the recipe, two numbers of the calibration.
+SEEN = {"symmetric80": "start values", "aggregate": "calibration"}
 ONE, ALL = "one network", "all networks"
 STEP_COST = 3
 
@@ -52,7 +53,7 @@ def auroc_lines(results: Mapping[str, Result], peers: Mapping[str, Result]) -> l
     head = ["cell", "used for design", "best score", *joints, "vote", "best peer", "cost: one, all, peer"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for cell in CELLS:
-        use = "yes" if cell in DESIGN else "start values" if cell in SEEN else "no"
+        use = "yes" if cell in DESIGN else SEEN.get(cell, "no")
         if cell not in results:
             lines.append(f"| {cell} | {use} | not run: `tools/run_cells.py {cell}` |" + " |" * (len(head) - 3))
             continue
