@@ -43,13 +43,14 @@ def merged(
     counts = np.bincount(labels, minlength=num_classes)
     share = fit_rows(name, config.merge.sample_rows, num_classes) / len(labels)
     chosen = uniform(config.run.seed, "merge.fit", samples.draws) < share
-    near, trust = None, None
+    near, trust, first = None, None, None
     if name == JOINT:
         near_rows = np.flatnonzero(is_near_row(config.run.seed, samples.draws, len(labels)))
         if scoring is not None:
-            trust = _trust(scoring, labels, near_rows)
+            first = scoring.first_neighbors()
+            trust = _trust(scoring, labels, near_rows, first)
             block = replace(block, belief=scoring.belief(trust.sources))
-        near = _near(labels, block, near_rows, None if scoring is None else scoring.first_neighbors())
+        near = _near(labels, block, near_rows, first)
     fitted = fit_model(name, [block.take(chosen)], labels[chosen], near, trust)
     few = block.num_paths < config.iofm.least if block.num_paths is not None else counts[labels] <= config.iofm.least
     identity = {"row": pa.array(rows), "shard": shard_column(np.zeros_like(rows), [MEMORY]), "key": pa.array(keys)}
@@ -80,9 +81,9 @@ def merged(
     return table, summary
 
 
-def _trust(scoring: Scoring, labels: Array, rows: Array) -> Trust:
-    """Whose beliefs are taken, judged on some rows."""
-    near = scoring.first_neighbors()[rows]
+def _trust(scoring: Scoring, labels: Array, rows: Array, first: Array) -> Trust:
+    """Whose beliefs are taken, judged on some rows; `first` (N, 3) are the neighbours by the first snapshot."""
+    near = first[rows]
     near_labels = np.where(near >= 0, labels[np.maximum(near, 0)], -1)
     return trusted(
         {e: agreement(scoring.belief(Sources(e))[rows], labels[rows], near_labels) for e in scoring.epochs},

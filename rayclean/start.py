@@ -56,6 +56,7 @@ def start(config: Config, store: Store, sources: pa.Table) -> Run:
     validation = None if verified is None else _scanned(store, verified, classes, find_sources(verified))
     _note_catalog(store, catalog, validation)
     run = Run(config, store, catalog, validation, workers, _settled_precision(config, store))
+    _ = run.verified  # a file that cannot be read is an error now, not after the training
     for derived in (*run.derived.values(), *run.planted.values()):
         store.create(f"{derived.folder}/{SOURCES_FILE}", encode(SOURCES_FILE, sources, "{}"))
     return run

@@ -10,12 +10,12 @@ from rayclean.arrays import Array
 
 # Of what is believed of a row without its label: what no class reaches where the row is of none, and what the second
 # class has of the first where a row is of either.
-NO_CLASS = 0.4
+UNSURE = 0.4
 EITHER = 0.5
 
 
 class Kind(IntEnum):
-    """Kinds, in order of precedence after `none`; `KIND_NAMES` has their names in the table."""
+    """Kinds; of two that fit, the larger holds; `KIND_NAMES` has their names in the table."""
 
     NO_ISSUE = -1
     WRONG_LABEL = 0
@@ -44,9 +44,9 @@ def issue_kinds(seen: Array, given: Array, is_issue: Array, conflicts: Array) ->
     second, first = top[:, 0], top[:, 1]
     at_label = seen[np.arange(len(seen)), given]
     kinds = np.where(is_issue, Kind.WRONG_LABEL, Kind.NO_ISSUE)
-    either = (second >= EITHER * first) & (at_label >= second) & (first + second > 2 * NO_CLASS)
+    either = (second >= EITHER * first) & (at_label >= second) & (first + second > 2 * UNSURE)
     kinds[is_issue & either] = Kind.AMBIGUOUS
-    kinds[is_issue & (first < NO_CLASS)] = Kind.NO_CLASS
+    kinds[is_issue & (first < UNSURE)] = Kind.NO_CLASS
     kinds[conflicts] = Kind.DUPLICATE
     return kinds.astype(np.int32)
 

@@ -102,6 +102,7 @@ def test_what_does_not_fit_is_said(
 def test_a_file_that_cannot_be_read_stops_the_run(tiny_config: Tiny, tmp_path: Path, finish: Finish) -> None:
     with pytest.raises(ConfigError, match=r"merge\.verified"):
         finish(tiny_config(tmp_path / "run", "scores=[loss]", f"merge.verified={tmp_path / 'nowhere.csv'}"))
+    assert not list((tmp_path / "run").glob("embed-*")), "the run had begun"
 
 
 def test_a_shard_tells_equal_keys_apart(tiny_config: Tiny, finish: Finish, tmp_path: Path) -> None:
