@@ -19,6 +19,7 @@ from rayclean import cluster, pool, steps
 from rayclean.catalog.stage import find_sources
 from rayclean.config import MAIN, Config, dump_config
 from rayclean.errors import ConfigError, InputError, StageError
+from rayclean.failures import note_failures, noted_failures
 from rayclean.merge.publish import publish_labels
 from rayclean.progress import meter
 from rayclean.record import STEPS, record
@@ -103,6 +104,7 @@ def run(
     config.merge_score()
     sources = find_sources(config.data)  # what cannot be read fails before anything starts
     store = Store(config.run.dir)
+    store.check()
     with hold(store), cluster.connect(verbose):
         cluster.check_nodes(store)
         this = start(config, store, sources)
@@ -162,11 +164,16 @@ def _do(stage: Stage, this: Run, console: Console) -> None:
     jobs = stage.jobs(this)
     todo = [job.missing() for job in jobs]
     if not any(todo):
+        note_failures(this.store, stage.name, {})
         return
-    with meter(stage.name, sum(len(units) for units in todo), console) as progress:
+    total, name = sum(len(units) for units in todo), _name(this)
+    with noted_failures(this.store, stage.name, stage.name), meter(stage.name, total, console, name) as progress:
         reports = pool.run_units(jobs, todo, this.workers[jobs[0].pool], this.config.run.mix_environments, progress)
+    each = list(zip(jobs, reports, strict=True))
+    failed = {job.file(unit): error for job, report in each for unit, error in report.failed.items()}
+    note_failures(this.store, stage.name, failed)
     record(this, STEPS, {"step": stage.name, "wall_s": time.monotonic() - started_s, **_driver_memory()})
-    for job, report in zip(jobs, reports, strict=True):
+    for job, report in each:
         facts = {
             "step": stage.name,
             "units": report.units,
@@ -177,7 +184,6 @@ def _do(stage: Stage, this: Run, console: Console) -> None:
         }
         if report.units:
             record(this, job.folder, facts)
-    failed = {unit: error for report in reports for unit, error in report.failed.items()}
     if failed:
         raise _failure(stage.name, failed)
 
@@ -198,9 +204,16 @@ def _train(this: Run, console: Console) -> None:
             continue
         started_s = time.monotonic()
         title = "train" if name == MAIN else f"train {name}"
-        with meter(title, max(role.task.train.epochs, 1), console) as progress:
+        epochs = max(role.task.train.epochs, 1)
+        with noted_failures(this.store, "train", name), meter(title, epochs, console, _name(this)) as progress:
             train_role(role.task, this.workers["train"], progress)
         record(this, STEPS, {"step": "train", "role": name, "wall_s": time.monotonic() - started_s, **_driver_memory()})
+    note_failures(this.store, "train", {})
+
+
+def _name(this: Run) -> str:
+    """What the run is called where its metrics are shown."""
+    return this.store.root.rpartition("/")[2]
 
 
 def _driver_memory() -> dict[str, int]:

@@ -9,6 +9,7 @@ from rayclean.catalog.table import Catalog
 from rayclean.cluster import Workers
 from rayclean.config import Config
 from rayclean.embed.stage import EmbedJob, embed_job
+from rayclean.shards.access import PixelSettings
 from rayclean.storage.store import Store
 from rayclean.train.forward import ForwardSettings
 from rayclean.train.snapshots import Snapshot
@@ -51,6 +52,11 @@ class Role:
         """How its network is run when it scores."""
         return ForwardSettings(self.workers["score"].device, self.precision[1], self.config.score.batch_size)
 
+    @property
+    def pixels(self) -> PixelSettings:
+        """How its images are read when it scores."""
+        return PixelSettings(self.config.data.max_pixels, self.config.data.node_cache_bytes)
+
     def embed(self, snapshot: Snapshot, catalog: Catalog | None = None) -> EmbedJob:
         """What one of its snapshots makes of the rows that it was trained on, or of those of another catalog."""
         return embed_job(
@@ -58,6 +64,6 @@ class Role:
             snapshot,
             self.trained.spec,
             self.forward,
-            self.config.data.max_pixels,
+            self.pixels,
             self.config.blocks.rows,
         )

@@ -152,7 +152,7 @@ class Run(Families):
             walk.snapshot,
             main.trained.spec,
             main.forward,
-            self.config.data.max_pixels,
+            main.pixels,
             walk.steps,
             walk.end_weight,
             self.config.blocks.pairs,

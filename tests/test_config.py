@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from rayclean.config import Config, TrainSection, dump_config, load_config, parse_config
 from rayclean.errors import ConfigError
 from rayclean.schema import SCORES
+from rayclean.train.models.registry import check_model_name
 
 ROOT = Path(__file__).parents[1]
 
@@ -48,11 +49,70 @@ def test_what_is_not_said_is_filled_in() -> None:
     assert config.role_names() == ("main",)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
-def test_every_config_that_is_shipped_is_valid(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+SHIPPED = sorted((ROOT / "configs").glob("*.yaml"))
+CONVERTED = ("cifar10n_full", "cifar100n", "clothing1m", "webvision", "imagefolder")
+
+
+def load_shipped(path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     for name in re.findall(r"\$\{(\w+)\}", path.read_text()):
         monkeypatch.setenv(name, "somewhere")
-    assert load_config(path).merge_score()
+    return load_config(path)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_every_config_that_is_shipped_is_valid(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_shipped(path, monkeypatch)
+    assert config.merge_score()
+    for role in config.role_names():
+        train, model = config.train_of(role), config.model_of(role)
+        check_model_name(model.name)
+        assert train.epochs == 0 or all(milestone < train.epochs for milestone in train.milestones), role
+        if train.epochs:  # each snapshot is T2 epochs after the one before
+            assert train.epochs % train.snapshot_every == 0, role
+
+
+@pytest.mark.parametrize("name", CONVERTED)
+def test_configs_of_converted_data_sets_name_what_the_converters_write(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load_shipped(ROOT / "configs" / f"{name}.yaml", monkeypatch)
+    assert config.data.label.startswith("json:")
+    assert config.data.truth in (None, "json:clean_label")
+    assert config.data.classes == "somewhere/classes.txt"
+    shards = [config.data.shards]
+    if config.influence.validation not in (None, "split"):
+        shards.append(config.influence.validation or "")
+    for pattern in shards:
+        assert isinstance(pattern, str)
+        assert re.fullmatch(r"somewhere/[a-z0-9_-]+-\*\.tar", pattern)
+
+
+# Network, epochs, rate, milestones, factor, batch, units before the last layer: IOFM (algorithm 1) and INN (4.1) of
+# `main`, Influential Rank (appendix B) of the network that its scores come from.
+PAPERS: dict[str, dict[str, tuple[Any, ...]]] = {
+    "cifar10n_full": {
+        "main": ("preact_resnet18", 150, 0.02, [75, 112], 0.2, 128, None),
+        "resnet34": ("resnet34_small", 120, 0.1, [40, 80], 0.1, 128, None),
+    },
+    "cifar100n": {
+        "main": ("preact_resnet18", 150, 0.02, [75, 112], 0.2, 128, None),
+        "resnet34": ("resnet34_small", 150, 0.1, [60, 100], 0.1, 128, 50),
+    },
+    "clothing1m": {"ce": ("resnet50", 80, 0.002, [40], 0.1, 64, None)},
+    "webvision": {"ce": ("timm:inception_resnet_v2", 80, 0.01, [50], 0.1, 32, 100)},
+}
+
+
+@pytest.mark.parametrize(("name", "role"), [(name, role) for name, roles in PAPERS.items() for role in roles])
+def test_configs_have_the_papers_settings(name: str, role: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_shipped(ROOT / "configs" / f"{name}.yaml", monkeypatch)
+    train, model = config.train_of(role), config.model_of(role)
+    rate = train.lr, train.milestones, train.decay
+    assert (model.name, train.epochs, *rate, train.batch_size, model.bottleneck) == PAPERS[name][role]
+    assert (train.schedule, train.momentum) == ("step", 0.9)
+    assert role == "main" or (config.influence.role == role and train.loss == "ce")
+    assert config.train.loss == "mixup"
+    assert (config.iofm.num, config.iofm.steps, config.inn.num, config.inn.steps) == (10, 3, 10, 10)
 
 
 @pytest.mark.parametrize(
@@ -79,6 +139,17 @@ def test_names_that_are_wrong_or_missing(content: Any, said: str, tmp_path: Path
         (tree(train={"epochs": -1}), "train.epochs: .*greater than or equal to 0.*found -1"),
         (tree(train={"loss": "ce-ne"}), r"train.loss: .*'mixup', 'ce' or 'ce\+ne'.*found 'ce-ne'"),
         (tree(train={"lr": float("nan")}), "train.lr: .*found nan"),
+        (tree(train={"schedule": "steps"}), "train.schedule: .*'step'.*found 'steps'"),
+        (tree(train={"schedule": "step"}), r"train.milestones: schedule step needs .*\[40, 80\] \(found \[\]\)"),
+        (
+            tree(train={"milestones": [4]}),
+            r"train.milestones: schedule cosine has no milestones; .*schedule=step.*found \[4\]",
+        ),
+        (tree(train={"schedule": "constant", "milestones": [4]}), "schedule constant has no milestones"),
+        (tree(train={"schedule": "step", "milestones": [8, 4]}), r"train.milestones: .*grow.*found \[8, 4\]"),
+        (tree(train={"schedule": "step", "milestones": [4, 4]}), r"train.milestones: .*grow.*found \[4, 4\]"),
+        (tree(train={"schedule": "step", "milestones": [0]}), "train.milestones: .*found 0"),
+        (tree(train={"schedule": "step", "milestones": [4], "decay": 1}), "train.decay: .*found 1"),
         (tree(train={"lr": float("inf")}), "train.lr: .*found inf"),
         (tree(data={"max_pixels": float("nan")}), "data.max_pixels: .*found nan"),
         (tree(data={"max_pixels": 0}), "data.max_pixels: .*found 0"),
@@ -265,6 +336,10 @@ def test_a_config_cannot_be_changed() -> None:
         (tree(train={"roles": {"x": {"loss": "mse"}}}), "train.roles.x.loss: .*found 'mse'"),
         (tree(train={"roles": {"x": {"model": {"widht": 3}}}}), "train.roles.x.widht: unknown field"),
         (tree(train={"roles": {"x": {"epochs": 0}}}), "train.roles.x.epochs is 0"),
+        (
+            tree(train={"schedule": "step", "milestones": [4], "roles": {"x": {"schedule": "cosine"}}}),
+            r"train.roles.x.milestones: schedule cosine has no milestones; .*milestones=\[\]",
+        ),
         (tree(inn={"features": "cee"}), "inn.features: no role 'cee'; did you mean 'ce'"),
         (tree(inn={"epochs": [4, 5]}), "inn.epochs: no snapshot after epoch 5"),
         (tree(train={"epochs": 0, "from": "x"}, scores=["inn"]), "set inn.features=self"),
@@ -283,3 +358,23 @@ def test_roles_are_those_that_the_scores_need() -> None:
     assert (wide.lr, wide.epochs, config.model_of("wide").width, config.train.epochs) == (0.3, 5, 99, 40)
     assert config.train_of("ce").loss == "ce"
     assert config.train_of("ce_ne").loss == "ce+ne"
+
+
+def test_a_role_has_the_steps_of_main_or_its_own() -> None:
+    roles = {"x": {"milestones": [3], "decay": 0.2}, "y": {"schedule": "cosine", "milestones": []}}
+    config = parse_config(tree(train={"schedule": "step", "milestones": [20, 30], "roles": roles}))
+    found = {role: config.train_of(role) for role in ("ce", "x", "y")}
+    assert [(train.schedule, train.milestones, train.decay) for train in found.values()] == [
+        ("step", [20, 30], 0.1),
+        ("step", [3], 0.2),
+        ("cosine", [], 0.1),
+    ]
+    assert parse_config(dump_config(config)) == config
+
+
+@pytest.mark.parametrize("url", ["s3://me:secret@host/a.tar", "https://host/a.tar?X-Amz-Signature=secret&x=1"])
+def test_a_url_with_credentials_is_refused_and_not_repeated(url: str) -> None:
+    tree = {"run": {"dir": "r"}, "data": {"shards": ["s3://bucket/a.tar", url], "classes": 2}}
+    with pytest.raises(ConfigError, match=r"data\.shards: a URL carries credentials") as caught:
+        parse_config(tree)
+    assert "secret" not in str(caught.value)

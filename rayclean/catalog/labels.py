@@ -10,7 +10,7 @@ from functools import cached_property
 
 from rayclean.errors import ConfigError, InputError
 from rayclean.shards.decode import BadSample
-from rayclean.shards.urls import open_shard
+from rayclean.shards.opening import open_shard
 
 LabelValue = int | float | str
 

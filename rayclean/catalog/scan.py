@@ -14,8 +14,8 @@ import pyarrow as pa
 from rayclean.catalog.labels import ClassList, LabelField
 from rayclean.errors import ShardChangedError
 from rayclean.shards.decode import BadSample, decode_image
+from rayclean.shards.opening import open_shard
 from rayclean.shards.tar import Member, TruncatedTar, group_members, scan_members
-from rayclean.shards.urls import open_shard
 from rayclean.storage.draws import pixel_digest
 
 MAX_TEXT = 300

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,7 +16,7 @@ from rayclean.catalog.scan import ScanSettings, ShardScan, scan_shard
 from rayclean.catalog.table import COLUMNS_FILE, NO_ROW, SHARDS_FILE, SUMMARY_FILE, Catalog
 from rayclean.config import DataSection
 from rayclean.errors import ShardChangedError
-from rayclean.shards.urls import ShardIdentity, expand_shards, identify_shard, short_names
+from rayclean.shards.urls import ShardIdentity, expand_shards, identify_shards, short_names, stat_shard
 from rayclean.storage.contents import read_table
 from rayclean.storage.draws import draw_id
 from rayclean.storage.fingerprint import fingerprint
@@ -35,8 +34,7 @@ def find_sources(data: DataSection) -> pa.Table:
         InputError: a pattern matches nothing, or a shard cannot be reached.
     """
     urls = expand_shards(data.shards)
-    with ThreadPoolExecutor(16) as threads:
-        identities = list(threads.map(identify_shard, urls))
+    identities = identify_shards(urls)
     return pa.table(
         {
             "url": pa.array(urls, pa.string()),
@@ -95,7 +93,7 @@ class CatalogJob(Job):
 
 
 def _check_unchanged(recorded: ShardIdentity) -> None:
-    found = identify_shard(recorded.url)
+    found = stat_shard(recorded.url)
     if found != recorded:
         raise ShardChangedError(
             f"{recorded.url} changed while it was read: expected {recorded.size} bytes (tag {recorded.tag}), "

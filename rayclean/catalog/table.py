@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from rayclean.arrays import Array
-from rayclean.shards.access import PixelReader
+from rayclean.shards.access import PixelReader, PixelSettings
+from rayclean.shards.node_cache import NodeCache, open_cache
 from rayclean.shards.urls import ShardIdentity
 from rayclean.storage.contents import map_arrays, read_json, read_table
 from rayclean.storage.store import Store
@@ -20,8 +22,6 @@ COLUMNS_FILE = "columns.safetensors"
 SHARDS_FILE = "shards.parquet"
 SUMMARY_FILE = "summary.json"
 NO_ROW = -1
-KEPT_BYTES = 256 * 2**20  # decoded images that a worker keeps: 80,000 of 32 px
-ENTRY_BYTES = 256  # of a kept image, beside its pixels
 
 
 @dataclass(frozen=True)
@@ -152,24 +152,22 @@ class Catalog:
         columns = self.shards.select(["url", "size", "tag"]).to_pylist()
         return [ShardIdentity(row["url"], row["size"], row["tag"]) for row in columns]
 
-    def pixels(self, size: int, max_pixels: float, kept_bytes: int = 0) -> RowPixels:
-        """Random access to the rows' images as (size, size, 3) uint8; keeps up to `kept_bytes` of them."""
+    def pixels(self, size: int, max_pixels: float, cache_bytes: int = 0) -> RowPixels:
+        """Random access to the rows' images as (size, size, 3) uint8; the node keeps up to `cache_bytes` of them."""
         identities = self.identities()
         reader = PixelReader([identity.url for identity in identities], size, max_pixels, identities)
-        return RowPixels(self, reader, size, kept_bytes)
+        name = f"{self.fingerprint}-{size}-{cache_bytes}"
+        return RowPixels(self, reader, open_cache(name, self.num_rows, size, cache_bytes))
 
     @cached_property
-    def _shared_pixels(self) -> dict[tuple[int, float], RowPixels]:
+    def _shared_pixels(self) -> dict[tuple[int, PixelSettings], RowPixels]:
         return {}
 
-    def shared_pixels(self, size: int, max_pixels: float) -> RowPixels:
-        """As `pixels`, but one for all jobs of a worker, which read the same rows at every snapshot.
-
-        It keeps images in memory. Not for threads.
-        """
-        key = size, max_pixels
+    def shared_pixels(self, size: int, settings: PixelSettings) -> RowPixels:
+        """As `pixels`, but one for all jobs of a worker. Not for threads."""
+        key = size, settings
         if key not in self._shared_pixels:
-            self._shared_pixels[key] = self.pixels(size, max_pixels, KEPT_BYTES)
+            self._shared_pixels[key] = self.pixels(size, settings.max_pixels, settings.node_cache_bytes)
         return self._shared_pixels[key]
 
     def rows_of_shard(self, shard: int) -> pa.Table:
@@ -196,15 +194,14 @@ class Catalog:
 
 
 class RowPixels:
-    """Reads images of rows by the catalog's offsets; keeps the first ones, up to `kept_bytes`.
+    """Reads images of rows by the catalog's offsets, where the node's cache does not have them.
 
-    None makes room for another: whoever passes through all rows again and again would find none of the last.
+    Attributes:
+        reader: counts what was fetched and decoded.
     """
 
-    def __init__(self, catalog: Catalog, reader: PixelReader, size: int, kept_bytes: int) -> None:
-        self.catalog, self.reader, self.size = catalog, reader, size
-        self.kept: dict[int, Array] = {}
-        self.max_kept = kept_bytes // (size * size * 3 + ENTRY_BYTES)
+    def __init__(self, catalog: Catalog, reader: PixelReader, cache: NodeCache) -> None:
+        self.catalog, self.reader, self.cache = catalog, reader, cache
 
     def read(self, rows: Array) -> Array:
         """Decoded images of `rows`.
@@ -214,17 +211,25 @@ class RowPixels:
 
         Returns:
             (R, size, size, 3) uint8.
+
+        Raises:
+            ShardChangedError: an image is not the one that the catalog saw.
         """
-        images = np.empty((len(rows), self.size, self.size, 3), np.uint8)
+        size = self.reader.size
+        images = np.empty((len(rows), size, size, 3), np.uint8)
+        missing = []
         for i, row in enumerate(rows.tolist()):
-            image = self.kept.get(row)
+            image = self.cache.get(row)
             if image is None:
-                image = self._decode(row)
-                if len(self.kept) < self.max_kept:
-                    self.kept[row] = image
-            images[i] = image
+                missing.append(i)
+            else:
+                images[i] = image
+        for i, image in self._decode(rows[missing]):
+            images[missing[i]] = image
+            self.cache.put(int(rows[missing[i]]), image)
         return images
 
-    def _decode(self, row: int) -> Array:
+    def _decode(self, rows: Array) -> Iterator[tuple[int, Array]]:
         columns = self.catalog._columns
-        return self.reader.read(int(columns["shard"][row]), int(columns["offset"][row]), int(columns["size"][row]))
+        digests = columns["digest"][rows]
+        return self.reader.read(columns["shard"][rows], columns["offset"][rows], columns["size"][rows], digests)

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from rayclean.config.explain import explain
+from rayclean.config.secrets import refuse_secrets
 from rayclean.config.tree import Config
 from rayclean.errors import ConfigError
 
@@ -67,10 +68,13 @@ def parse_config(tree: Mapping[str, Any], source: str = "config") -> Config:
     """Checks a tree of plain values.
 
     Raises:
-        ConfigError: unknown or missing fields, values out of range, contradictions; all of them at once.
+        ConfigError: unknown or missing fields, values out of range, contradictions, all of them at once; or a URL
+            that carries credentials.
     """
+    values = _expand(dict(tree))
+    refuse_secrets(values)
     try:
-        return Config.model_validate(_expand(dict(tree)))
+        return Config.model_validate(values)
     except ValidationError as e:
         lines = dict.fromkeys(explain(error, Config) for error in e.errors())
         raise ConfigError(f"{source}: " + "; ".join(lines)) from e

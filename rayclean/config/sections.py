@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 Positive = Annotated[int, Field(gt=0)]
 PositiveNumber = Annotated[float, Field(gt=0)]
@@ -49,6 +49,7 @@ class DataSection(Section):
     max_pixels: PositiveNumber = 50e6
     max_bad_share: Share = 0.01
     cache_bytes: int = Field(default=4 * 2**30, ge=0)
+    node_cache_bytes: int = Field(default=4 * 2**30, ge=0)
     shuffle_rows: Positive = 10_000
 
     @property
@@ -106,7 +107,12 @@ class ModelSection(Section):
 
 
 class TrainSection(Section):
-    """How role `main` is trained; `roles` holds what other roles do otherwise, by name."""
+    """How role `main` is trained; `roles` holds what other roles do otherwise, by name.
+
+    `schedule: step` keeps the rate through an epoch and multiplies it by `decay` after each of the `milestones`, as
+    the papers divide it by 10 at epochs 40 and 80. A role with another schedule than `main`'s also sets
+    `milestones: []`; a milestone past a role's last epoch is never reached.
+    """
 
     loss: Literal["mixup", "ce", "ce+ne"] = "mixup"
     mixup_alpha: float = Field(default=1.0, gt=0)
@@ -117,13 +123,27 @@ class TrainSection(Section):
     lr: float = Field(default=0.1, gt=0)
     momentum: Share = 0.9
     weight_decay: float = Field(default=5e-4, ge=0)
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Literal["cosine", "constant", "step"] = "cosine"
+    milestones: Annotated[list[Positive], Field(validate_default=True)] = []
+    decay: float = Field(default=0.1, gt=0, lt=1)
     batch_size: Positive = 128
     augment: Literal["none", "crop_flip", "autoaugment"] = "crop_flip"
     workers: Positive = 1
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     trajectories: Literal["exact"] = "exact"
     roles: dict[str, dict[str, Any]] = {}
+
+    @field_validator("milestones")
+    @classmethod
+    def _check_milestones(cls, milestones: list[int], info: ValidationInfo) -> list[int]:
+        schedule = info.data.get("schedule", "step" if milestones else "cosine")  # it may be wrong itself
+        if schedule == "step" and not milestones:
+            raise ValueError("schedule step needs the epochs after which the rate falls, such as [40, 80]")
+        if schedule != "step" and milestones:
+            raise ValueError(f"schedule {schedule} has no milestones; set schedule=step, or milestones=[]")
+        if milestones != sorted(set(milestones)):
+            raise ValueError("epochs that grow expected, such as [40, 80]")
+        return milestones
 
     def snapshot_epochs(self) -> tuple[int, ...]:
         """Epochs (from 1) after which weights are kept; the last one always is. Epoch 0: `epochs: 0`."""

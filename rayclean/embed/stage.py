@@ -12,6 +12,7 @@ from rayclean.arrays import Array
 from rayclean.catalog.table import Catalog
 from rayclean.embed.beliefs import MAX_DENSE_CLASSES, pack, softmax, with_rest
 from rayclean.embed.table import Embedding
+from rayclean.shards.access import PixelSettings
 from rayclean.storage.fingerprint import fingerprint
 from rayclean.storage.units import Job, UnitResult, block_names, block_range
 from rayclean.train.forward import Forward, ForwardSettings
@@ -31,7 +32,7 @@ class EmbedJob(Job):
     snapshot: Snapshot
     spec: NetworkSpec
     forward: ForwardSettings
-    max_pixels: float
+    pixels: PixelSettings
     block_rows: int
 
     def units(self) -> Sequence[str]:
@@ -42,7 +43,7 @@ class EmbedJob(Job):
         """Loads the network."""
         network = load_snapshot(self.store, self.snapshot.file, self.spec)
         forward = Forward(network, self.spec, self.forward)
-        pixels = self.catalog.shared_pixels(self.spec.size, self.max_pixels)
+        pixels = self.catalog.shared_pixels(self.spec.size, self.pixels)
 
         def compute(unit: str) -> UnitResult:
             start, stop = block_range(int(unit), self.block_rows, self.catalog.num_rows)
@@ -77,7 +78,7 @@ def embed_job(
     snapshot: Snapshot,
     spec: NetworkSpec,
     forward: ForwardSettings,
-    max_pixels: float,
+    pixels: PixelSettings,
     block_rows: int,
 ) -> EmbedJob:
     """The embedding of a snapshot."""
@@ -90,4 +91,4 @@ def embed_job(
         "block_rows": block_rows,
     }
     mark = fingerprint("embed", VERSION, fields, [catalog.fingerprint, snapshot.fingerprint])
-    return EmbedJob(catalog.store, f"embed-{mark}", catalog, snapshot, spec, forward, max_pixels, block_rows)
+    return EmbedJob(catalog.store, f"embed-{mark}", catalog, snapshot, spec, forward, pixels, block_rows)

@@ -12,6 +12,7 @@ from rayclean.embed.beliefs import pack
 from rayclean.embed.table import Embedding
 from rayclean.scores.interpolation import walk_block
 from rayclean.scores.pairs import Pairs
+from rayclean.shards.access import PixelSettings
 from rayclean.storage.contents import map_arrays
 from rayclean.storage.fingerprint import fingerprint
 from rayclean.storage.units import Job, UnitResult, block_name, block_range, num_blocks
@@ -36,7 +37,7 @@ class PathsJob(Job):
     snapshot: Snapshot
     spec: NetworkSpec
     forward: ForwardSettings
-    max_pixels: float
+    pixels: PixelSettings
     pairs_folder: str
     num_groups: int
     steps: int
@@ -58,7 +59,7 @@ class PathsJob(Job):
         """Loads the network."""
         network = load_snapshot(self.store, self.snapshot.file, self.spec)
         forward = Forward(network, self.spec, self.forward)
-        pixels = self.catalog.shared_pixels(self.spec.size, self.max_pixels)
+        pixels = self.catalog.shared_pixels(self.spec.size, self.pixels)
 
         def compute(unit: str) -> UnitResult:
             group, block = (int(part) for part in unit.split("-"))
@@ -91,7 +92,7 @@ def paths_job(
     snapshot: Snapshot,
     spec: NetworkSpec,
     forward: ForwardSettings,
-    max_pixels: float,
+    pixels: PixelSettings,
     steps: int,
     end_weight: float,
     block_pairs: int,
@@ -113,7 +114,7 @@ def paths_job(
         snapshot,
         spec,
         forward,
-        max_pixels,
+        pixels,
         pairs_folder,
         num_groups,
         steps,

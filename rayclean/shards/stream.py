@@ -7,8 +7,8 @@ from typing import Any
 
 import webdataset
 
+from rayclean.shards.opening import open_shard
 from rayclean.shards.tar import TAR_ERRORS, group_members, split_name
-from rayclean.shards.urls import open_shard
 
 StreamedSample = tuple[int, str, dict[str, bytes]]
 

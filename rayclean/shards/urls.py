@@ -1,4 +1,4 @@
-"""Which shards a config names, what each one is at this moment, and how to open it."""
+"""Which shards a config names, and what each one is at this moment."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ import os
 import re
 import stat
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import braceexpand
 import fsspec
 
 from rayclean.errors import ConfigError, InputError
 from rayclean.shards.compression import compressed_error, tool_of_name
+from rayclean.storage.remote import PATIENCE_S, START_PATIENCE_S, tried_for
 
 # One of these tells two versions of an object apart; stores name it differently. Best first.
 _TAGS = (
@@ -28,7 +30,9 @@ _TAGS = (
     "mtime",
     "created",
 )
-_READ_AHEAD_BYTES = 2**20
+# One request lists 1,000 objects; fewer shards than this in a folder are asked for one by one.
+_LISTED = 100
+_ASKED_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -122,13 +126,13 @@ def _match_remote(url: str) -> list[str]:
         # In an http URL the question mark starts the query.
         if not re.search(r"[*\[]" if url.startswith("http") else r"[*?\[]", path):
             return [url]
-        found: Mapping[str, Any] = fs.glob(path, detail=True)
+        found: Mapping[str, Any] = tried_for(START_PATIENCE_S, fs.glob, path, detail=True)
         names = [name for name, info in found.items() if info["type"] == "file"]
         if url.endswith(path):  # keeps the URL as it was written, chained protocols too
             return [url.removesuffix(path) + name for name in names]
         return [fs.unstrip_protocol(name) for name in names]
     except Exception as error:  # each store has its own exceptions, few of them OSError
-        raise _unreadable(url, error) from error
+        raise unreadable(url, error) from error
 
 
 def short_names(urls: Sequence[str]) -> list[str]:
@@ -148,6 +152,36 @@ def short_names(urls: Sequence[str]) -> list[str]:
     return ["/".join(part[common:]) for part in parts]
 
 
+def identify_shards(urls: Sequence[str]) -> list[ShardIdentity]:
+    """What each of many shards is now, in the same order; those of one large folder are listed in one go.
+
+    Raises:
+        InputError: as `identify_shard`.
+    """
+    folders: dict[str, list[str]] = {}
+    for url in urls:
+        if local_path(url) is None and not url.startswith("http"):  # a web server's listing is a page of links
+            folders.setdefault(url.rpartition("/")[0], []).append(url)
+    listed: dict[str, ShardIdentity] = {}
+    for folder, inside in folders.items():
+        if len(inside) >= _LISTED:
+            listed |= _list_folder(folder)
+    with ThreadPoolExecutor(_ASKED_AT_ONCE) as threads:
+        return list(threads.map(lambda url: listed.get(url) or identify_shard(url), urls))
+
+
+def _list_folder(folder: str) -> dict[str, ShardIdentity]:
+    """The files of a folder on an object store, by URL."""
+    try:
+        fs, path = fsspec.core.url_to_fs(folder)
+        entries: list[Mapping[str, Any]] = tried_for(START_PATIENCE_S, fs.ls, path, detail=True, refresh=True)
+    except Exception as error:  # see _match_remote
+        raise unreadable(folder, error) from error
+    files = (entry for entry in entries if entry["type"] == "file")
+    named = ((f"{folder}/{entry['name'].rstrip('/').rpartition('/')[2]}", entry) for entry in files)
+    return {url: _identity(url, entry) for url, entry in named}
+
+
 def identify_shard(url: str) -> ShardIdentity:
     """What a shard is now.
 
@@ -155,16 +189,16 @@ def identify_shard(url: str) -> ShardIdentity:
         InputError: missing, no access, or not a file; with the cause.
     """
     try:
-        return stat_shard(url)
+        return stat_shard(url, START_PATIENCE_S)
     except Exception as error:  # see _match_remote
-        raise _unreadable(url, error) from error
+        raise unreadable(url, error) from error
 
 
-def stat_shard(url: str) -> ShardIdentity:
+def stat_shard(url: str, patience_s: float = PATIENCE_S) -> ShardIdentity:
     """As `identify_shard`, with the file system's own exceptions, which say whether a retry may help."""
     path = local_path(url)
     if path is None:
-        return _stat_remote(url)
+        return tried_for(patience_s, _stat_remote, url)
     with open(path, "rb", opener=_open_without_waiting) as file:  # finds missing rights, which stat does not
         facts = os.fstat(file.fileno())
     if not stat.S_ISREG(facts.st_mode):
@@ -182,26 +216,15 @@ def _stat_remote(url: str) -> ShardIdentity:
     facts: Mapping[str, Any] = fs.info(path)
     if facts.get("type", "file") != "file" or facts.get("size") is None:
         raise OSError(f"expected a file of known size, found {facts.get('type')} of size {facts.get('size')}")
+    return _identity(url, facts)
+
+
+def _identity(url: str, facts: Mapping[str, Any]) -> ShardIdentity:
     tag = next((facts[name] for name in _TAGS if facts.get(name)), "")
     return ShardIdentity(url, int(facts["size"]), str(tag).strip('"'))
 
 
-def open_shard(url: str) -> BinaryIO:
-    """Opens a shard for reading from the start, seekable and buffered.
-
-    Raises:
-        InputError: missing, or no access. Other failures pass, since a retry may help.
-    """
-    path = local_path(url)
-    try:
-        if path is not None:
-            return open(path, "rb", buffering=_READ_AHEAD_BYTES)
-        fs, name = fsspec.core.url_to_fs(url)
-        return cast(BinaryIO, fs.open(name, "rb"))
-    except (FileNotFoundError, PermissionError, IsADirectoryError, ImportError) as error:
-        raise _unreadable(url, error) from error
-
-
-def _unreadable(url: str, error: Exception) -> InputError:
+def unreadable(url: str, error: Exception) -> InputError:
+    """The error for a shard that cannot be read, with its cause."""
     cause = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
     return InputError(f"{url}: cannot be read: {cause}; check the path and the access rights")

@@ -108,7 +108,7 @@ def _acquire(store: Store, me: Holder, takeover_s: float) -> None:
     """
     pause_s = 0.0
     while True:
-        if store.create(LEASE_FILE, me.encode()):
+        if store.create(LEASE_FILE, me.encode()) or _token(store) == me.token:
             time.sleep(pause_s)
             if _token(store) == me.token:
                 return

@@ -16,6 +16,7 @@ from pathlib import Path
 import fsspec
 
 from rayclean.errors import ConfigError
+from rayclean.storage.remote import START_PATIENCE_S, patiently, tried_for
 
 TEMPORARY = ".tmp-"
 
@@ -25,6 +26,8 @@ class Store:
 
     Args:
         root: a local folder, or any fsspec URL. A store is picklable and cheap to make.
+
+    Calls to an object store are tried again while it is away (`rayclean.storage.remote`).
     """
 
     def __init__(self, root: str) -> None:
@@ -46,7 +49,9 @@ class Store:
 
     def exists(self, name: str) -> bool:
         """Whether a whole file (or a folder) of this name is there."""
-        return os.path.exists(self.full(name)) if self.is_local else bool(self.fs.exists(self.full(name)))
+        if self.is_local:
+            return os.path.exists(self.full(name))
+        return bool(patiently(self.fs.exists, self.full(name)))
 
     def list(self, folder: str) -> list[str]:
         """Names in a folder, sorted, without temporary files; empty when there is no such folder."""
@@ -54,7 +59,8 @@ class Store:
             if self.is_local:
                 names = os.listdir(self.full(folder))
             else:
-                names = [os.path.basename(p.rstrip("/")) for p in self.fs.ls(self.full(folder), detail=False)]
+                paths = patiently(self.fs.ls, self.full(folder), detail=False)
+                names = [os.path.basename(path.rstrip("/")) for path in paths]
         except (FileNotFoundError, NotADirectoryError):
             return []
         return sorted(name for name in names if TEMPORARY not in name)
@@ -63,7 +69,7 @@ class Store:
         """The bytes of a file."""
         if self.is_local:
             return Path(self.full(name)).read_bytes()
-        data: bytes = self.fs.cat_file(self.full(name))
+        data: bytes = patiently(self.fs.cat_file, self.full(name))
         return data
 
     def map(self, name: str) -> memoryview:
@@ -76,7 +82,7 @@ class Store:
     def publish(self, name: str, data: bytes | memoryview) -> None:
         """Makes `data` appear whole under `name`, replacing what was there."""
         if not self.is_local:
-            self.fs.pipe_file(self.full(name), bytes(data))
+            patiently(self.fs.pipe_file, self.full(name), bytes(data))
             return
         final = self.full(name)
         folder = os.path.dirname(final)
@@ -100,9 +106,9 @@ class Store:
         """Publishes only if there is no such file yet; returns whether it did."""
         if not self.is_local:
             try:
-                self.fs.pipe_file(self.full(name), data, mode="create")
+                patiently(self.fs.pipe_file, self.full(name), data, mode="create")
             except FileExistsError:
-                return False
+                return False  # or it is ours, by an earlier try whose answer was lost; content that is unique tells
             return True
         final = self.full(name)
         os.makedirs(os.path.dirname(final), exist_ok=True)
@@ -124,13 +130,35 @@ class Store:
         """Removes a file or a folder with all below it; missing is fine, also where another driver was faster."""
         if self.exists(name):
             with suppress(FileNotFoundError):
-                self.fs.rm(self.full(name), recursive=True)
+                if self.is_local:
+                    self.fs.rm(self.full(name), recursive=True)
+                else:
+                    patiently(self.fs.rm, self.full(name), recursive=True)
 
     def modified_s(self, name: str) -> float:
         """When a file was published, in seconds since 1970."""
         if self.is_local:
             return os.stat(self.full(name)).st_mtime
-        return float(self.fs.modified(self.full(name)).timestamp())
+        return float(patiently(self.fs.modified, self.full(name)).timestamp())
+
+    def check(self) -> None:
+        """Writes and removes a probe, with little patience for a store that is away.
+
+        Raises:
+            ConfigError: the folder or bucket cannot be written; with the cause.
+        """
+        probe = f"probe-{socket.gethostname()}-{os.getpid()}"
+        try:
+            if self.is_local:
+                self.publish(probe, b"rayclean")
+            else:
+                tried_for(START_PATIENCE_S, self.fs.pipe_file, self.full(probe), b"rayclean")
+            self.remove(probe)
+        except Exception as error:  # each store has its own exceptions, few of them OSError
+            cause = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+            raise ConfigError(
+                f"run.dir {self.root}: cannot be written: {cause}; check the path, the bucket and the access rights"
+            ) from error
 
 
 def _sync_folder(folder: str) -> None:

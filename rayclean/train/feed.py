@@ -38,6 +38,7 @@ class FeedSettings:
     shuffle_rows: int
     batch_size: int
     seed: int
+    node_cache_bytes: int = 0
 
 
 def stream_rows(catalog: Catalog, shard: int, settings: FeedSettings) -> Iterator[tuple[int, Array]]:
@@ -71,7 +72,7 @@ class Feed:
 
     def __init__(self, catalog: Catalog, settings: FeedSettings, rank: int, ranks: int) -> None:
         self.catalog, self.settings, self.rank, self.ranks = catalog, settings, rank, ranks
-        self.pixels = catalog.pixels(settings.size, settings.max_pixels)
+        self.pixels = catalog.pixels(settings.size, settings.max_pixels, settings.node_cache_bytes)
         self.cache: Array | None = None
         if catalog.num_rows * settings.size**2 * 3 <= settings.cache_bytes:
             self.cache = self._load_all()

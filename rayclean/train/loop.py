@@ -96,9 +96,16 @@ def train_epochs(
 
 
 def learning_rate(settings: TrainSection, progress: float) -> float:
-    """The rate at a share of the whole training in [0, 1)."""
+    """The rate at a share of the whole training in [0, 1).
+
+    With `step` the first step after milestone m, at share m / E, is the first one at the next rate: m / E is divided
+    out here as its caller does, so that no rounding moves it.
+    """
     if settings.schedule == "constant":
         return settings.lr
+    if settings.schedule == "step":
+        passed = sum(progress >= milestone / settings.epochs for milestone in settings.milestones)
+        return float(settings.lr * settings.decay**passed)
     return settings.lr * 0.5 * (1 + math.cos(math.pi * progress))
 
 

@@ -19,7 +19,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from rayclean.catalog.table import Catalog
 from rayclean.cluster import Workers, keep_freed_memory
-from rayclean.config import MAIN, Config
+from rayclean.config import MAIN, Config, TrainSection
 from rayclean.errors import StageError
 from rayclean.progress import Meter
 from rayclean.storage.contents import encode, read_json
@@ -86,10 +86,11 @@ def train_task(
         shuffle_rows=config.data.shuffle_rows,
         batch_size=settings.batch_size,
         seed=role_seed(config.run.seed, role),
+        node_cache_bytes=config.data.node_cache_bytes,
     )
     fields = {
         "model": model.model_dump(exclude={"size"}) | {"weights": weights_digest(model.weights)},
-        "train": settings.model_dump(exclude={"workers", "precision", "from_", "roles"}),
+        "train": settings.model_dump(exclude=_not_read(settings)),
         "from": weights_digest(settings.from_),
         "also_kept": config.also_kept(role),
         "spec": [spec.size, spec.mean, spec.std],
@@ -114,6 +115,12 @@ def train_task(
         block_rows=config.blocks.rows,
         threads=workers.threads,
     )
+
+
+def _not_read(settings: TrainSection) -> set[str]:
+    """Fields of a role's settings that its weights do not depend on, or that stand elsewhere in the fingerprint."""
+    names = {"workers", "precision", "from_", "roles"}
+    return names if settings.schedule == "step" else names | {"milestones", "decay"}
 
 
 def is_trained(task: TrainTask) -> bool:

@@ -105,8 +105,8 @@ def test_images_are_read_by_row(scored: Run, tiny_samples: list[list[Content]]) 
 
     rows = np.array([40, 3, 3, 0])
     by_key = {members[0][0].partition(".")[0]: dict(members) for members in tiny_samples}
-    for kept_bytes in (0, 1000):
-        found = scored.catalog.pixels(8, 1e6, kept_bytes).read(rows)
+    for cache_bytes in (0, 1000, 10**6):
+        found = scored.catalog.pixels(8, 1e6, cache_bytes).read(rows)
         for row, image in zip(rows, found, strict=True):
             key = keys_of(scored.catalog)[row]
             expected = np.array(Image.open(io.BytesIO(by_key[key][f"{key}.png"])))

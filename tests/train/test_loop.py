@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rayclean.arrays import Array
+from rayclean.cluster import Workers
 from rayclean.config import TrainSection
 from rayclean.run import Run
 from rayclean.storage.store import Store
@@ -22,6 +23,7 @@ from rayclean.train.forward import Forward
 from rayclean.train.loop import Rank, State, learning_rate
 from rayclean.train.sample_losses import sample_losses
 from rayclean.train.snapshots import load_snapshot, snapshot_name
+from rayclean.train.stage import train_task
 from rayclean.train.trajectories import read_trajectory
 from rayclean.train.weights import load_weights_from
 from rayclean.train.worker import TrainTask, train
@@ -78,6 +80,8 @@ def base(scored: Run, tmp_path_factory: pytest.TempPathFactory) -> TrainTask:
         ("cached", {}, {}),
         ("streamed", {"loss": "ce"}, {"cache_bytes": 0, "shuffle_rows": 20}),
         ("autoaugment", {"loss": "ce+ne", "augment": "autoaugment", "schedule": "constant", "momentum": 0}, {}),
+        # It is broken off where the rate has just fallen; the next epoch starts at the lower one.
+        ("steps", {"loss": "ce", "schedule": "step", "milestones": [2, 3], "decay": 0.5}, {}),
     ],
 )
 def test_a_resumed_training_is_the_unbroken_one(
@@ -181,3 +185,63 @@ def test_the_rate_falls_along_a_cosine(progress: float, lr: float) -> None:
     assert learning_rate(TrainSection(lr=lr, schedule="constant"), progress) == lr
     assert learning_rate(settings, 0) == lr
     assert learning_rate(settings, min(progress + 0.1, 1)) <= rate
+
+
+@settings(deadline=None)
+@given(
+    st.integers(1, 200),
+    st.sets(st.integers(1, 250), min_size=1, max_size=5).map(sorted),
+    st.integers(1, 60),
+    st.floats(1e-4, 10),
+    st.floats(0.01, 0.99),
+)
+def test_the_rate_falls_after_each_milestone(
+    epochs: int, milestones: list[int], steps: int, lr: float, decay: float
+) -> None:
+    settings = TrainSection(epochs=epochs, lr=lr, schedule="step", milestones=milestones, decay=decay)
+    for epoch in range(1, epochs + 1):
+        wanted = lr
+        for milestone in milestones:
+            if epoch > milestone:  # the epochs 1..milestone are still at the rate before
+                wanted *= decay
+        for step in {0, steps // 2, steps - 1}:
+            rate = learning_rate(settings, (epoch - 1 + step / steps) / epochs)
+            assert rate == pytest.approx(wanted, rel=1e-12), (epoch, step)
+
+
+def test_the_papers_steps() -> None:
+    """Influential Rank on CIFAR-10: .1, divided by 10 at epochs 40 and 80 of 120."""
+    settings = TrainSection(epochs=120, lr=0.1, schedule="step", milestones=[40, 80])
+    rates = [learning_rate(settings, epoch / 120) for epoch in range(120)]
+    assert rates == pytest.approx([0.1] * 40 + [0.01] * 40 + [0.001] * 40, rel=1e-12)
+
+
+def test_only_the_schedule_with_steps_reads_their_settings(scored: Run) -> None:
+    known = scored.main.task
+
+    def folder(**changes: Any) -> str:
+        train = TrainSection.model_validate(scored.config.train.model_dump(by_alias=True) | {"epochs": 4} | changes)
+        config = scored.config.model_copy(update={"train": train})
+        return train_task(config, known.store, known.catalog, ("float32",) * 2, Workers(1, 1, 0, "cpu")).folder
+
+    steps = {"schedule": "step", "milestones": [2, 3]}
+    assert folder() == folder(decay=0.5)
+    folders = [folder(), folder(**steps), folder(**steps, decay=0.5), folder(schedule="step", milestones=[2])]
+    assert len(set(folders)) == len(folders)
+
+
+def test_runs_of_other_schedules_keep_the_folders_that_they_had(scored: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is read of `train` where the rate has no steps; another name among these would train every run anew."""
+    seen: list[dict[str, Any]] = []
+
+    def note(stage: str, version: int, fields: dict[str, Any], inputs: list[str]) -> str:
+        seen.append(fields)
+        return ""
+
+    monkeypatch.setattr("rayclean.train.stage.fingerprint", note)
+    known = scored.main.task
+    train_task(scored.config, known.store, known.catalog, ("float32", "float32"), Workers(1, 1, 0, "cpu"))
+    assert set(seen[0]["train"]) == {
+        *("loss", "mixup_alpha", "epochs", "snapshot_every", "optimizer", "lr", "momentum", "weight_decay"),
+        *("schedule", "batch_size", "augment", "trajectories"),
+    }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fnmatch
 import subprocess
 import sys
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -16,8 +18,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from rayclean.errors import ConfigError
-from rayclean.train.models import MODEL_NAMES, Network, build_model, model_defaults
+from rayclean.train.models import MODEL_NAMES, ModelDefaults, Network, build_model, model_defaults
 from rayclean.train.models.custom import CustomBody
+from rayclean.train.models.names import unknown_name
 from rayclean.train.models.preact_resnet import PreActBlock
 from rayclean.train.models.wide_resnet import WideBlock
 
@@ -51,9 +54,15 @@ def test_small_resnet_has_the_size_and_shape_of_its_definition(width: int, num_c
     assert not any(module.bias is not None for module in network.modules() if isinstance(module, nn.Conv2d))
 
 
-# Published sizes for 10 classes: 11.17 M for PreActResNet18 (with DivideMix's stem), 1.47 M for WRN-28-2.
+# Published sizes for 10 classes: 11.17 M for PreActResNet18 (with DivideMix's stem), 1.47 M for WRN-28-2, 21.28 M for
+# ResNet-34 with a stem for small images.
 @pytest.mark.parametrize(
-    ("name", "size", "dim"), [("preact_resnet18", 11_171_274, 512), ("wide_resnet28_2", 1_467_610, 128)]
+    ("name", "size", "dim"),
+    [
+        ("preact_resnet18", 11_171_274, 512),
+        ("wide_resnet28_2", 1_467_610, 128),
+        ("resnet34_small", 21_282_122, 512),
+    ],
 )
 def test_the_larger_networks_have_their_published_sizes(name: str, size: int, dim: int) -> None:
     network = build_model(name, 10).eval()
@@ -64,10 +73,14 @@ def test_the_larger_networks_have_their_published_sizes(name: str, size: int, di
         assert features.shape == (2, dim)
         assert network.logits(features).shape == (2, 10)
     # BatchNorm and ReLU before pooling, or, as DivideMix, neither.
-    assert bool((features >= 0).all()) == (name == "wide_resnet28_2")
+    assert bool((features >= 0).all()) == (name != "preact_resnet18")
 
 
-def _small_resnet_by_definition(network: Network, images: torch.Tensor) -> torch.Tensor:
+SMALL_STRIDES = (1, 2, 2)  # of each block of `small_resnet`
+STRIDES_34 = (*[1] * 3, 2, *[1] * 3, 2, *[1] * 5, 2, *[1] * 2)  # 3, 4, 6 and 3 blocks of ResNet-34
+
+
+def _resnet_by_definition(network: Network, images: torch.Tensor, strides: tuple[int, ...]) -> torch.Tensor:
     """Features as methods.md, section 7, defines them, from the bare weights in their order."""
     weights = [p.detach() for p in network.body.parameters()]
     buffers = [b for b in network.body.buffers() if b.ndim]
@@ -80,7 +93,7 @@ def _small_resnet_by_definition(network: Network, images: torch.Tensor) -> torch
         return maps * ratio[:, None, None] + (shift - mean * ratio)[:, None, None]
 
     maps = conv(images, 1).clamp(min=0)
-    for stride in (1, 2, 2):
+    for stride in strides:
         out = conv(conv(maps, stride).clamp(min=0), 1)
         shortcut = conv(maps, stride) if stride == 2 else maps
         maps = (out + shortcut).clamp(min=0)
@@ -89,19 +102,44 @@ def _small_resnet_by_definition(network: Network, images: torch.Tensor) -> torch
     return maps.flatten(2).sum(2) / (maps.shape[2] * maps.shape[3])
 
 
-@pytest.mark.parametrize("size", [32, 16])
-def test_small_resnet_computes_its_definition(size: int) -> None:
-    network = build_model("small_resnet", 5, width=4, seed=3).double()
+@pytest.mark.parametrize(
+    ("name", "size", "strides"),
+    [("small_resnet", 32, SMALL_STRIDES), ("small_resnet", 16, SMALL_STRIDES), ("resnet34_small", 16, STRIDES_34)],
+)
+def test_residual_networks_compute_their_definition(name: str, size: int, strides: tuple[int, ...]) -> None:
+    network = build_model(name, 5, width=4, seed=3).double()
+    noise = torch.Generator().manual_seed(1)
     with torch.no_grad():
         network(_images(16, size).double())  # BatchNorm statistics other than 0 and 1
         for parameter in network.parameters():
-            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+            # In proportion, so that the maps of 16 blocks do not grow beyond all bounds.
+            parameter.mul_(1 + 0.1 * torch.randn(parameter.shape, generator=noise).double())
+            if parameter.ndim == 1:
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=noise).double())
         network.eval()
         images = _images(3, size, seed=1).double()
-        expected = _small_resnet_by_definition(network, images)
+        expected = _resnet_by_definition(network, images, strides)
         torch.testing.assert_close(network.features(images), expected, rtol=1e-10, atol=1e-10)
         logits = expected @ network.head.weight.T + network.head.bias
         torch.testing.assert_close(network(images), logits, rtol=1e-10, atol=1e-10)
+
+
+def test_resnet34_for_small_images_is_torchvisions_but_for_the_stem() -> None:
+    """The same blocks in the same order: torchvision's weights give the same features from the stem's maps on."""
+    from torchvision.models import resnet34
+
+    network, source = build_model("resnet34_small", 3), resnet34()
+    layers = nn.Sequential(source.layer1, source.layer2, source.layer3, source.layer4)
+    blocks = network.body.blocks
+    assert isinstance(blocks, nn.Sequential)
+    blocks.load_state_dict(dict(zip(blocks.state_dict(), layers.state_dict().values(), strict=True)))
+    maps = torch.randn(2, 64, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(blocks.eval()(maps), layers.eval()(maps), rtol=0, atol=0)
+    stem = network.body.stem
+    assert isinstance(stem, nn.Conv2d)
+    assert (stem.kernel_size, stem.stride, stem.padding) == ((3, 3), (1, 1), (1, 1))
+    assert not any(isinstance(module, nn.MaxPool2d) for module in network.modules())
 
 
 def test_dividemix_alone_lets_a_plain_shortcut_start_from_the_activated_input() -> None:
@@ -285,6 +323,182 @@ def test_defaults_of_the_images() -> None:
         model_defaults("wide_resnet28")
 
 
+class _TimmNetwork(nn.Module):
+    """What timm promises of a network: pooled features where it has no classes, and how wide they are."""
+
+    num_features = 4
+    head_hidden_size = 6
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, self.num_features)
+        self.before_logits = nn.Linear(self.num_features, self.head_hidden_size)
+        self.classif = nn.Linear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.classif(torch.tanh(self.before_logits(self.layer(images.mean(dim=(2, 3))))))  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class _TimmConfig:
+    input_size: tuple[int, int, int]
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+    fixed_input_size: bool = False
+    classifier: str | None = "classif"
+    hf_hub_id: str | None = "timm/fake.in1k"
+    url: str | None = None
+
+
+class _Timm(ModuleType):
+    """timm's functions with the signatures of timm 1.0, over three networks; it keeps what it was asked for."""
+
+    CONFIGS: ClassVar = {
+        "inception_resnet_v2": _TimmConfig((3, 299, 299)),
+        "inception_resnet_v2.tf_in1k": _TimmConfig((3, 299, 299)),
+        "inception_resnet_v2.tf_ens": _TimmConfig((3, 320, 320), mean=(0.1, 0.2, 0.3)),
+        "vit_fixed": _TimmConfig((3, 224, 224), fixed_input_size=True),
+        "broken": _TimmConfig((3, 224, 224)),
+    }
+
+    def __init__(self) -> None:
+        super().__init__("timm")
+        self.created: list[tuple[str, bool, dict[str, Any]]] = []
+
+    def create_model(
+        self,
+        model_name: str,
+        pretrained: bool = False,
+        pretrained_cfg: Any = None,
+        pretrained_cfg_overlay: dict[str, Any] | None = None,
+        checkpoint_path: str | Path | None = None,
+        cache_dir: str | Path | None = None,
+        scriptable: bool | None = None,
+        exportable: bool | None = None,
+        no_jit: bool | None = None,
+        **kwargs: Any,
+    ) -> nn.Module:
+        self.created.append((model_name, pretrained, dict(kwargs)))
+        if model_name == "broken":
+            raise RuntimeError("no route to the hub" if pretrained else "out of order")
+        if "img_size" in kwargs and not self.CONFIGS[model_name].fixed_input_size:
+            raise TypeError("unexpected keyword argument 'img_size'")
+        network = _TimmNetwork(kwargs["num_classes"])
+        if pretrained:
+            nn.init.constant_(network.layer.bias, 1.0 if model_name.endswith("tf_ens") else 2.0)
+        return network
+
+    def is_model(self, model_name: str) -> bool:
+        return model_name.partition(".")[0] in (*self.list_models(), "an_old_name")
+
+    def list_models(self, filter: str = "", pretrained: bool = False) -> list[str]:
+        return sorted({name.partition(".")[0] for name in self.CONFIGS})
+
+    def list_pretrained(self, filter: str = "") -> list[str]:
+        names = [*(name for name in self.CONFIGS if "." in name), "broken.in1k"]
+        return fnmatch.filter(names, filter)
+
+    def get_pretrained_cfg(self, model_name: str, allow_unregistered: bool = True) -> _TimmConfig | None:
+        return self.CONFIGS.get(model_name)
+
+
+@pytest.fixture
+def timm(monkeypatch: pytest.MonkeyPatch) -> _Timm:
+    module = _Timm()
+    monkeypatch.setitem(sys.modules, "timm", module)
+    return module
+
+
+def test_a_network_of_timm_without_weights(timm: _Timm) -> None:
+    network = build_model("timm:inception_resnet_v2", 7, bottleneck=5, image_size=64, seed=2).eval()
+    assert timm.created == [("inception_resnet_v2", False, {"num_classes": 0})]
+    assert network.feature_dim == 5
+    assert network.body(_images()).shape == (2, 6)  # what the classifier would see, not num_features
+    assert network(_images()).shape == (2, 7)
+    assert _same(network, build_model("timm:inception_resnet_v2", 7, bottleneck=5, seed=2))
+    assert not _same(network, build_model("timm:inception_resnet_v2", 7, bottleneck=5, seed=3))
+
+
+def test_images_of_timm_are_those_of_the_network_or_of_the_tag(timm: _Timm) -> None:
+    assert model_defaults("timm:inception_resnet_v2") == ModelDefaults(299, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    assert model_defaults("timm:inception_resnet_v2.tf_ens").mean == (0.1, 0.2, 0.3)
+    assert model_defaults("timm:inception_resnet_v2.tf_ens").size == 320
+    assert timm.created == []
+
+
+def test_networks_of_timm_that_are_built_for_one_size_get_it(timm: _Timm) -> None:
+    build_model("timm:vit_fixed", 3, image_size=64)
+    build_model("timm:vit_fixed", 3)
+    assert timm.created == [
+        ("vit_fixed", False, {"num_classes": 0, "img_size": 64}),
+        ("vit_fixed", False, {"num_classes": 0}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "asked", "bias"),
+    [
+        ("inception_resnet_v2", "DEFAULT", "inception_resnet_v2", 2.0),
+        ("inception_resnet_v2", "tf_ens", "inception_resnet_v2.tf_ens", 1.0),
+        ("inception_resnet_v2.tf_ens", "DEFAULT", "inception_resnet_v2.tf_ens", 1.0),
+        ("inception_resnet_v2.tf_ens", "tf_ens", "inception_resnet_v2.tf_ens", 1.0),
+    ],
+)
+def test_weights_of_timm_by_name(timm: _Timm, name: str, weights: str, asked: str, bias: float) -> None:
+    network = build_model(f"timm:{name}", 3, weights=weights)
+    assert timm.created == [(asked, True, {"num_classes": 0})]
+    assert torch.equal(network.state_dict()["body.layer.bias"], torch.full((4,), bias))
+
+
+def test_a_network_of_timm_from_a_file_drops_the_files_classifier(timm: _Timm, tmp_path: Path) -> None:
+    source = _TimmNetwork(11)
+    save_file(source.state_dict(), tmp_path / "a.safetensors")
+    network = build_model("timm:inception_resnet_v2", 3, weights=str(tmp_path / "a.safetensors"))
+    assert timm.created == [("inception_resnet_v2", False, {"num_classes": 0})]
+    source.classif = nn.Identity()
+    assert torch.equal(network.features(_images()), source(_images()))
+    save_file({"layer.weight": torch.zeros(4, 3)}, tmp_path / "part.safetensors")
+    with pytest.raises(ConfigError, match=r"expected timm's state dict of timm:vit_fixed.*Missing key"):
+        build_model("timm:vit_fixed", 3, weights=str(tmp_path / "part.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "said"),
+    [
+        ("inception_resnet_v3", None, "did you mean 'timm:inception_resnet_v2'"),
+        ("inception_resnet_v2.tf_in1", None, r"did you mean 'timm:inception_resnet_v2\.tf_in1k'"),
+        ("an_old_name", None, r"timm:an_old_name: .*the name that timm.list_models\(\) has"),
+        ("inception_resnet_v2", "DEFUALT", "model.weights of timm:inception_resnet_v2 .*did you mean 'DEFAULT'"),
+        ("inception_resnet_v2.tf_ens", "tf_in1k", "did you mean 'tf_ens'"),
+        ("inception_resnet_v2", "no/file.pth", r"no/file\.pth: there is no such file"),
+        ("vit_fixed", "DEFAULT", "timm has no weights of timm:vit_fixed; give a file"),
+        ("broken", None, "timm cannot build it .RuntimeError: out of order"),
+        (
+            "broken",
+            "DEFAULT",
+            r"RuntimeError: no route to the hub.; fetch https://huggingface.co/timm/fake\.in1k where",
+        ),
+    ],
+)
+def test_what_timm_does_not_have_is_refused(timm: _Timm, name: str, weights: str | None, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        build_model(f"timm:{name}", 3, weights=weights)
+
+
+def test_without_timm_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    for call in (model_defaults, lambda name: build_model(name, 3)):
+        with pytest.raises(ConfigError, match=r"timm:inception_resnet_v2: timm cannot.*pip install 'rayclean\[timm\]'"):
+            call("timm:inception_resnet_v2")
+
+
+def test_of_a_thousand_names_only_some_are_shown() -> None:
+    names = [f"network{index}" for index in range(1000)]
+    text = str(unknown_name("model.name", "zzzzzz", names))
+    assert "network0, network1, " in text
+    assert text.endswith("network199, and 800 more")
+
+
 class _Own(nn.Module):
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -373,7 +587,7 @@ def test_networks_need_torch_alone() -> None:
     code = (
         "import sys; from rayclean.train.models import build_model; import rayclean.train.augment, "
         "rayclean.train.losses, rayclean.train.precision; build_model('small_resnet', 3); "
-        "print(*sorted({'ray', 'torchvision', 'safetensors', 'faiss', 'webdataset'} & set(sys.modules)))"
+        "print(*sorted({'ray', 'timm', 'torchvision', 'safetensors', 'faiss', 'webdataset'} & set(sys.modules)))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert result.stdout.split() == []

@@ -1,4 +1,4 @@
-"""Networks by name: those of this package, any of torchvision's, or a user's by import path."""
+"""Networks by name: those of this package, any of torchvision's or timm's, or a user's by import path."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import torch
 from torch import nn
 
 from rayclean.errors import ConfigError
-from rayclean.train.models import preact_resnet, wide_resnet
+from rayclean.train.models import preact_resnet, resnet34, timm_models, wide_resnet
 from rayclean.train.models.custom import custom_body
 from rayclean.train.models.names import unknown_name
 from rayclean.train.models.network import Network
 from rayclean.train.models.preact_resnet import PreActResNet18
+from rayclean.train.models.resnet34 import SmallImageResNet34
 from rayclean.train.models.small_resnet import SmallResNet
 from rayclean.train.models.torchvision_models import torchvision_body, torchvision_names
 from rayclean.train.models.weights import load_state, read_state
@@ -24,6 +25,7 @@ _BODIES: dict[str, Callable[[int], tuple[nn.Module, int]]] = {
     "small_resnet": lambda width: (SmallResNet(width), 4 * width),
     "preact_resnet18": lambda _: (PreActResNet18(), preact_resnet.FEATURE_DIM),
     "wide_resnet28_2": lambda _: (WideResNet28x2(), wide_resnet.FEATURE_DIM),
+    "resnet34_small": lambda _: (SmallImageResNet34(), resnet34.FEATURE_DIM),
 }
 MODEL_NAMES = tuple(_BODIES)
 
@@ -52,16 +54,20 @@ def model_defaults(name: str) -> ModelDefaults:
     """The images that a network is made for; for a user's own network those of ImageNet backbones.
 
     Raises:
-        ConfigError: there is no such network.
+        ConfigError: there is no such network, or timm, which it is of, is not installed.
     """
     check_model_name(name)
     if name in MODEL_NAMES:
         return CIFAR_DEFAULTS
+    if name.startswith(timm_models.PREFIX):
+        return ModelDefaults(*timm_models.timm_images(name))
     return INCEPTION_DEFAULTS if name == "inception_v3" else IMAGENET_DEFAULTS
 
 
 def check_model_name(name: str) -> None:
-    """Refuses a name that no network has; import paths (`package.module:factory`) are tried when built.
+    """Refuses a name that no network has.
+
+    Names of timm (`timm:NAME`) and import paths (`package.module:factory`) are tried when they are needed.
 
     Raises:
         ConfigError: with the nearest valid name.
@@ -73,7 +79,7 @@ def check_model_name(name: str) -> None:
     except ConfigError as e:
         raise ConfigError(f"{unknown_name('model.name', name, MODEL_NAMES)}; of others: {e}") from e
     if name not in names:
-        raise unknown_name("model.name", name, (*names, "package.module:factory"))
+        raise unknown_name("model.name", name, (*names, "timm:NAME", "package.module:factory"))
 
 
 def build_model(
@@ -89,11 +95,11 @@ def build_model(
     """Builds a network on the CPU, in training mode.
 
     Args:
-        name: one of `MODEL_NAMES`, a network of torchvision, or `package.module:factory`.
+        name: one of `MODEL_NAMES`, a network of torchvision, `timm:NAME`, or `package.module:factory`.
         num_classes: K.
         width: w of `small_resnet`.
-        weights: for torchvision's networks `DEFAULT`, a name of its weights, or a file with its state dict,
-            whose head is dropped; for a user's network a file with its state dict; else a snapshot's file.
+        weights: for networks of torchvision and timm `DEFAULT`, a name of their weights, or a file with their state
+            dict, whose head is dropped; for a user's network a file with its state dict; else a snapshot's file.
         bottleneck: units of a linear layer with ReLU before the last one; a user's head is then drawn anew.
         seed: of all weights that are drawn; torch's global generators stay untouched.
         image_size: side of the images, for networks that are built for one size.
@@ -104,6 +110,9 @@ def build_model(
     check_model_name(name)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs too
+        if name.startswith(timm_models.PREFIX):
+            body, dim = timm_models.timm_body(name, weights, image_size)
+            return _network(body, dim, num_classes, bottleneck)
         if ":" in name:
             body, head = custom_body(name, num_classes, weights)
             return _network(body, head.in_features, num_classes, bottleneck, head)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ from torch import nn
 
 from rayclean.errors import ConfigError
 from rayclean.train.models.names import unknown_name
-from rayclean.train.models.weights import load_state, read_state
+from rayclean.train.models.weights import is_file_name, load_state, read_state
 
 # They return several outputs in training mode unless their auxiliary classifiers are off. They also normalise
 # once more inside when pre-trained; that is not in the state dict, so it is always on, or a snapshot would
@@ -51,7 +50,7 @@ def torchvision_body(name: str, weights: str | None, image_size: int | None = No
         options = {"aux_logits": False, "transform_input": True}
     if name.startswith("vit_") and image_size is not None:
         options["image_size"] = image_size
-    file = weights if weights is not None and _is_file_name(weights) else None
+    file = weights if weights is not None and is_file_name(weights) else None
     if weights is None or file is not None:
         # Said in words, else these two warn that their default will change.
         random_init = {"init_weights": True} if name in WITH_AUXILIARY else {}
@@ -98,11 +97,6 @@ def _models() -> Any:
             f"torchvision cannot be imported ({e}); install the version that fits torch {torch.__version__}"
         ) from e
     return torchvision.models
-
-
-def _is_file_name(weights: str) -> bool:
-    """Whether `model.weights` means a file: names of torchvision's weights hold neither dots nor slashes."""
-    return Path(weights).is_file() or "/" in weights or "." in weights
 
 
 def _pretrained(name: str, weights: str, options: dict[str, Any]) -> nn.Module:

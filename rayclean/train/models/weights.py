@@ -15,6 +15,11 @@ State = Mapping[str, torch.Tensor]
 WRAPPERS = ("model", "state_dict")  # keys under which checkpoints keep the state dict
 
 
+def is_file_name(weights: str) -> bool:
+    """Whether `model.weights` means a file: the names that libraries give weights hold neither dots nor slashes."""
+    return Path(weights).is_file() or "/" in weights or "." in weights
+
+
 def read_state(path: str, field: str = "model.weights") -> State:
     """Reads a state dict: `.safetensors`, or a torch file loaded with weights only.
 
@@ -26,7 +31,9 @@ def read_state(path: str, field: str = "model.weights") -> State:
         ConfigError: there is no such file, or it holds anything but tensors by name.
     """
     if not Path(path).is_file():
-        raise ConfigError(f"{field} {path}: there is no such file; only torchvision's networks have weights by name")
+        raise ConfigError(
+            f"{field} {path}: there is no such file; only networks of torchvision and timm have weights by name"
+        )
     try:
         if path.endswith(".safetensors"):
             from safetensors.torch import load_file  # not needed to score arrays in memory
