@@ -14,11 +14,11 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -65,28 +65,50 @@ def prepare(options: argparse.Namespace, folder: Path, block_rows: int, block_pa
     torch.set_num_threads(1)
     samples = (sample for url in expand_shards(options.shards) for sample in _samples(url))
     write_shards(str(folder / "shards"), "subset", islice(samples, options.samples), max(1, options.samples // 4))
-    weights = options.weights or str(folder / "drawn.safetensors")
-    config = parse_config(
-        {
-            "run": {"dir": str(folder / "run")},
-            "data": {
-                "shards": str(folder / "shards/*.tar"),
-                "label": options.label,
-                "classes": options.classes,
-                "size": options.size,
-            },
-            "model": {"name": options.model, "width": options.width},
-            "train": {"epochs": 0, "from": weights},
-            "blocks": {"rows": block_rows, "pairs": block_pairs, "table_rows": 1000 * block_rows},
-            "scores": ["iofm"],
-        }
-    )
-    if options.weights is None:
-        publish_weights(Store(str(folder)), "drawn.safetensors", network_spec(config, options.classes).build())
-    precision = resolve_precision(options.precision, "cpu")
+    changes: dict[str, dict[str, Any]] = {
+        "data": {"label": options.label},
+        "model": {"name": options.model, "width": options.width},
+        "blocks": {"rows": block_rows, "pairs": block_pairs, "table_rows": 1000 * block_rows},
+    }
+    shards = str(folder / "shards/*.tar")
+    return run_of(folder, shards, options.classes, options.size, changes, options.weights, options.precision)
+
+
+def run_of(
+    folder: Path,
+    shards: str,
+    classes: int,
+    size: int,
+    changes: Mapping[str, Mapping[str, Any]],
+    weights: str | None = None,
+    precision: str = "float32",
+) -> Run:
+    """A run of IOFM alone whose catalog and snapshot are made in this process.
+
+    Args:
+        folder: for the run.
+        shards: their pattern.
+        classes: how many.
+        size: of the images.
+        changes: fields of the config by section.
+        weights: of the snapshot; None: drawn.
+        precision: of the forwards.
+    """
+    tree: dict[str, Any] = {
+        "run": {"dir": str(folder / "run")},
+        "data": {"shards": shards, "label": "json:label", "classes": classes, "size": size},
+        "train": {"epochs": 0, "from": weights or str(folder / "drawn.safetensors")},
+        "scores": ["iofm"],
+    }
+    for section, fields in changes.items():
+        tree[section] = {**tree.get(section, {}), **fields}
+    config = parse_config(tree)
+    if weights is None:
+        publish_weights(Store(str(folder)), "drawn.safetensors", network_spec(config, classes).build())
+    precision = resolve_precision(precision, "cpu")
     workers = dict.fromkeys(("catalog", "train", "score", "merge"), cluster.Workers(2, 1, 0, "cpu"))
     store, sources = Store(config.run.dir), find_sources(config.data)
-    mark = catalog_fingerprint(config.data, ClassList.load(options.classes), sources)
+    mark = catalog_fingerprint(config.data, ClassList.load(classes), sources)
     catalog = Catalog(store, f"catalog-{mark}", mark)
     store.create(f"{catalog.folder}/{SOURCES_FILE}", encode(SOURCES_FILE, sources, "{}"))
     run = Run(config, store, catalog, None, workers, (precision, precision))

@@ -3,7 +3,7 @@
 What the papers leave open, and what is taken here [our choice]:
 
 - Training: SGD with momentum .9, batches of 128, rate .02 [INN, 4.1; IOFM gives none]. INN divides the rate by 5 at
-  1/2 and at 3/4 of the epochs; rayclean has no steps, so a cosine from .02 takes their place [our choice]. Nesterov,
+  1/2 and at 3/4 of the epochs; a cosine from .02 takes its place (there was no `step` schedule) [our choice]. Nesterov,
   weight decay 5e-4, MixUp's alpha 1, crop and flip [our choice].
 - IOFM: 150 epochs, a snapshot every 10, L = 10, H = 3 [IOFM, Alg. 1]. INN: L = H = 10, features of a network trained
   by cross-entropy, 50 to 300 epochs [INN, 4.1]; here its score is taken every 50 epochs, and `best` is over these.

@@ -117,6 +117,8 @@ def parts_of(setup: Setup, peer: str) -> list[Part]:
 def setup_mark(setup: Setup) -> str:
     """What a kept training depends on beside its name."""
     left_out = {"loss", "roles", "snapshot_every", "trajectories", "workers"}
+    if setup.train.schedule != "step":
+        left_out |= {"milestones", "decay"}
     fields = {
         "train": setup.train.model_dump(mode="json", by_alias=True, exclude=left_out),
         "spec": asdict(setup.spec),

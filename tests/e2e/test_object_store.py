@@ -74,7 +74,11 @@ def test_what_cannot_work_ends_in_seconds(
 ) -> None:
     for name, overrides, expected in (
         ("bucket", ["run.dir=s3://no-such-bucket/run"], "run.dir s3://no-such-bucket/run: cannot be written"),
-        ("shards", ["data.shards=s3://no-such-bucket/*.tar"], "data.shards: s3://no-such-bucket/*.tar: no file matches"),
+        (
+            "shards",
+            ["data.shards=s3://no-such-bucket/*.tar"],
+            "data.shards: s3://no-such-bucket/*.tar: no file matches",
+        ),
         ("url", ["data.shards=https://me:secret@host/a.tar"], "data.shards: a URL carries credentials"),
     ):
         wrong = command(reference, server, "wrong", *overrides)
