@@ -66,7 +66,7 @@ def read_blocks(run: Run, pairs: Array, block_pairs: int, cache_bytes: int, stor
 
 @contextmanager
 def _cold_cache() -> Iterator[None]:
-    with tempfile.TemporaryDirectory() as folder, patch.object(node_cache, "cache_folder", lambda: Path(folder)):
+    with tempfile.TemporaryDirectory() as folder, patch.object(node_cache, "node_folder", lambda _: Path(folder)):
         yield
 
 

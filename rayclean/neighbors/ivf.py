@@ -7,6 +7,8 @@ cells is exact in float32 and a part's file is hardly larger than its features.
 from __future__ import annotations
 
 import math
+import os
+from contextlib import suppress
 from typing import Any
 
 import faiss
@@ -91,14 +93,16 @@ def build_lists(features: Array, start: int, cells: Array, num_cells: int) -> by
 
 
 def load_lists(store: Store, name: str) -> Any:
-    """Opens the IVF file of a part; a local one is mapped, and its pages are shared by all processes of a node.
+    """Opens the IVF file of a part, mapped: its pages are shared by all processes of a node.
 
     Raises:
         UnitError: the file is not a whole index.
     """
+    path = store.copy(name)
+    if path is not None and os.path.exists(path):
+        with suppress(RuntimeError):  # not whole, or a copy that went just now: read below
+            return faiss.read_index(path, faiss.IO_FLAG_MMAP_IFC)
     try:
-        if store.is_local:
-            return faiss.read_index(store.full(name), faiss.IO_FLAG_MMAP_IFC)
         return faiss.deserialize_index(np.frombuffer(store.read(name), np.uint8))
     except RuntimeError as e:  # what FAISS raises for whatever is wrong with a file
         raise UnitError(f"{store.full(name)}: is not a whole FAISS index; remove it and rerun") from e

@@ -6,7 +6,6 @@ import fcntl
 import logging
 import mmap
 import os
-import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from rayclean.shards.decode import Pixels
+from rayclean.storage.node import node_folder
 
 MARK_BYTES = 8  # of a slot, beside the pixels: which row, and its checksum
 FREE_SHARE = 0.5  # of the disk's free space, at most
@@ -87,20 +87,13 @@ def _mark(row: int, data: bytes) -> bytes:
     return stored.to_bytes(4, "little") + zlib.crc32(data, row & 0xFFFFFFFF).to_bytes(4, "little")
 
 
-def cache_folder() -> Path:
-    """Where this user's caches lie on this node: in the folder for temporary files."""
-    folder = Path(tempfile.gettempdir()) / f"rayclean-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    return folder
-
-
 def open_cache(name: str, num_rows: int, size: int, max_bytes: int) -> NodeCache:
     """The node's cache of this name; those of other names that no process maps are removed first.
 
     A node without room for it goes without, and says so.
     """
     try:
-        folder = cache_folder()
+        folder = node_folder("images")
         path = folder / f"{name}.images"
         with _alone(folder):
             remove_unused(folder, path)

@@ -16,6 +16,7 @@ from pathlib import Path
 import fsspec
 
 from rayclean.errors import ConfigError
+from rayclean.storage.mirror import copy_of
 from rayclean.storage.remote import START_PATIENCE_S, patiently, tried_for
 
 TEMPORARY = ".tmp-"
@@ -73,11 +74,32 @@ class Store:
         return data
 
     def map(self, name: str) -> memoryview:
-        """The bytes of a file without copying them: local files are mapped and share their pages."""
-        if not self.is_local:
-            return memoryview(self.read(name))
-        with open(self.full(name), "rb") as file:
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        """The bytes of a file without copying them: the node's processes share the pages of the file or of its copy."""
+        path = self.copy(name)
+        try:
+            if path is not None:
+                with open(path, "rb") as file:
+                    return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        except FileNotFoundError:
+            if self.is_local:
+                raise
+        return memoryview(self.read(name))
+
+    def copy(self, name: str) -> str | None:
+        """Where a file lies on this node: itself, or a copy of a large remote one; None where it is to be read."""
+        path = self.full(name)
+        if self.is_local:
+            return path
+        facts = patiently(self.fs.info, path)
+        tag = next(
+            (facts[kind] for kind in ("ETag", "etag", "LastModified", "updated", "created") if kind in facts), ""
+        )
+
+        def fetch(start: int, stop: int) -> bytes:
+            return bytes(patiently(self.fs.cat_file, path, start=start, end=stop))
+
+        found = copy_of(f"{self.root}/{name} {tag}", int(facts["size"]), fetch)
+        return None if found is None else str(found)
 
     def publish(self, name: str, data: bytes | memoryview) -> None:
         """Makes `data` appear whole under `name`, replacing what was there."""

@@ -19,7 +19,7 @@ ENTRY = 8 * 8 * 3 + node_cache.MARK_BYTES
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(node_cache, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(node_cache, "node_folder", lambda _: tmp_path)
     return tmp_path
 
 
