@@ -11,15 +11,17 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import yaml
 from rich.console import Console
 from rich.logging import RichHandler
 
 from rayclean import __version__
-from rayclean.config import Config, load_config
+from rayclean.config import Config, load_config, parse_config
 from rayclean.errors import InputError, RaycleanError
+from rayclean.storage.store import Store
 
 app = typer.Typer(
     name="rayclean",
@@ -28,12 +30,14 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-out = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 160)  # files have no width
-err = Console(stderr=True, soft_wrap=True, highlight=False)
+width = None if sys.stdout.isatty() else 160  # files have no width
+out = Console(soft_wrap=True, highlight=False, emoji=False, width=width)
+err = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file, such as configs/digits.yaml.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[section.field=value ...]", help="Replace fields.")]
-RunDir = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run (run.dir).")]
+RunDir = Annotated[str, typer.Argument(metavar="RUN", help="The folder or URL of a run (run.dir).")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Let Ray speak.")]
 INTERRUPTED = 130
 
@@ -77,37 +81,84 @@ def run(
 
 
 @app.command()
-def status(folder: RunDir) -> None:
-    """Show how far each stage of a run is."""
+def status(folder: RunDir, as_json: AsJson = False) -> None:
+    """Show how far each stage of a run is, what failed, and who holds it."""
+    config = load_run(folder)
     from rayclean.report.text import print_status
-    from rayclean.status import progress
+    from rayclean.status import read_status
 
-    print_status(out, progress(load_run(folder)))
+    found = read_status(config)
+    print_json(found.to_json()) if as_json else print_status(out, found)
+
+
+@app.command()
+def errors(
+    folder: RunDir,
+    limit: Annotated[int, typer.Option(min=0, help="List so many of each kind.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List failed units, samples in quarantine and shards that are cut short."""
+    config = load_run(folder)
+    from rayclean.failures import find_errors
+    from rayclean.report.text import print_errors
+
+    found = find_errors(config, limit)
+    print_json(found) if as_json else print_errors(out, found, limit)
+
+
+@app.command()
+def show(
+    folder: RunDir,
+    key: Annotated[str, typer.Argument(metavar="KEY", help="The sample's key.")],
+    shard: Annotated[str | None, typer.Option(help="Its shard, where several have the key.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show all that is known of one sample."""
+    config = load_run(folder)
+    from rayclean.report.text import print_sample
+    from rayclean.show import describe
+
+    facts = describe(config, key, shard)
+    print_json(facts) if as_json else print_sample(out, facts)
+
+
+@app.command()
+def gc(
+    folder: RunDir,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+) -> None:
+    """Remove the folders that the config of the last start does not lead to."""
+    config = load_run(folder)
+    from rayclean.garbage import collect
+    from rayclean.report.text import print_garbage
+
+    print_garbage(out, collect(config, dry_run), dry_run)
 
 
 @app.command()
 def evaluate(
     folder: RunDir,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
     worst: Annotated[int, typer.Option(help="Also list so many of the worst rows.")] = 0,
     curves: Annotated[bool, typer.Option("--curves", help="Also print AUROC at every snapshot.")] = False,
     plots: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Also draw curves and reliability.")] = None,
 ) -> None:
     """Compare every score with the truth, where the run has one."""
+    config = load_run(folder)
     from rayclean import results
     from rayclean.report.text import print_curves, print_evaluation, print_worst
 
-    result = results.evaluate_run(load_run(folder))
+    result = results.evaluate_run(config)
     if plots is not None:
         from rayclean.report.plots import draw
 
         for path in draw(result, plots):
             err.print(f"drew {path}", markup=False)
     if as_json:
-        sys.stdout.write(json.dumps(result.to_json(), indent=1) + "\n")
+        print_json(result.to_json())
         return
     if worst:
-        print_worst(out, str(folder), worst)
+        print_worst(out, folder, worst)
     print_evaluation(out, result)
     if curves:
         print_curves(out, result)
@@ -134,16 +185,32 @@ def doctor(config: ConfigPath, overrides: Overrides = None) -> None:
     raise typer.Exit(2 if failed else 0)
 
 
-def load_run(folder: Path) -> Config:
-    """The config of the last start of a run.
+def load_run(folder: str) -> Config:
+    """The config of the last start of a run, which lies where it is now and not where it was then.
+
+    Args:
+        folder: of the run, or its URL.
 
     Raises:
-        InputError: the folder holds no run.
+        InputError: there is no run, or it cannot be read.
     """
-    path = folder / "config.yaml"
-    if not path.exists():
-        raise InputError(f"{folder} holds no run (no config.yaml); give the run.dir of a config that was started")
-    return load_config(path)
+    store, name = Store(folder), "config.yaml"
+    try:
+        tree = yaml.safe_load(store.read(name))
+        tree["run"]["dir"] = folder
+    except (FileNotFoundError, NotADirectoryError):
+        message = f"{folder} holds no run (no {name}); give the run.dir of a config that was started"
+        raise InputError(message) from None
+    except RaycleanError:
+        raise
+    except Exception as error:  # each store has its own exceptions, few of them OSError
+        raise InputError(f"{folder}: {name} cannot be read: {error or type(error).__name__}") from error
+    return parse_config(tree, f"{folder}/{name}")
+
+
+def print_json(value: Any) -> None:
+    """To stdout, for programs."""
+    sys.stdout.write(json.dumps(value, indent=1) + "\n")
 
 
 def call() -> int:
@@ -155,7 +222,7 @@ def call() -> int:
         format="%(message)s",
         handlers=[RichHandler(console=err, show_time=False, show_path=False, show_level=False, markup=False)],
     )
-    for name in ("ray", "fsspec", "PIL", "faiss"):
+    for name in ("ray", "fsspec", "PIL", "faiss", "botocore", "aiobotocore", "s3fs", "gcsfs"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         code = app(standalone_mode=False)

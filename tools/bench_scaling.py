@@ -85,8 +85,17 @@ def run_size(rows: int, folder: Path) -> Size:
     settings = {**SETTINGS, "run": {"dir": str(folder / "run")}}
     settings["data"] = {**SETTINGS["data"], "shards": str(folder / "shards/*.tar")}
     (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    return watch([str(folder / "config.yaml")], rows, Store(str(folder / "run")))
+
+
+def watch(arguments: Sequence[str], rows: int, store: Store) -> Size:
+    """Does `rayclean run` with these arguments and looks at its processes meanwhile.
+
+    Raises:
+        SystemExit: the run failed.
+    """
     size, started_s = Size(rows), time.monotonic()
-    command = [str(Path(sys.executable).with_name("rayclean")), "run", str(folder / "config.yaml")]
+    command = [str(Path(sys.executable).with_name("rayclean")), "run", *arguments]
     with subprocess.Popen(command) as process:
         trainer_bytes = 0
         while process.poll() is None:
@@ -96,7 +105,7 @@ def run_size(rows: int, folder: Path) -> Size:
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} ended with exit code {process.returncode}")
     size.wall_s = time.monotonic() - started_s
-    size.stages = read_stages(Store(str(folder / "run")))
+    size.stages = read_stages(store)
     size.stages["train"].worker_bytes = trainer_bytes
     return size
 

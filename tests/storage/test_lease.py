@@ -128,9 +128,13 @@ def test_the_heart_beats(store: Store) -> None:
 
 def test_a_driver_that_was_taken_over_leaves_the_lease_to_the_new_one(store: Store) -> None:
     with hold(store, heartbeat_s=0.02):
-        put(store, ELSEWHERE)
-        time.sleep(0.2)
-        assert holder_of(store) == ELSEWHERE  # no heartbeat over it
+        for _ in range(3):  # a heartbeat that has looked already comes over it, on a busy machine
+            put(store, ELSEWHERE)
+            time.sleep(0.2)
+            if holder_of(store) == ELSEWHERE:
+                break
+        time.sleep(0.1)
+        assert holder_of(store) == ELSEWHERE  # no further heartbeat over it
     assert holder_of(store) == ELSEWHERE
 
 
