@@ -129,6 +129,23 @@ def test_a_checkpoint_folder_stands_for_its_state(tmp_path: Path) -> None:
     assert_same(loaded, used_network())
 
 
+def test_a_url_stands_for_what_it_names(tmp_path: Path) -> None:
+    store = Store(f"memory://weights-{tmp_path.name}")
+    for epoch in (2, 10):
+        publish_weights(store, f"train-main-00/{snapshot_name(epoch)}", used_network(epoch))
+    for source, epoch in ((store.root, 10), (f"{store.root}/train-main-00/{snapshot_name(2)}", 2)):
+        loaded = SPEC.build(9)
+        load_weights_from(source, loaded)
+        assert_same(loaded, used_network(epoch))
+        assert weights_digest(source) == weights_digest(str(find_weights(source)))
+    store.publish("empty/x", b"-")
+    with pytest.raises(ConfigError, match="expected a run with snapshots, or a checkpoint folder"):
+        find_weights(f"{store.root}/empty")
+    for missing in (f"{store.root}/nothing", "nosuch://bucket/run"):
+        with pytest.raises(ConfigError, match=r"train\.from .*(no such file or folder|cannot be read)"):
+            find_weights(missing)
+
+
 class Evil:
     """Runs when unpickled."""
 
