@@ -1,11 +1,12 @@
 """What the interpolation stage reads: images decoded, requests and bytes a sample, by order and cache.
 
-    .venv/bin/python tools/bench_pixels.py --samples 100000
+    .venv/bin/python tools/bench_pixels.py                            # 100,000 samples, shards on disk
+    .venv/bin/python tools/bench_pixels.py --samples 10000 --store    # in an object store on loopback, which counts
 
-Synthetic shards are put into an object store on loopback, which counts; the real jobs go from catalog to pairs (a
-network with drawn weights, L neighbours of the same label); then the images of each block of pairs are read as the
-paths stage reads them, without its forwards. `ordered`: the pairs as the stage has them, by label and ordering cell;
-`shuffled`: the same pairs in random order, cut into the same blocks.
+The real jobs go from catalog to pairs (a network with drawn weights, L neighbours of the same label); then the images
+of each block of pairs are read as the paths stage reads them, without its forwards. `ordered`: the pairs as the stage
+has them, by label and ordering cell; `shuffled`: the same pairs in random order, cut into the same blocks. The cache
+is the node's, as a share of the decoded set. All figures are a sample.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import product
 from pathlib import Path
 from unittest.mock import patch
@@ -42,18 +43,22 @@ def pairs_in_order(job: PathsJob) -> Array:
     return np.concatenate([np.stack([group["left"], group["right"]], axis=1) for group in groups])
 
 
-def read_blocks(run: Run, pairs: Array, block_pairs: int, cache_bytes: int, store: ObjectStore) -> dict[str, float]:
+def read_blocks(
+    run: Run, pairs: Array, block_pairs: int, cache_bytes: int, store: ObjectStore | None
+) -> dict[str, float]:
     """Reads the images of all blocks; figures a sample."""
     with _cold_cache():
         pixels = run.catalog.pixels(run.main.trained.spec.size, run.config.data.max_pixels, cache_bytes)
-        store.counts()
+        if store is not None:
+            store.counts()
         wanted, started_s = 0, time.perf_counter()
         for start in range(0, len(pairs), block_pairs):
             images = np.unique(pairs[start : start + block_pairs])
             wanted += len(images)
             pixels.read(images)
         seconds = time.perf_counter() - started_s
-    got, rows = store.counts().get("GET", {"requests": 0, "sent_bytes": 0}), int(run.catalog.num_rows)
+    counts, rows = {} if store is None else store.counts(), int(run.catalog.num_rows)
+    got = counts.get("GET", {"requests": 0, "sent_bytes": 0})
     return {
         "wanted": wanted / rows,
         "decoded": pixels.reader.decoded / rows,
@@ -70,11 +75,11 @@ def _cold_cache() -> Iterator[None]:
         yield
 
 
-def prepare(options: argparse.Namespace, folder: Path, store: ObjectStore) -> Run:
-    """A run on shards in the store, from the catalog to the pairs."""
+def prepare(options: argparse.Namespace, folder: Path, place: str) -> Run:
+    """A run on shards in a folder or bucket, from the catalog to the pairs."""
     samples = synthetic_samples(options.samples, options.classes, SIZE, 0.3, 0, options.factors)
-    write_shards(f"{store.bucket}/shards", "synthetic", samples, 5000)
-    run = run_of(folder, f"{store.bucket}/shards/*.tar", options.classes, SIZE, {"iofm": {"num": options.num}})
+    write_shards(f"{place}/shards", "synthetic", samples, 5000)
+    run = run_of(folder, f"{place}/shards/*.tar", options.classes, SIZE, {"iofm": {"num": options.num}})
     for name, jobs in scoring_jobs(run):
         if name == "paths":
             return run
@@ -89,10 +94,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--factors", type=int, default=6, help="dimensions of a class's surface (6)")
     parser.add_argument("--num", type=int, default=10, help="neighbours, L (10)")
     parser.add_argument("--blocks", type=int, nargs="+", default=[4096, 16384], help="pairs of a block (4096 16384)")
+    parser.add_argument("--store", action="store_true", help="shards in an object store on loopback")
     options = parser.parse_args(arguments)
     os.environ.setdefault("OMP_NUM_THREADS", "2")
-    with tempfile.TemporaryDirectory() as folder, serving() as store:
-        run = prepare(options, Path(folder), store)
+    with tempfile.TemporaryDirectory() as folder, serving() if options.store else nullcontext() as store:
+        run = prepare(options, Path(folder), folder if store is None else store.bucket)
         pairs = pairs_in_order(run.paths(run.walks[-1]))
         shuffled = pairs[np.random.default_rng(0).permutation(len(pairs))]
         set_bytes = run.catalog.num_rows * (SIZE * SIZE * 3 + node_cache.MARK_BYTES)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any, BinaryIO
 
 import fsspec
@@ -21,11 +22,12 @@ from rayclean.storage.remote import patiently
 
 MAX_OPEN_FILES = 64
 # Neighbours in a shard come in one request where no more than this lies between them: their labels and headers.
-MAX_GAP_BYTES = 64 * 2**10
+MAX_GAP_BYTES = 16 * 2**10
 MAX_RANGE_BYTES = 8 * 2**20
 # Ranges that are asked for at once, and fetched bytes that are held before they are decoded.
 REQUESTS = 32
 HELD_BYTES = 64 * 2**20
+DECODED_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,9 @@ class PixelReader:
         self.requests = self.fetched_bytes = self.decoded = 0
         self._files: OrderedDict[int, BinaryIO] = OrderedDict()
         self._remote: dict[int, tuple[Any, str]] = {}
+        # As many as the worker's CPUs, which Ray puts there. With one, threads would only cost.
+        threads = int(os.environ.get("OMP_NUM_THREADS") or 1)
+        self._threads = ThreadPoolExecutor(threads, "decode") if threads > 1 else None
 
     def read(self, shards: Array, offsets: Array, sizes: Array, digests: Array) -> Iterator[tuple[int, Pixels]]:
         """Decodes images, in the order of their shards and offsets.
@@ -87,11 +92,17 @@ class PixelReader:
         Raises:
             ShardChangedError: a shard is another one than recorded.
         """
-        order = np.lexsort((offsets, shards))
-        for i, data in self._fetch(order, shards, offsets, sizes):
-            pixels = self._decode(int(shards[i]), int(offsets[i]), data, digests[i])
-            self.decoded += 1
-            yield i, fit_image(pixels, self.size)
+        files = self._fetch(np.lexsort((offsets, shards)), shards, offsets, sizes)
+
+        def decode(item: tuple[int, bytes]) -> tuple[int, Pixels]:
+            i, data = item
+            return i, fit_image(self._decode(int(shards[i]), int(offsets[i]), data, digests[i]), self.size)
+
+        while some := list(islice(files, DECODED_AT_ONCE)):
+            # PIL and the digest run without the interpreter's lock.
+            decoded = map(decode, some) if self._threads is None else self._threads.map(decode, some)
+            yield from decoded
+            self.decoded += len(some)
 
     def _decode(self, shard: int, offset: int, data: bytes, digest: Array) -> Pixels:
         try:

@@ -64,6 +64,19 @@ def test_the_pixels_of_every_image_in_any_order(shards: list[str]) -> None:
     assert next(small)[1].shape == (4, 4, 3)
 
 
+def test_threads_give_the_same_in_the_same_order(shards: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    shard, offset, size, digest, _ = all_of(shards)
+    one = list(PixelReader(shards, 5, 1e6).read(shard, offset, size, digest))
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.setattr(access, "DECODED_AT_ONCE", 4)
+    three = list(PixelReader(shards, 5, 1e6).read(shard, offset, size, digest))
+    assert [i for i, _ in three] == [i for i, _ in one]
+    for (_, image), (_, expected) in zip(three, one, strict=True):
+        np.testing.assert_array_equal(image, expected)
+    with pytest.raises(ShardChangedError, match="another image"):
+        list(PixelReader(shards, 8, 1e6).read(shard, offset, size, digest + np.uint64(1)))
+
+
 def test_neighbours_in_a_shard_come_in_one_request(monkeypatch: pytest.MonkeyPatch) -> None:
     put("memory://access/0.tar", tar_bytes(samples(range(40))))
     shard, offset, size, digest, _ = all_of(["memory://access/0.tar"])
