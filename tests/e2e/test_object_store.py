@@ -7,7 +7,9 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from typer.testing import CliRunner
 
+from rayclean import cli
 from rayclean.storage.store import Store
 from tests.e2e.driver import BIN, Ended, labels, started, wait_for
 from tests.e2e.runs import RUN_TIMEOUT_S, Finished
@@ -67,6 +69,19 @@ def test_credentials_are_written_nowhere(server: ObjectStore, killed_and_resumed
     assert len(files) > 50
     assert not [name for name, data in fs.cat(files).items() if SECRET.encode() in data]
     assert SECRET not in killed_and_resumed.out + killed_and_resumed.err
+
+
+def test_the_commands_take_its_url(reference: Finished, server: ObjectStore, killed_and_resumed: Ended) -> None:
+    url, text = f"{server.bucket}/run", {}
+    for name, *more in (("status",), ("errors",), ("show", "000"), ("gc", "--dry-run"), ("evaluate",)):
+        result = CliRunner().invoke(cli.app, [name, url, *more])
+        assert result.exit_code == 0, result.output
+        text[name] = result.stdout
+    assert "merge" in text["status"]
+    assert "no-label" in text["errors"]
+    here = CliRunner().invoke(cli.app, ["show", str(reference.run.path), "000"])
+    assert text["show"] == here.stdout
+    assert "iofm" in text["evaluate"]
 
 
 def test_what_cannot_work_ends_in_seconds(
