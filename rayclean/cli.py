@@ -84,7 +84,7 @@ def run(
 def status(folder: RunDir, as_json: AsJson = False) -> None:
     """Show how far each stage of a run is, what failed, and who holds it."""
     config = load_run(folder)
-    from rayclean.report.text import print_status
+    from rayclean.report.run_text import print_status
     from rayclean.status import read_status
 
     found = read_status(config)
@@ -100,7 +100,7 @@ def errors(
     """List failed units, samples in quarantine and shards that are cut short."""
     config = load_run(folder)
     from rayclean.failures import find_errors
-    from rayclean.report.text import print_errors
+    from rayclean.report.run_text import print_errors
 
     found = find_errors(config, limit)
     print_json(found) if as_json else print_errors(out, found, limit)
@@ -115,7 +115,7 @@ def show(
 ) -> None:
     """Show all that is known of one sample."""
     config = load_run(folder)
-    from rayclean.report.text import print_sample
+    from rayclean.report.run_text import print_sample
     from rayclean.show import describe
 
     facts = describe(config, key, shard)
@@ -130,7 +130,7 @@ def gc(
     """Remove the folders that the config of the last start does not lead to."""
     config = load_run(folder)
     from rayclean.garbage import collect
-    from rayclean.report.text import print_garbage
+    from rayclean.report.run_text import print_garbage
 
     print_garbage(out, collect(config, dry_run), dry_run)
 
@@ -233,6 +233,10 @@ def call() -> int:
         e.show()  # type: ignore[attr-defined]
         code = e.exit_code
     except KeyboardInterrupt:
+        code = INTERRUPTED
+    except SystemExit as e:
+        if e.code != signal.SIGTERM:  # which Ray turns into this
+            raise
         code = INTERRUPTED
     if code == INTERRUPTED:  # which Typer returns for an interrupt in a command
         err.print(f"\ninterrupted; go on with: {shlex.join(['rayclean', *sys.argv[1:]])}", markup=False)

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from rayclean.run import Run
 from rayclean.storage.contents import encode, read_json
 
 STEPS = "steps"
+log = logging.getLogger(__name__)
 
 
 def record(this: Run, name: str, facts: dict[str, Any]) -> None:
-    """Adds one entry to the measured facts of a job, or of all steps; every start adds its own."""
+    """Adds one entry to the measured facts of a job, or of all steps; every start adds its own.
+
+    A disk that is too full even for this is no further error: the units say it.
+    """
     file = f"record/{name}.json"
     entries = read_json(this.store, file) if this.store.exists(file) else []
-    this.store.publish(file, encode(file, [*entries, facts], "{}"))
+    try:
+        this.store.publish(file, encode(file, [*entries, facts], "{}"))
+    except OSError as e:
+        log.warning("%s: could not be written: %s", file, e)
 
 
 def wall_times(this: Run) -> dict[str, float]:

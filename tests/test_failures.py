@@ -20,7 +20,7 @@ from rayclean.errors import InputError, StageError
 from rayclean.failures import MAX_UNITS, find_errors, note_failures, read_failures
 from rayclean.pool import JobReport
 from rayclean.progress import Meter
-from rayclean.report.text import print_errors
+from rayclean.report.run_text import print_errors
 from rayclean.run import Run
 from rayclean.start import look
 from rayclean.storage.store import Store

@@ -19,7 +19,7 @@ from rayclean.catalog.table import COLUMNS_FILE, SHARDS_FILE
 from rayclean.config import Config
 from rayclean.errors import InputError
 from rayclean.report.evaluate import read_truth
-from rayclean.report.text import print_sample
+from rayclean.report.run_text import print_sample
 from rayclean.run import Run
 from rayclean.show import describe
 from rayclean.storage.contents import read_table

@@ -24,7 +24,7 @@ from rayclean.metrics import GAUGES, StepMetrics, step_metrics
 from rayclean.pipeline import CONFIG_FILE, STAGE_NAMES, STAGES
 from rayclean.progress import Meter
 from rayclean.record import STEPS, record
-from rayclean.report.text import print_status
+from rayclean.report.run_text import print_status
 from rayclean.run import Run
 from rayclean.start import look
 from rayclean.status import RATE_FILES, StageStatus, read_status, sampled_distances, units_per_s

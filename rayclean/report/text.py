@@ -8,17 +8,16 @@ from typing import Any
 import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from rayclean.report.evaluate import Evaluation
-from rayclean.report.plan import Plan
+from rayclean.report.plan import Plan, SearchPlan
 from rayclean.schema import SCORES
 from rayclean.storage.contents import read_table
 from rayclean.storage.store import Store
 
 # How far the loss must fall below its best before `evaluate` says that labels were memorised.
 MEMORISED = 0.1
-SHOWN_TEXT = 300  # of an error that is one of many
+NOT_COUNTED = "no catalog yet: labels taken as equally large"
 
 
 def print_summary(
@@ -47,25 +46,6 @@ def print_summary(
     for name, text in (("truncated_shards", "cut short"), ("empty_shards", "empty")):
         if summary[name]:
             console.print(f"{summary[name]:,} of {summary['shards']:,} shards are {text}")
-
-
-def print_status(console: Console, status: Any) -> None:
-    """One line a stage, as far as its steps are known; who holds the run, where anybody does."""
-    for stage in status.stages:
-        state = "done" if stage.done >= stage.total else f"{stage.done}/{stage.total} {stage.unit}"
-        if stage.wall_s is not None:
-            state += f", {_duration(stage.wall_s)}"
-        if stage.left_s is not None:
-            state += f", {stage.per_s:.2g} {stage.unit}/s, {_duration(stage.left_s)} left"
-        if stage.failed:
-            state += f", {stage.failed:,} failed in the last start, first with: {_shortened(stage.cause)}"
-        _print(console, f"{stage.stage:<12} {state}")
-    if status.driver is not None:
-        age, alive = _duration(status.driver.heartbeat_age_s), status.driver.is_alive
-        state = f"sign of life {age} ago" if alive else f"no sign of life for {age}: `rayclean run` takes over"
-        _print(console, f"{'driver':<12} process {status.driver.pid} on {status.driver.host}, {state}")
-    elif not status.is_done:
-        _print(console, f"{'driver':<12} none; the run's `rayclean run` command goes on")
 
 
 def print_evaluation(console: Console, result: Evaluation) -> None:
@@ -126,114 +106,6 @@ def print_worst(console: Console, root: str, count: int) -> None:
     console.print(table)
 
 
-def print_errors(console: Console, found: dict[str, Any], limit: int) -> None:
-    """Failed units, then the bad samples and shards of each data set: counts, and the first so many."""
-    for stage in found["failed"]:
-        _print(console, f"{stage['stage']}: {stage['count']:,} failed (noted {stage['at']})")
-        for unit in stage["units"][:limit]:
-            _print(console, f"  {unit['file']}: {unit['error']}")
-        _print_rest(console, stage["count"], min(limit, len(stage["units"])))
-    if not found["failed"]:
-        _print(console, "no failed units")
-    for data in found["data"]:
-        total, read = sum(data["reasons"].values()), data["shards_read"]
-        reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(data["reasons"].items()))
-        partly = f" in {read:,} of {data['shards']:,} shards read so far" if read < data["shards"] else ""
-        _print(console, f"{data['data']}: {total:,} samples in quarantine{partly}{f' ({reasons})' if reasons else ''}")
-        for sample in data["samples"]:
-            _print(console, f"  {sample['shard']} {sample['key']!r}: {sample['reason']}, {sample['text']}")
-        _print_rest(console, total, len(data["samples"]))
-        if data["truncated"]:
-            _print(console, f"{data['data']}: {len(data['truncated']):,} of {data['shards']:,} shards are cut short")
-        for shard in data["truncated"][:limit]:
-            _print(console, f"  {shard['shard']}: {shard['text']}")
-        _print_rest(console, len(data["truncated"]), min(limit, len(data["truncated"])))
-
-
-def _print_rest(console: Console, total: int, shown: int) -> None:
-    if total > shown:
-        _print(console, f"  and {total - shown:,} more")
-
-
-def print_sample(console: Console, facts: dict[str, Any]) -> None:
-    """All that is known of one sample, a line each."""
-    lines = [("sample", f"{facts['key']!r} of {facts['shard']}")]
-    lines += [(name, str(facts[name])) for name in ("row", "clip", "member") if name in facts]
-    lines += [("in quarantine" if "text" in each else "left out", _reason(each)) for each in facts["aside"]]
-    for name in ("given_label", "truth", "verified_label", "predicted_label"):
-        if facts.get(name) is not None:
-            note = {"truth": " (not seen by any score)", "predicted_label": f", {facts.get('predicted_score', 0):.3f}"}
-            lines.append((name.replace("_", " "), _class(facts[name]) + note.get(name, "")))
-    if "label_score" in facts:
-        verdict = facts["issue_kind"] or "wrong_label" if facts["is_label_issue"] else "no issue"
-        lines.append(("label_score", f"{facts['label_score']:.4f} {_rank(facts['rank'])}: {verdict}"))
-    for name, score in facts.get("scores", {}).items():
-        value = "undefined" if score["value"] is None else f"{score['value']:.4f}"
-        lines.append((f"  {name}", f"{value} {_rank(score)}"))
-    for name in ("odd_quantile", "odd_drop", "osd_votes"):
-        if facts.get(name) is not None:
-            lines.append((name, f"{facts[name]:.4f}" if isinstance(facts[name], float) else f"{facts[name]}"))
-    for each in facts.get("neighbors", []):
-        lines.append(("neighbour", _who(each)))
-    if facts.get("few_neighbors"):
-        lines.append(("few neighbours", "fewer than iofm.num other images of this label"))
-    if facts.get("duplicate_of"):
-        lines.append(("equal pixels", _who(facts["duplicate_of"])))
-    if "table" not in facts and "given_label" in facts:
-        lines.append(("table", "none yet; this is what the finished stages say"))
-    elif "table" in facts and not facts["table"]["is_current"]:
-        lines.append(("table", f"{facts['table']['merge']}: of an earlier start than the last one"))
-    for name, text in lines:
-        _print(console, f"{name:<16} {text}")
-
-
-def _reason(aside: dict[str, Any]) -> str:
-    return ", ".join(aside[name] for name in ("reason", "text") if aside.get(name))
-
-
-def _class(label: dict[str, Any]) -> str:
-    return f"{label['label']}" if label["name"] in (None, str(label["label"])) else f"{label['label']} {label['name']}"
-
-
-def _rank(score: dict[str, Any]) -> str:
-    known = score.get("rank") is not None
-    return f"(rank {score['rank']:,} of {score['of']:,} from below, {score['percentile']:.1f}%)" if known else ""
-
-
-def _who(row: dict[str, Any]) -> str:
-    return f"row {row['row']} {row['key']!r} of {row['shard']}, given label {_class(row['given_label'])}"
-
-
-def print_garbage(console: Console, garbage: Any, dry_run: bool) -> None:
-    """What was removed, with its size, and what was kept because it cannot be told."""
-    for name, size in garbage.sizes.items():
-        _print(console, f"{size / 1e6:>12,.1f} MB  {name}")
-    did = "would be removed" if dry_run else "removed"
-    _print(console, f"{garbage.num_bytes / 1e6:,.1f} MB in {len(garbage.sizes):,} folders and files {did}")
-    if garbage.table is not None:
-        _print(
-            console,
-            f"labels/ comes from {garbage.table}, to which the config of the last start and this version of rayclean "
-            "do not lead; labels/ itself stays until another table is complete",
-        )
-    if garbage.kept:
-        _print(
-            console,
-            f"kept whatever they are: folders of {', '.join(garbage.kept)}, since it cannot be told yet which of them "
-            f"the config leads to ({garbage.cause}); finish the run first",
-        )
-
-
-def _print(console: Console, line: str) -> None:
-    """Prints a line that may hold strangers' text: no markup, and what cannot be printed is escaped."""
-    safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
-    console.print(Text(safe), soft_wrap=True)
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= SHOWN_TEXT else f"{text[:SHOWN_TEXT]}..."
-
-
 def print_plan(console: Console, plan: Plan) -> None:
     """Rows, forwards, memory, disk and time."""
     counted = "" if plan.exact else " (projected from the first shard)"
@@ -244,16 +116,41 @@ def print_plan(console: Console, plan: Plan) -> None:
     )
     train_s, score_s = plan.seconds["train"], plan.seconds["score"]
     console.print(
-        f"time on one such worker: {_duration(train_s)} to train, {_duration(score_s)} to score; "
+        f"time on one such worker: {duration(train_s)} to train, {duration(score_s)} to score; "
         "scoring divides by the number of actors"
     )
     console.print(
         f"memory: {plan.worker_bytes / 1e9:.1f} GB a worker, {plan.driver_bytes / 1e9:.1f} GB for the driver; "
         f"disk: {plan.disk_bytes / 1e9:.2f} GB in run.dir"
     )
+    search = plan.search
+    console.print(
+        f"neighbour index of the last snapshot: {size(search.index_bytes)}, its largest part "
+        f"{size(search.part_bytes)}; an actor maps up to {size(search.label_bytes)} for lists of the same label and "
+        "all of it for lists of any label (actors of a node share these pages), and holds up to "
+        f"{size(search.held_bytes)} of its own"
+    )
+    console.print(_search_kinds(search))
 
 
-def _duration(seconds: float) -> str:
+def _search_kinds(search: SearchPlan) -> str:
+    """What goes through IVF, and how much of that is known."""
+    kinds = []
+    if search.ivf_labels:
+        kinds.append(f"lists of the same label for {search.ivf_labels:,} of {search.labels:,} labels")
+    if search.ivf_any_label:
+        kinds.append("lists of any label")
+    how = f"{' and '.join(kinds)} through IVF with {search.cells:,} cells, others flat" if kinds else "all lists flat"
+    return f"search: {how} ({'labels as the catalog counts them' if search.counted else NOT_COUNTED})"
+
+
+def size(num_bytes: int) -> str:
+    """Bytes in words."""
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
