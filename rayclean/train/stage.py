@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.fs
 import ray.train
 import torch
 from ray.train.torch import TorchConfig, TorchTrainer
@@ -26,6 +25,7 @@ from rayclean.storage.contents import encode, read_json
 from rayclean.storage.fingerprint import digest, fingerprint
 from rayclean.storage.store import Store
 from rayclean.storage.units import num_blocks
+from rayclean.train.checkpoint_store import checkpoint_filesystem
 from rayclean.train.feed import FeedSettings
 from rayclean.train.forward import ForwardSettings
 from rayclean.train.loop import Rank, State
@@ -158,9 +158,7 @@ def train_role(task: TrainTask, workers: Workers, meter: Meter) -> Trained:
 
 def _fit(task: TrainTask, workers: Workers) -> None:
     resources = {"CPU": workers.cpus} | ({"GPU": workers.gpus} if workers.gpus else {})
-    filesystem = None
-    if not task.store.is_local:
-        filesystem = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(task.store.fs))
+    filesystem = None if task.store.is_local else checkpoint_filesystem(task.store.fs)
     trainer = TorchTrainer(
         _train_on_worker,
         train_loop_config={"task": task},
