@@ -22,6 +22,7 @@ from rayclean import __version__
 from rayclean.config import Config, load_config, parse_config
 from rayclean.errors import InputError, RaycleanError
 from rayclean.storage.store import Store
+from rayclean.storage.units import is_full_disk
 
 app = typer.Typer(
     name="rayclean",
@@ -229,6 +230,11 @@ def call() -> int:
     except RaycleanError as e:
         err.print(f"rayclean: {e}", style="red", markup=False)
         code = e.exit_code
+    except OSError as e:
+        if not is_full_disk(e):
+            raise
+        err.print(f"rayclean: {e}; make room and run the same command again", style="red", markup=False)
+        code = 1
     except typer.TyperException as e:  # usage: what, and how it is meant
         e.show()  # type: ignore[attr-defined]
         code = e.exit_code

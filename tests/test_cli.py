@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shlex
 import shutil
@@ -146,3 +147,14 @@ def test_a_key_that_is_not_there_is_exit_code_2(
     monkeypatch.setattr("sys.argv", ["rayclean", "show", moved, "[red]k99:cat:"])
     assert cli.call() == 2
     assert "has no sample '[red]k99:cat:'" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_told_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(cli, "app", full)
+    assert cli.call() == 1
+    assert "No space left on device; make room and run the same command again" in capsys.readouterr().err

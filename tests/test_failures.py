@@ -138,7 +138,7 @@ def test_a_stage_that_fails_as_a_whole_is_written_down(run: Run, monkeypatch: py
 
 def test_a_role_whose_training_fails_is_written_down(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
-        raise StageError("training failed 4 times, last with: CUDA out of memory")
+        raise StageError("training failed in spite of retries, last with: CUDA out of memory")
 
     train = next(stage for stage in pipeline.STAGES if stage.jobs is None)
     with monkeypatch.context() as patch:

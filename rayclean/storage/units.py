@@ -6,6 +6,7 @@ give the same bytes, and a rerun computes what is missing and nothing else.
 
 from __future__ import annotations
 
+import errno
 import json
 import time
 from abc import ABC, abstractmethod
@@ -104,7 +105,7 @@ def check_environment(store: Store, folder: str, stamp: str, mix_allowed: bool) 
 def compute_and_publish(job: Job, compute: Callable[[str], UnitResult], unit: str, stamp: str) -> UnitResult:
     """Computes one unit and publishes its files, the unit's own last.
 
-    I/O errors are retried three times with growing pauses; any other error is raised at once.
+    I/O errors are retried three times with growing pauses; any other error, and a full disk, is raised at once.
     """
     for pause_s in (*RETRY_PAUSES_S, None):
         try:
@@ -113,11 +114,16 @@ def compute_and_publish(job: Job, compute: Callable[[str], UnitResult], unit: st
                 job.store.publish(f"{job.folder}/{name}", encode(name, content, stamp))
             job.store.publish(job.file(unit), encode(job.file(unit), result.content, stamp))
             return result
-        except (OSError, TimeoutError):
-            if pause_s is None:
+        except (OSError, TimeoutError) as e:
+            if pause_s is None or is_full_disk(e):
                 raise
             time.sleep(pause_s)
     raise AssertionError("unreachable")
+
+
+def is_full_disk(error: Exception) -> bool:
+    """Whether somebody has to make room before a retry can help."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def block_name(index: int) -> str:

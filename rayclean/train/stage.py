@@ -179,7 +179,7 @@ def _fit(task: TrainTask, workers: Workers) -> None:
         _call_apart(trainer.fit)
     except ray.train.TrainingFailedError as e:
         cause = [line for line in str(e).splitlines() if line.strip()]
-        raise StageError(f"training failed {MAX_FAILURES + 1} times, last with: {cause[-1] if cause else e}") from e
+        raise StageError(f"training failed in spite of retries, last with: {cause[-1] if cause else e}") from e
 
 
 def _call_apart(function: Callable[[], object]) -> None:

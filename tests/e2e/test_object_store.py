@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rayclean import cli
+from rayclean.shards.urls import expand_shards
 from rayclean.storage.store import Store
 from tests.e2e.driver import BIN, Ended, labels, started, wait_for
 from tests.e2e.runs import RUN_TIMEOUT_S, Finished
@@ -36,9 +37,8 @@ def killed_and_resumed(
     reference: Finished, server: ObjectStore, env: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Ended:
     """A run whose driver is killed in the middle of a stage, started again on a store that throttles and cuts."""
-    shards = Path(reference.run.load().data.shards[:-5]) if isinstance(reference.run.load().data.shards, str) else None
-    assert shards is not None
-    fsspec.filesystem("s3").put([str(path) for path in sorted(shards.glob("*.tar"))], f"{server.bucket}/shards/")
+    shards = expand_shards(reference.run.load().data.shards)
+    fsspec.filesystem("s3").put(shards, f"{server.bucket}/shards/")
     store, env = Store(f"{server.bucket}/run"), {**env, **server.env()}
 
     def paths_begun() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import pickle
 from collections.abc import Callable, Sequence
@@ -184,7 +185,9 @@ def test_a_publication_that_fails_is_tried_again(
     assert "rows/000000" not in job.missing()
 
 
-@pytest.mark.parametrize("error", [ValueError("a bug"), UnitError("a cut file"), MemoryError()])
+@pytest.mark.parametrize(
+    "error", [ValueError("a bug"), UnitError("a cut file"), MemoryError(), OSError(errno.ENOSPC, "full")]
+)
 def test_other_errors_are_raised_at_once(error: Exception, job: Squares, pauses: list[float]) -> None:
     compute, tries = failing(job, error, times=1)
     with pytest.raises(type(error)):
