@@ -50,11 +50,11 @@ class Faults:
             environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
             raise ConnectionAbortedError
         if f"Credential={ACCESS_KEY}/" not in environ.get("HTTP_AUTHORIZATION", ""):
-            return _answer(start, "403 Forbidden", FORBIDDEN.encode())
+            return _refuse(environ, start, "403 Forbidden", FORBIDDEN)
         with self.lock:
             throttled, self.throttled = self.throttled > 0, max(0, self.throttled - 1)
         if throttled:
-            return _answer(start, "503 Slow Down", SLOW_DOWN.encode())
+            return _refuse(environ, start, "503 Slow Down", SLOW_DOWN)
         body = b"".join(self.app(environ, start))
         self._count(environ["REQUEST_METHOD"], int(environ.get("CONTENT_LENGTH") or 0), len(body))
         with self.lock:
@@ -101,6 +101,12 @@ def _fill(bucket: str, folder: str, count: int) -> None:
 def _answer(start: Callable[..., Any], status: str, body: bytes) -> Iterable[bytes]:
     start(status, [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
     return [body]
+
+
+def _refuse(environ: dict[str, Any], start: Callable[..., Any], status: str, error: str) -> Iterable[bytes]:
+    """Answers after the whole request has been read; the rest of it would be taken for the next one."""
+    environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+    return _answer(start, status, error.encode())
 
 
 def _broken(body: bytes, connection: socket.socket) -> Iterable[bytes]:
