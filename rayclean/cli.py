@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import shlex
@@ -11,17 +10,15 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-import yaml
-from rich.console import Console
 from rich.logging import RichHandler
 
-from rayclean import __version__
-from rayclean.config import Config, load_config, parse_config
-from rayclean.errors import InputError, RaycleanError
-from rayclean.storage.store import Store
+from rayclean import __version__, cli_results
+from rayclean.cli_common import AsJson, ConfigPath, Overrides, RunDir, Verbose, err, load_run, out, print_json
+from rayclean.config import load_config
+from rayclean.errors import RaycleanError
 from rayclean.storage.units import is_full_disk
 
 app = typer.Typer(
@@ -31,15 +28,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-width = None if sys.stdout.isatty() else 160  # files have no width
-out = Console(soft_wrap=True, highlight=False, emoji=False, width=width)
-err = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
-
-ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file, such as configs/digits.yaml.")]
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[section.field=value ...]", help="Replace fields.")]
-RunDir = Annotated[str, typer.Argument(metavar="RUN", help="The folder or URL of a run (run.dir).")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Verbose = Annotated[bool, typer.Option("--verbose", help="Let Ray speak.")]
 INTERRUPTED = 130
 
 
@@ -186,32 +174,7 @@ def doctor(config: ConfigPath, overrides: Overrides = None) -> None:
     raise typer.Exit(2 if failed else 0)
 
 
-def load_run(folder: str) -> Config:
-    """The config of the last start of a run, which lies where it is now and not where it was then.
-
-    Args:
-        folder: of the run, or its URL.
-
-    Raises:
-        InputError: there is no run, or it cannot be read.
-    """
-    store, name = Store(folder), "config.yaml"
-    try:
-        tree = yaml.safe_load(store.read(name))
-        tree["run"]["dir"] = folder
-    except (FileNotFoundError, NotADirectoryError):
-        message = f"{folder} holds no run (no {name}); give the run.dir of a config that was started"
-        raise InputError(message) from None
-    except RaycleanError:
-        raise
-    except Exception as error:  # each store has its own exceptions, few of them OSError
-        raise InputError(f"{folder}: {name} cannot be read: {error or type(error).__name__}") from error
-    return parse_config(tree, f"{folder}/{name}")
-
-
-def print_json(value: Any) -> None:
-    """To stdout, for programs."""
-    sys.stdout.write(json.dumps(value, indent=1) + "\n")
+cli_results.register(app)
 
 
 def call() -> int:

@@ -185,7 +185,7 @@ def _do(stage: Stage, this: Run, console: Console) -> None:
         if report.units:
             record(this, job.folder, facts)
     if failed:
-        raise _failure(stage.name, failed)
+        raise failure(stage.name, failed)
 
 
 def _check_rows(this: Run) -> None:
@@ -220,7 +220,8 @@ def _driver_memory() -> dict[str, int]:
     return {"driver_peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
 
 
-def _failure(stage: str, failed: dict[str, str]) -> Exception:
+def failure(stage: str, failed: dict[str, str]) -> Exception:
+    """The error of units that failed."""
     unreadable = [error for error in failed.values() if error.startswith("InputError: ")]
     if unreadable:
         return InputError(unreadable[0].removeprefix("InputError: "))

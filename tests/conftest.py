@@ -30,10 +30,9 @@ from rayclean.run import Run
 from rayclean.start import start
 from rayclean.storage.store import Store
 from rayclean.storage.units import Job, run_inline
-from rayclean.train.loop import Rank
 from rayclean.train.models import build_model
 from rayclean.train.snapshots import publish_weights
-from rayclean.train.worker import TrainTask, train
+from rayclean.trainer import TrainFunction
 from tests.helpers import Content, image_bytes, write_tar
 
 settings.register_profile("rayclean", deadline=None)  # machines are shared: no test is a timing
@@ -133,8 +132,9 @@ def tiny_config(tiny_shards: str, tiny_snapshot: Path) -> Callable[..., Config]:
     return make
 
 
-def _train_here(task: TrainTask, _: Workers) -> None:
-    train(task, Rank(0, 1), None, lambda epoch, state: None)
+def train_here(function: TrainFunction, task: Any, *_: Any) -> None:
+    """What Ray Train does, as one rank in this process."""
+    function(task, 0, 1, None, lambda epoch, state: None)
 
 
 @pytest.fixture(scope="session")
@@ -145,7 +145,7 @@ def finish(one_thread: None) -> Callable[..., Run]:
         with pytest.MonkeyPatch.context() as patch:
             for settle in ("settle", "settle_training"):
                 patch.setattr(cluster, settle, lambda *_, **__: Workers(1, 1, 0, "cpu"))
-            patch.setattr(rayclean.train.stage, "_fit", _train_here)
+            patch.setattr(rayclean.train.stage, "run_training", train_here)
             run = start(config, Store(config.run.dir), find_sources(config.data))
             for stage in STAGES:
                 if stage.jobs is None:

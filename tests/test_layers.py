@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = (
     ("arrays", "errors", "schema", "config"),
-    ("cluster", "metrics", "pool", "progress", "storage"),
+    ("cluster", "metrics", "pool", "progress", "storage", "trainer"),
     ("shards",),
     ("catalog",),
     ("train",),
@@ -22,7 +22,7 @@ LAYERS = (
     ("neighbors",),
     ("scores",),
     ("merge",),
-    ("learn", "report"),
+    ("learn", "report", "export", "review"),
     (
         "roles",
         "walks",
@@ -44,11 +44,15 @@ LAYERS = (
         "memory_train",
         "scorer",
         "doctor",
+        "learning",
+        "pages",
+        "reviewing",
+        "exports",
     ),
-    ("cli", "__main__"),
+    ("cli", "cli_results", "__main__"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-RAY_FILES = ("cluster.py", "metrics.py", "pool.py")
+RAY_FILES = ("cluster.py", "metrics.py", "pool.py", "trainer.py")
 # Libraries that one adapter alone may import, so that a user without them never meets them.
 ADAPTERS = {
     "torchvision": "rayclean/train/models/torchvision_models.py",

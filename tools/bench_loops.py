@@ -34,7 +34,7 @@ import torch.distributed as dist
 import webdataset
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from rayclean import cluster
+from rayclean import cluster, trainer
 from rayclean.arrays import Array
 from rayclean.catalog.table import Catalog
 from rayclean.config import TrainSection
@@ -43,7 +43,7 @@ from rayclean.shards.decode import fit_image
 from rayclean.shards.urls import expand_shards
 from rayclean.shards.write import write_shards
 from rayclean.storage.units import Job, UnitResult, compute_and_publish
-from rayclean.train import stage, worker
+from rayclean.train import worker
 from rayclean.train.augment import augment_float, augment_uint8, normalize
 from rayclean.train.feed import Feed, FeedSettings, stream_rows
 from rayclean.train.forward import Forward
@@ -160,7 +160,7 @@ def reader_turns(run: Run, urls: list[str], turns: int, with_ray: bool) -> list[
 
 def _read_batches(catalog: Catalog, size: int) -> Iterator[Array]:
     feed = Feed(catalog, FeedSettings(size, 1e9, 0, 1000, 128, 0), 0, 1)
-    for images, _ in feed.batches(1):
+    for images, _, _ in feed.batches(1):
         yield from images
 
 
@@ -268,12 +268,12 @@ def train_turns(task: TrainTask, report: Report | None = None) -> list[Turn]:
     cluster.keep_freed_memory()  # as Ray Train's worker does; the plain loops have it too
     torch.set_num_threads(1)
     feed = Feed(task.catalog, task.feed, 0, 1)
-    images = torch.from_numpy(feed.images(0, task.catalog.num_rows))
+    images = torch.from_numpy(feed.images(np.arange(task.catalog.num_rows)))
     labels = torch.from_numpy(task.catalog.label.astype(np.int64))
     ddp = torch.nn.parallel.DistributedDataParallel
     loops = {PLAIN: Plain(task, images, labels), f"{PLAIN} in DDP": Plain(task, images, labels, ddp)}
     generator, found = torch.Generator().manual_seed(0), list[Turn]()
-    evaluate, evaluation, start = worker._evaluate, Spent(0, 0), Spent.now()
+    evaluate, evaluation, start = worker.write_trajectories, Spent(0, 0), Spent.now()
 
     def timed_evaluate(*args: Any) -> None:
         nonlocal evaluation
@@ -297,7 +297,7 @@ def train_turns(task: TrainTask, report: Report | None = None) -> list[Turn]:
         found.append({**turn, **{f"rayclean, {name}": Pass(len(images), spent) for name, spent in product.items()}})
         start = Spent.now()
 
-    with patch.object(worker, "_evaluate", timed_evaluate):
+    with patch.object(worker, "write_trajectories", timed_evaluate):
         worker.train(task, Rank(0, 1), None, end_of_epoch)
     return found[1:]
 
@@ -315,24 +315,24 @@ def one_process_group() -> Iterator[None]:
 
 def train_turns_on_ray(task: TrainTask) -> list[Turn]:
     """As `train_turns`, in a worker of Ray Train to which the product reports its checkpoints."""
-    trainer = TorchTrainer(
+    fitted = TorchTrainer(
         _train_on_worker,
         train_loop_config={"task": task},
         torch_config=TorchConfig(backend="gloo"),
         scaling_config=ray.train.ScalingConfig(num_workers=1),
         run_config=ray.train.RunConfig(
-            name=stage.CHECKPOINTS,
+            name=trainer.CHECKPOINTS,
             storage_path=task.store.full(task.folder),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
             logging_config=ray.train.LoggingConfig(log_level="CRITICAL"),
         ),
     )
-    turns: list[Turn] = trainer.fit().return_value
+    turns: list[Turn] = fitted.fit().return_value
     return turns
 
 
 def _train_on_worker(config: dict[str, Any]) -> list[Turn]:
-    return train_turns(config["task"], stage._report)
+    return train_turns(config["task"], trainer._report)
 
 
 def train_task(run: Run, turns: int) -> TrainTask:

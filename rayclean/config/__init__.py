@@ -4,7 +4,8 @@ What can be checked without data is checked when it is loaded; what a stage read
 fingerprint (`rayclean.storage.fingerprint`).
 """
 
-from rayclean.config.load import dump_config, load_config, parse_config
+from rayclean.config.learn_section import DivideMixSection, LearnSection, RankSection
+from rayclean.config.load import dump_config, load_config, override_config, parse_config
 from rayclean.config.sections import (
     DataSection,
     InfluenceSection,
@@ -23,13 +24,17 @@ __all__ = [
     "THRESHOLDED",
     "Config",
     "DataSection",
+    "DivideMixSection",
     "InfluenceSection",
+    "LearnSection",
     "MergeSection",
     "NoiseSection",
     "Pool",
+    "RankSection",
     "SimulatedLossSection",
     "TrainSection",
     "dump_config",
     "load_config",
+    "override_config",
     "parse_config",
 ]

@@ -103,6 +103,18 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     return parse_config(tree, str(path))
 
 
+def override_config(config: Config, overrides: Sequence[str]) -> Config:
+    """The same with `section.field=value` overrides.
+
+    Raises:
+        ConfigError: an override is none, or the result is wrong.
+    """
+    tree = dump_config(config)
+    for override in overrides:
+        _apply_override(tree, override)
+    return parse_config(tree)
+
+
 def dump_config(config: Config) -> dict[str, Any]:
     """The config as plain values that `parse_config` reads back."""
     return config.model_dump(mode="json", by_alias=True)

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError, model_validator
 
 from rayclean.config.explain import explain, nearest
+from rayclean.config.learn_section import LearnSection
 from rayclean.config.sections import (
     BlocksSection,
     DataSection,
@@ -59,6 +60,7 @@ class Config(Section):
     blocks: BlocksSection = BlocksSection()
     scores: list[str] | None = None
     merge: MergeSection = MergeSection()
+    learn: LearnSection = LearnSection()
     resources: ResourcesSection = ResourcesSection()
 
     @model_validator(mode="after")
@@ -66,6 +68,7 @@ class Config(Section):
         self._check_data()
         for name, changes in self.train.roles.items():
             self._check_role(name, changes)
+        self._check_changes("learn.train", self.learn.train, ())
         self._check_scores()
         self._check_families()
         return self
@@ -141,29 +144,45 @@ class Config(Section):
     def _check_role(self, name: str, changes: dict[str, Any]) -> None:
         if name in (MAIN, SELF) or not re.fullmatch("[a-z][a-z0-9_]*", name):
             raise ValueError(f"train.roles: a role cannot be called '{name}'; main is set by train itself")
-        for field in changes:
-            valid = [field.alias or key for key, field in TrainSection.model_fields.items() if key != "roles"]
-            if field not in (*valid, "model"):
-                raise ValueError(f"train.roles.{name}.{field}: unknown field{nearest(field, [*valid, 'model'])}")
-        try:
-            train, model = self.train_of(name), self.model_of(name)
-        except ValidationError as e:
-            raise ValueError(
-                f"train.roles.{name}.{'; '.join(explain(error, TrainSection) for error in e.errors())}"
-            ) from e
+        self._check_changes(f"train.roles.{name}", changes, ("model",))
+        train, model = self.train_of(name), self.model_of(name)
         if train.epochs == 0 and "from" not in changes and model.weights is None:
             raise ValueError(f"train.roles.{name}.epochs is 0, so its from (or model.weights) must name weights")
+
+    def _check_changes(self, where: str, changes: dict[str, Any], others: tuple[str, ...]) -> None:
+        """Refuses changes of `train` that are no fields of it, or that do not fit the rest."""
+        valid = [field.alias or key for key, field in TrainSection.model_fields.items() if key != "roles"]
+        for field in changes:
+            if field not in (*valid, *others):
+                raise ValueError(f"{where}.{field}: unknown field{nearest(field, [*valid, *others])}")
+        try:
+            self._changed(changes, {})
+            ModelSection.model_validate({**self.model.model_dump(), **changes.get("model", {})})
+        except ValidationError as e:
+            raise ValueError(f"{where}.{'; '.join(explain(error, TrainSection) for error in e.errors())}") from e
+
+    def _changed(self, changes: dict[str, Any], others: dict[str, Any]) -> TrainSection:
+        same = self.train.model_dump(by_alias=True, exclude={"roles"})
+        changes = {name: value for name, value in changes.items() if name != "model"}
+        return TrainSection.model_validate({**same, **others, **changes})
+
+    def train_to_learn(self) -> TrainSection:
+        """How networks are trained with the result: as `main`, but for `learn.train`, and from the start."""
+        return self._changed(self.learn.train, {"from": None})
+
+    def test_data(self) -> DataSection | None:
+        """How test samples are read; None without any."""
+        if self.learn.test is None:
+            return None
+        changes = {"shards": self.learn.test, "label": self.learn.test_label or self.data.label}
+        return self.data.model_copy(update={**changes, "truth": None, "group": None})
 
     def train_of(self, role: str) -> TrainSection:
         """How a role is trained: as `main`, but for what the role changes; another network starts elsewhere."""
         if role == MAIN:
             return self.train
         changes = {**ROLES.get(role, {}), **self.train.roles.get(role, {})}
-        changes.pop("model", None)
-        same = self.train.model_dump(by_alias=True, exclude={"roles"})
-        if self._has_other_network(role):
-            same["from"] = None
-        return TrainSection.model_validate({**same, **changes})
+        return self._changed(changes, {"from": None} if self._has_other_network(role) else {})
 
     def model_of(self, role: str) -> ModelSection:
         """The network of a role; fields that it does not set are those of `model`, but for another's weights."""

@@ -49,6 +49,7 @@ class InfluenceJob(Job):
         embedding: of the snapshot.
         verified: the validation rows; None without, and then there is no OSD.
         by_clip: whether a row's influence is that of its clip's mean gradient, and z-scores run over clips.
+        among: a file of labels by row, -1 for rows that are no longer trained on and count nowhere; None for all.
     """
 
     stage: ClassVar[str] = "influence"
@@ -58,6 +59,13 @@ class InfluenceJob(Job):
     settings: InfluenceSection
     seed: int
     by_clip: bool
+    among: str | None = None
+
+    def counted(self) -> Array:
+        """(N,) bool: rows that the Hessian and the z-scores are of."""
+        if self.among is None:
+            return np.ones(self.catalog.num_rows, bool)
+        return np.asarray(map_arrays(self.store, self.among)["labels"] >= 0)
 
 
 @dataclass(frozen=True)
@@ -83,17 +91,26 @@ class SolveJob(InfluenceJob):
 
     def _hessian_rows(self) -> Array:
         """Rows of all classes in their shares."""
-        share = min(1.0, self.settings.hessian_rows / self.catalog.num_rows)
-        ids, labels = self.catalog.draw_id, self.catalog.label
-        return drawn_of_each_class(self.seed, HESSIAN_SALT, ids, labels, lambda count: math.ceil(share * count))
+        rows = np.flatnonzero(self.counted())
+        share = min(1.0, self.settings.hessian_rows / max(len(rows), 1))
+        ids, labels = self.catalog.draw_id[rows], self.catalog.label[rows]
+        return rows[drawn_of_each_class(self.seed, HESSIAN_SALT, ids, labels, lambda count: math.ceil(share * count))]
 
     def _verified_rows(self, catalog: Catalog) -> Array:
-        """`validation_num` rows a class."""
-        num, ids, labels = self.settings.validation_num, catalog.draw_id, catalog.label
-        rows = drawn_of_each_class(self.seed, VERIFIED_SALT, ids, labels, lambda _: num)
-        if not len(rows):
-            raise InputError(f"influence.validation: found no usable sample in {self.settings.validation}")
-        return rows
+        return verified_rows(catalog, self.settings, self.seed)
+
+
+def verified_rows(catalog: Catalog, settings: InfluenceSection, seed: int) -> Array:
+    """The validation rows: `validation_num` a class, drawn by what they are.
+
+    Raises:
+        InputError: there is none.
+    """
+    num, ids, labels = settings.validation_num, catalog.draw_id, catalog.label
+    rows = drawn_of_each_class(seed, VERIFIED_SALT, ids, labels, lambda _: num)
+    if not len(rows):
+        raise InputError(f"influence.validation: found no usable sample in {settings.validation}")
+    return rows
 
 
 def _last_layer(embedding: Embedding, catalog: Catalog, rows: Array) -> LastLayer:
@@ -145,14 +162,15 @@ class FitJob(InfluenceJob):
 
         def compute(_: str) -> UnitResult:
             total, block_rows = self.catalog.num_rows, self.embedding.block_rows
-            blocks, sampled = [], []
+            counted, blocks, sampled = self.counted(), [], []
             for block in range(num_blocks(total, block_rows)):
                 start, stop = block_range(block, block_rows, total)
                 raw = map_arrays(self.store, f"{self.folder}/{RAW}/{block_name(block)}.safetensors")
                 drawn = uniform(self.seed, "influence.fit", self.catalog.draw_id[start:stop]) < FIT_ROWS / total
+                here = counted[start:stop]
                 if self.by_clip:  # one row stands for its clip
-                    first = self.catalog.is_first_of_clip(start, stop)
-                    raw, drawn = {name: values[first] for name, values in raw.items()}, drawn[first]
+                    here = here & self.catalog.is_first_of_clip(start, stop)
+                raw, drawn = {name: values[here] for name, values in raw.items()}, drawn[here]
                 blocks.append(raw)
                 sampled.append({name: values[drawn] for name, values in raw.items()})
             sample = {name: np.concatenate([each[name] for each in sampled]) for name in sampled[0]}
@@ -168,14 +186,17 @@ def influence_jobs(
     settings: InfluenceSection,
     seed: int,
     by_clip: bool = False,
+    among: str | None = None,
 ) -> tuple[SolveJob, RawJob, FitJob]:
-    """The steps of a snapshot's influence, in order."""
+    """The steps of a snapshot's influence, in order; `among` is as in `InfluenceJob`."""
     fields = settings.model_dump(exclude={"role", "validation", "validation_label", "gamma", "epochs"}) | {"seed": seed}
     if by_clip:
         fields["by_clip"] = True
     inputs = [catalog.fingerprint, embedding.folder]
     if verified is not None:
         inputs += [verified.catalog.fingerprint, verified.embedding.folder]
+    if among is not None:
+        inputs.append(among)
     folder = f"influence-{fingerprint('influence', VERSION, fields, inputs)}"
-    shared = catalog.store, folder, catalog, embedding, verified, settings, seed, by_clip
+    shared = catalog.store, folder, catalog, embedding, verified, settings, seed, by_clip, among
     return SolveJob(*shared), RawJob(*shared), FitJob(*shared)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,24 +11,61 @@ import torch
 from rayclean.arrays import Array
 from rayclean.train.plan import batch_bounds, plan_cached, steps_of
 
-Batch = tuple[torch.Tensor, torch.Tensor]  # (B, size, size, 3) uint8 images, (B,) int64 labels
+
+class Batch(NamedTuple):
+    """What one step trains on.
+
+    Attributes:
+        images: (B, size, size, 3) uint8.
+        labels: (B,) int64.
+        weights: (B,) float32 of each sample's loss; None where all count alike.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    weights: torch.Tensor | None = None
 
 
-def cached_batches(
-    images: Array, labels: Array, seed: int, epoch: int, batch_size: int, rank: int = 0, ranks: int = 1
-) -> Iterator[Batch]:
-    """The rank's batches of an epoch; every rank gets equally many.
+class Lesson(NamedTuple):
+    """What is to be learned, by row.
+
+    Attributes:
+        labels: (N,) integers; -1 for rows that are left out.
+        weights: (N,) float32; None where all count alike.
+    """
+
+    labels: Array
+    weights: Array | None = None
+
+    @property
+    def rows(self) -> Array:
+        """Rows that are trained on, ascending."""
+        return np.flatnonzero(self.labels >= 0)
+
+    def batch(self, rows: Array, images: Array) -> Batch:
+        """A batch of some rows, of which none is left out."""
+        weights = None if self.weights is None else torch.from_numpy(self.weights[rows].astype(np.float32))
+        return Batch(torch.from_numpy(images), torch.from_numpy(self.labels[rows].astype(np.int64)), weights)
+
+
+def cached_rows(rows: Array, seed: int, epoch: int, batch_size: int, rank: int = 0, ranks: int = 1) -> Iterator[Array]:
+    """A rank's batches of an epoch as rows; every rank gets equally many.
 
     Args:
-        images: (N, size, size, 3) uint8, all of them on every rank.
-        labels: (N,) integers.
+        rows: (R,) those that are trained on.
         seed: of the permutation.
         epoch: counted from 1.
         batch_size: at most so many a batch.
         rank: this process.
         ranks: how many there are.
     """
-    rows = plan_cached(seed, epoch, rank, ranks, len(images))
-    for start, stop in batch_bounds(len(rows), steps_of(len(rows), batch_size)):
-        mine = rows[start:stop]
-        yield torch.from_numpy(images[mine]), torch.from_numpy(labels[mine].astype(np.int64))
+    mine = rows[plan_cached(seed, epoch, rank, ranks, len(rows))]
+    for start, stop in batch_bounds(len(mine), steps_of(len(mine), batch_size)):
+        yield mine[start:stop]
+
+
+def cached_batches(images: Array, labels: Array, seed: int, epoch: int, batch_size: int) -> Iterator[Batch]:
+    """All batches of an epoch, of images (N, size, size, 3) uint8 and labels (N,) in memory."""
+    lesson = Lesson(labels)
+    for rows in cached_rows(np.arange(len(images)), seed, epoch, batch_size):
+        yield lesson.batch(rows, images[rows])

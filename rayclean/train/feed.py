@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
-import torch
 
 from rayclean.arrays import Array
 from rayclean.catalog.table import Catalog
@@ -22,10 +21,12 @@ from rayclean.errors import UnitError
 from rayclean.shards.decode import decode_image, fit_image
 from rayclean.shards.stream import stream_shard
 from rayclean.shards.tar import split_name
-from rayclean.train.batches import Batch, cached_batches
+from rayclean.train.batches import Batch, Lesson, cached_rows
 from rayclean.train.plan import Part, batch_bounds, epoch_seed, plan_stream
 
 PREFETCHED_BATCHES = 4
+FEW = 0.25  # share of a shard's rows below which they are read by offset instead of streaming all
+RowBatch = tuple[Array, Array]  # (B,) rows and their images, (B, size, size, 3) uint8
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,16 @@ class FeedSettings:
     node_cache_bytes: int = 0
 
 
-def stream_rows(catalog: Catalog, shard: int, settings: FeedSettings) -> Iterator[tuple[int, Array]]:
+def stream_rows(
+    catalog: Catalog, shard: int, settings: FeedSettings, chosen: Array | None = None
+) -> Iterator[tuple[int, Array]]:
     """Streams a shard: (row, image) of each sample that the catalog holds, in row order.
+
+    Args:
+        catalog: the rows.
+        shard: its number.
+        settings: how images are read.
+        chosen: (rows of the shard,) bool, which are decoded and given; None for all.
 
     Raises:
         UnitError: the shard holds fewer samples than the catalog says.
@@ -56,9 +65,10 @@ def stream_rows(catalog: Catalog, shard: int, settings: FeedSettings) -> Iterato
         member = wanted.get(ordinal)
         if member is None:
             continue
-        name = split_name(member)
-        pixels = decode_image(members[name[1]] if name else b"", settings.max_pixels)
-        yield row, fit_image(pixels, settings.size)
+        if chosen is None or chosen[row - entry["first_row"]]:
+            name = split_name(member)
+            pixels = decode_image(members[name[1]] if name else b"", settings.max_pixels)
+            yield row, fit_image(pixels, settings.size)
         row += 1
     if row != entry["first_row"] + entry["rows"]:
         raise UnitError(
@@ -68,10 +78,22 @@ def stream_rows(catalog: Catalog, shard: int, settings: FeedSettings) -> Iterato
 
 
 class Feed:
-    """Batches of one rank, epoch by epoch."""
+    """Batches of one rank, epoch by epoch.
 
-    def __init__(self, catalog: Catalog, settings: FeedSettings, rank: int, ranks: int) -> None:
+    Args:
+        catalog: the rows.
+        settings: how images are read.
+        rank: this process.
+        ranks: how many there are.
+        lesson: rows to train on, with their labels and weights; None for all rows and the given labels.
+    """
+
+    def __init__(
+        self, catalog: Catalog, settings: FeedSettings, rank: int, ranks: int, lesson: Lesson | None = None
+    ) -> None:
         self.catalog, self.settings, self.rank, self.ranks = catalog, settings, rank, ranks
+        self.lesson = lesson or Lesson(catalog.label)
+        self.rows = self.lesson.rows
         self.pixels = catalog.pixels(settings.size, settings.max_pixels, settings.node_cache_bytes)
         self.cache: Array | None = None
         if catalog.num_rows * settings.size**2 * 3 <= settings.cache_bytes:
@@ -84,43 +106,57 @@ class Feed:
                 images[row] = image
         return images
 
-    def images(self, start: int, stop: int) -> Array:
-        """Images of rows [start, stop), for the evaluation pass."""
+    def images(self, rows: Array) -> Array:
+        """(R, size, size, 3) uint8 images of any rows, for the evaluation pass."""
         if self.cache is not None:
-            return self.cache[start:stop]
-        return self.pixels.read(np.arange(start, stop))
+            return self.cache[rows]
+        return self.pixels.read(rows)
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         """The rank's batches of an epoch; every rank gets equally many."""
-        if self.cache is not None:
-            settings = self.settings
-            return cached_batches(
-                self.cache, self.catalog.label, settings.seed, epoch, settings.batch_size, self.rank, self.ranks
-            )
-        return _prefetch(self._streamed_batches(epoch))
+        for rows, images in self.row_batches(self.rows, self.settings.seed, epoch, self.settings.batch_size):
+            yield self.lesson.batch(rows, images)
 
-    def _streamed_batches(self, epoch: int) -> Iterator[Batch]:
-        settings = self.settings
-        shard_rows = self.catalog.shards["rows"].to_numpy()
-        plan = plan_stream(settings.seed, epoch, self.ranks, shard_rows, settings.batch_size)[self.rank]
-        rng = random.Random(epoch_seed(settings.seed, epoch, self.rank, "buffer"))
-        stream = shuffled(self._read(plan.parts), settings.shuffle_rows, rng)
+    def row_batches(self, rows: Array, seed: int, epoch: int, batch_size: int) -> Iterator[RowBatch]:
+        """One pass of this rank over its share of some rows.
+
+        Args:
+            rows: (R,) distinct rows, ascending.
+            seed: of the order; two passes of an epoch take two seeds.
+            epoch: counted from 1.
+            batch_size: at most so many a batch.
+        """
+        if self.cache is not None:
+            cache = self.cache
+            return ((some, cache[some]) for some in cached_rows(rows, seed, epoch, batch_size, self.rank, self.ranks))
+        return _prefetch(self._streamed_batches(rows, seed, epoch, batch_size))
+
+    def _streamed_batches(self, rows: Array, seed: int, epoch: int, batch_size: int) -> Iterator[RowBatch]:
+        first_row = self.catalog.shards["first_row"].to_numpy()
+        # Where each shard's rows begin and end among the chosen ones.
+        edges = np.append(np.searchsorted(rows, first_row), len(rows))
+        plan = plan_stream(seed, epoch, self.ranks, np.diff(edges), batch_size)[self.rank]
+        rng = random.Random(epoch_seed(seed, epoch, self.rank, "buffer"))
+        stream = shuffled(self._read(plan.parts, rows, edges), self.settings.shuffle_rows, rng)
         if plan.repeated:
             stream = _repeat_first(stream, plan.repeated)
         for start, stop in batch_bounds(plan.num_rows, plan.steps):
-            rows, images = zip(*islice(stream, stop - start), strict=True)
-            labels = self.catalog.label[list(rows)].astype(np.int64)
-            yield torch.from_numpy(np.stack(images)), torch.from_numpy(labels)
+            some, images = zip(*islice(stream, stop - start), strict=True)
+            yield np.array(some), np.stack(images)
 
-    def _read(self, parts: tuple[Part, ...]) -> Iterator[tuple[int, Array]]:
-        """Whole shards by WebDataset; cut ones by offset, which needs no read from the start."""
-        first_row = self.catalog.shards["first_row"].to_numpy()
-        shard_rows = self.catalog.shards["rows"].to_numpy()
+    def _read(self, parts: tuple[Part, ...], rows: Array, edges: Array) -> Iterator[tuple[int, Array]]:
+        """Whole shards by WebDataset; cut ones, and few rows of a shard, by offset: no read from the start."""
+        shards = self.catalog.shards
         for part in parts:
-            if part.stop - part.start == shard_rows[part.shard]:
-                yield from stream_rows(self.catalog, part.shard, self.settings)
+            mine = rows[edges[part.shard] + part.start : edges[part.shard] + part.stop]
+            first, total = (shards[name][part.shard].as_py() for name in ("first_row", "rows"))
+            is_whole = len(mine) == edges[part.shard + 1] - edges[part.shard]
+            if is_whole and len(mine) >= FEW * total:
+                chosen = np.zeros(total, bool)
+                chosen[mine - first] = True
+                yield from stream_rows(self.catalog, part.shard, self.settings, chosen)
                 continue
-            for row in range(first_row[part.shard] + part.start, first_row[part.shard] + part.stop):
+            for row in mine.tolist():
                 yield row, self.pixels.read(np.array([row]))[0]
 
 
@@ -147,9 +183,9 @@ def _repeat_first(items: Iterator[tuple[int, Array]], count: int) -> Iterator[tu
         yield first[i % len(first)]
 
 
-def _prefetch(batches: Iterator[Batch]) -> Iterator[Batch]:
+def _prefetch(batches: Iterator[RowBatch]) -> Iterator[RowBatch]:
     """Reads ahead in a thread: PIL decodes without the interpreter's lock while the network computes."""
-    ready: queue.Queue[Batch | BaseException | None] = queue.Queue(PREFETCHED_BATCHES)
+    ready: queue.Queue[RowBatch | BaseException | None] = queue.Queue(PREFETCHED_BATCHES)
 
     def fill() -> None:
         try:

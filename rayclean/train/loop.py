@@ -41,6 +41,7 @@ class LoopSettings:
         precision: of the forward and backward passes.
         device: where the network lives.
         threads: of torch.
+        stop: the epoch to end after, where not `train.epochs`, which the rate follows.
     """
 
     train: TrainSection
@@ -50,6 +51,7 @@ class LoopSettings:
     precision: str
     device: str
     threads: int
+    stop: int | None = None
 
 
 def train_epochs(
@@ -86,11 +88,12 @@ def train_epochs(
         network.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         first = state["epoch"] + 1
-    if first > settings.train.epochs:
+    last = settings.train.epochs if settings.stop is None else settings.stop
+    if first > last:
         return
     wrapped = network if rank.count == 1 else torch.nn.parallel.DistributedDataParallel(network)
     with _memory_as_it_comes():
-        for epoch in range(first, settings.train.epochs + 1):
+        for epoch in range(first, last + 1):
             wrapped.train()
             _train_epoch(settings, wrapped, optimizer, batches(epoch), epoch, rank)
             _same_buffers(network, rank)
@@ -139,7 +142,7 @@ def _train_epoch(
     generator = torch.Generator().manual_seed(epoch_seed(settings.seed, epoch, rank.index, "batches"))
     torch.manual_seed(epoch_seed(settings.seed, epoch, rank.index, "dropout"))
     steps = steps_of(settings.rank_rows, train.batch_size)
-    for step, (images, labels) in enumerate(batches):
+    for step, (images, labels, weights) in enumerate(batches):
         rate = learning_rate(train, (epoch - 1 + step / steps) / train.epochs)
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -148,7 +151,8 @@ def _train_epoch(
         inputs = inputs.to(device, memory_format=torch.channels_last)
         optimizer.zero_grad(set_to_none=True)
         with autocast(settings.precision, device.type):
-            loss = training_loss(train.loss, network, inputs, labels.to(device), train.mixup_alpha, generator)
+            counts = None if weights is None else weights.to(device)
+            loss = training_loss(train.loss, network, inputs, labels.to(device), train.mixup_alpha, generator, counts)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 

@@ -16,9 +16,18 @@ from rayclean.errors import ConfigError
 LOSS_NAMES = ("mixup", "ce", "ce+ne")
 
 
-def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Mean of -log f_y over the batch, a scalar >= 0; logits (N, K), labels (N,) int64."""
-    return F.cross_entropy(logits, labels)
+def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+    """Mean of -log f_y over the batch, a scalar >= 0.
+
+    Args:
+        logits: (N, K).
+        labels: (N,) int64.
+        weights: (N,) of the samples' losses; the sum is still divided by N, so that few sure samples in a batch make
+            a small step. None where all count alike.
+    """
+    if weights is None:
+        return F.cross_entropy(logits, labels)
+    return (weights * F.cross_entropy(logits, labels, reduction="none")).mean()
 
 
 def mixup(
@@ -45,9 +54,19 @@ def mixup(
     return mixed, labels, labels[partner], lam
 
 
-def mixup_loss(logits: torch.Tensor, labels_a: torch.Tensor, labels_b: torch.Tensor, lam: float) -> torch.Tensor:
-    """MixUp's loss, a scalar: lambda * CE(logits, labels_a) + (1 - lambda) * CE(logits, labels_b)."""
-    return lam * cross_entropy(logits, labels_a) + (1 - lam) * cross_entropy(logits, labels_b)
+def mixup_loss(
+    logits: torch.Tensor,
+    labels_a: torch.Tensor,
+    labels_b: torch.Tensor,
+    lam: float,
+    weights_a: torch.Tensor | None = None,
+    weights_b: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """MixUp's loss, a scalar: lambda * CE(logits, labels_a) + (1 - lambda) * CE(logits, labels_b).
+
+    With weights, each image's share of a mixed sample counts by that image's weight.
+    """
+    return lam * cross_entropy(logits, labels_a, weights_a) + (1 - lam) * cross_entropy(logits, labels_b, weights_b)
 
 
 def ce_negative_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -69,6 +88,7 @@ def training_loss(
     labels: torch.Tensor,
     alpha: float,
     generator: torch.Generator,
+    weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The loss of one batch, a scalar to differentiate.
 
@@ -79,15 +99,20 @@ def training_loss(
         labels: (N,) int64, on the images' device.
         alpha: of MixUp.
         generator: of MixUp's draws.
+        weights: (N,) of the samples' losses, for `mixup` and `ce`; None where all count alike.
 
     Raises:
-        ConfigError: there is no such loss.
+        ConfigError: there is no such loss, or it takes no weights.
     """
     if kind == "mixup":
-        mixed, labels_a, labels_b, lam = mixup(images, labels, alpha, generator)
-        return mixup_loss(model(mixed), labels_a, labels_b, lam)
+        mixed, own, partners, lam = mixup(images, torch.arange(len(labels), device=labels.device), alpha, generator)
+        logits = model(mixed)
+        of_partners = None if weights is None else weights[partners]
+        return mixup_loss(logits, labels[own], labels[partners], lam, weights, of_partners)
     if kind == "ce":
-        return cross_entropy(model(images), labels)
+        return cross_entropy(model(images), labels, weights)
+    if kind == "ce+ne" and weights is not None:
+        raise ConfigError("train.loss ce+ne takes no weights of samples; use ce or mixup")
     if kind == "ce+ne":
         return ce_negative_entropy(model(images), labels)
     raise ConfigError(f"train.loss: unknown name '{kind}'; valid: {', '.join(LOSS_NAMES)}")

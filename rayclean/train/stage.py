@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-import ray.train
-import torch
-from ray.train.torch import TorchConfig, TorchTrainer
 
 from rayclean.catalog.table import Catalog
-from rayclean.cluster import Workers, keep_freed_memory
+from rayclean.cluster import Workers
 from rayclean.config import MAIN, Config, TrainSection
-from rayclean.errors import StageError
 from rayclean.progress import Meter
 from rayclean.storage.contents import encode, read_json
 from rayclean.storage.fingerprint import digest, fingerprint
 from rayclean.storage.store import Store
 from rayclean.storage.units import num_blocks
-from rayclean.train.checkpoint_store import checkpoint_filesystem
 from rayclean.train.feed import FeedSettings
 from rayclean.train.forward import ForwardSettings
 from rayclean.train.loop import Rank, State
@@ -40,13 +30,11 @@ from rayclean.train.spec import NetworkSpec, network_spec
 from rayclean.train.trajectories import trajectory_name
 from rayclean.train.weights import load_weights_from, weights_digest
 from rayclean.train.worker import TrainTask, train
+from rayclean.trainer import Report, run_training
 
 VERSION = 1
 DONE_FILE = "trained.json"
 WORKERS_FILE = "workers.json"
-STATE_FILE = "state.pt"
-CHECKPOINTS = "checkpoints"
-MAX_FAILURES = 3
 POLL_S = 1.0
 log = logging.getLogger(__name__)
 
@@ -150,77 +138,14 @@ def train_role(task: TrainTask, workers: Workers, meter: Meter) -> Trained:
         else:
             _note_workers(task, workers)
             with _watched(task, meter):
-                _fit(task, workers)
+                run_training(_train_on_rank, task, task.store, task.folder, workers)
         done = {"trajectories": _digest_trajectories(task)}
         task.store.publish(f"{task.folder}/{DONE_FILE}", encode(DONE_FILE, done, "{}"))
     return find_trained(task)
 
 
-def _fit(task: TrainTask, workers: Workers) -> None:
-    resources = {"CPU": workers.cpus} | ({"GPU": workers.gpus} if workers.gpus else {})
-    filesystem = None if task.store.is_local else checkpoint_filesystem(task.store.fs)
-    trainer = TorchTrainer(
-        _train_on_worker,
-        train_loop_config={"task": task},
-        torch_config=TorchConfig(backend="nccl" if workers.gpus else "gloo"),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=workers.actors, use_gpu=bool(workers.gpus), resources_per_worker=resources
-        ),
-        run_config=ray.train.RunConfig(
-            name=CHECKPOINTS,
-            storage_path=task.store.full(task.folder),
-            storage_filesystem=filesystem,
-            failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
-            logging_config=ray.train.LoggingConfig(log_level="CRITICAL"),
-        ),
-    )
-    try:
-        _call_apart(trainer.fit)
-    except ray.train.TrainingFailedError as e:
-        cause = [line for line in str(e).splitlines() if line.strip()]
-        raise StageError(f"training failed in spite of retries, last with: {cause[-1] if cause else e}") from e
-
-
-def _call_apart(function: Callable[[], object]) -> None:
-    """Calls a function outside the main thread, and waits.
-
-    In the main thread Ray Train replaces the handler of SIGINT, for good, by one that exits with code 0.
-    """
-    ended: Future[object] = Future()
-
-    def call() -> None:
-        try:
-            ended.set_result(function())
-        except BaseException as e:
-            ended.set_exception(e)
-
-    threading.Thread(target=call, daemon=True).start()
-    ended.result()
-
-
-def _train_on_worker(config: dict[str, Any]) -> None:
-    """The train function: one rank."""
-    keep_freed_memory()
-    context = ray.train.get_context()
-    rank = Rank(context.get_world_rank(), context.get_world_size())
-    state: State | None = None
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is not None:
-        with checkpoint.as_directory() as folder:
-            state = torch.load(Path(folder) / STATE_FILE, map_location="cpu", weights_only=True)
-    train(config["task"], rank, state, _report)
-
-
-def _report(epoch: int, state: State | None) -> None:
-    name = f"epoch-{epoch:04d}"
-    if state is None:
-        ray.train.report({"epoch": epoch}, checkpoint_dir_name=name)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        torch.save(state, Path(folder) / STATE_FILE)
-        checkpoint = ray.train.Checkpoint.from_directory(folder)
-        ray.train.report({"epoch": epoch}, checkpoint=checkpoint, checkpoint_dir_name=name)
+def _train_on_rank(task: TrainTask, rank: int, ranks: int, state: State | None, report: Report) -> None:
+    train(task, Rank(rank, ranks), state, report)
 
 
 def _note_workers(task: TrainTask, workers: Workers) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -73,7 +74,7 @@ def train(task: TrainTask, rank: Rank, state: State | None, report: Callable[[in
     )
     feed = Feed(task.catalog, task.feed, rank.index, rank.count)
     for epoch, network, after in train_epochs(settings, _start_network(task), feed.batches, rank, state):
-        _evaluate(task, network, feed, epoch, rank)
+        write_trajectories(task, Forward(network, task.spec, task.forward), feed, epoch, rank)
         if rank.index == 0 and epoch in task.kept_epochs():
             publish_weights(task.store, f"{task.folder}/{snapshot_name(epoch)}", network)
         report(epoch, after if rank.index == 0 else None)
@@ -87,13 +88,36 @@ def _start_network(task: TrainTask) -> Network:
     return network
 
 
-def _evaluate(task: TrainTask, network: Network, feed: Feed, epoch: int, rank: Rank) -> None:
-    """Writes the trajectories of an epoch; the ranks share the blocks out. Uses the bare module, not DDP's."""
-    forward = Forward(network, task.spec, task.forward)
+class Judged(Protocol):
+    """Whose trajectories are written: a role's training, or a phase of learning with the result."""
+
+    @property
+    def store(self) -> Store:
+        """Where they go."""
+
+    @property
+    def folder(self) -> str:
+        """Below which folder."""
+
+    @property
+    def catalog(self) -> Catalog:
+        """Of which rows."""
+
+    @property
+    def block_rows(self) -> int:
+        """In blocks of how many."""
+
+    @property
+    def train(self) -> TrainSection:
+        """How it is trained, for the error."""
+
+
+def write_trajectories(task: Judged, forward: Forward, feed: Feed, epoch: int, rank: Rank) -> None:
+    """Writes the trajectories of an epoch; the ranks share the blocks out. `forward` has the bare module, not DDP's."""
     total = task.catalog.num_rows
     for block in range(rank.index, num_blocks(total, task.block_rows), rank.count):
         start, stop = block_range(block, task.block_rows, total)
-        logits = forward.logits(forward.normalized(feed.images(start, stop))).float().cpu().numpy()
+        logits = forward.logits(forward.normalized(feed.images(np.arange(start, stop)))).float().cpu().numpy()
         if not np.isfinite(logits).all():
             raise UnitError(
                 f"training diverged: the network's output is not finite after epoch {epoch}; lower train.lr "

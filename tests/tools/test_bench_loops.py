@@ -105,7 +105,7 @@ def test_the_plain_loop_trains_what_the_product_trains(loss: str, run: Run) -> N
     train = settings_of(run, loss=loss)
     task = replace(run.main.task, train=train, feed=replace(run.main.task.feed, batch_size=train.batch_size))
     feed = Feed(task.catalog, task.feed, 0, 1)
-    images = torch.from_numpy(feed.images(0, SAMPLES))
+    images = torch.from_numpy(feed.images(np.arange(SAMPLES)))
     plain = Plain(task, images, torch.from_numpy(task.catalog.label.astype(np.int64)))
     settings = LoopSettings(train, task.spec, task.feed.seed, SAMPLES, "float32", "cpu", 1)
     started = {name: value.clone() for name, value in plain.network.state_dict().items()}

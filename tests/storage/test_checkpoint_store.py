@@ -12,7 +12,7 @@ import pyarrow.fs
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from rayclean.train.checkpoint_store import checkpoint_filesystem
+from rayclean.storage.checkpoint_store import checkpoint_filesystem
 
 CALLS = ("info", "isdir", "isfile", "exists", "find", "mkdir", "rm", "cat_file", "pipe_file")
 

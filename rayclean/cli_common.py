@@ -1,0 +1,54 @@
+"""What all commands share: where they print, their usual arguments, and the config of a run that was started."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+
+from rayclean.config import Config, parse_config
+from rayclean.errors import InputError, RaycleanError
+from rayclean.storage.store import Store
+
+width = None if sys.stdout.isatty() else 160  # files have no width
+out = Console(soft_wrap=True, highlight=False, emoji=False, width=width)
+err = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
+
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file, such as configs/digits.yaml.")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[section.field=value ...]", help="Replace fields.")]
+RunDir = Annotated[str, typer.Argument(metavar="RUN", help="The folder or URL of a run (run.dir).")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Let Ray speak.")]
+
+
+def load_run(folder: str) -> Config:
+    """The config of the last start of a run, which lies where it is now and not where it was then.
+
+    Args:
+        folder: of the run, or its URL.
+
+    Raises:
+        InputError: there is no run, or it cannot be read.
+    """
+    store, name = Store(folder), "config.yaml"
+    try:
+        tree = yaml.safe_load(store.read(name))
+        tree["run"]["dir"] = folder
+    except (FileNotFoundError, NotADirectoryError):
+        message = f"{folder} holds no run (no {name}); give the run.dir of a config that was started"
+        raise InputError(message) from None
+    except RaycleanError:
+        raise
+    except Exception as error:  # each store has its own exceptions, few of them OSError
+        raise InputError(f"{folder}: {name} cannot be read: {error or type(error).__name__}") from error
+    return parse_config(tree, f"{folder}/{name}")
+
+
+def print_json(value: Any) -> None:
+    """To stdout, for programs."""
+    sys.stdout.write(json.dumps(value, indent=1) + "\n")

@@ -1,0 +1,247 @@
+"""What all methods of learning with the result share: the rows, the exams, and the way to phases and jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from rayclean.arrays import Array
+from rayclean.catalog.table import Catalog
+from rayclean.cluster import Workers
+from rayclean.config import Config, TrainSection
+from rayclean.embed.stage import EmbedJob, embed_job
+from rayclean.errors import ConfigError
+from rayclean.learn.phase import Exam, Phase, accuracies
+from rayclean.shards.access import PixelSettings
+from rayclean.storage.fingerprint import digest, fingerprint
+from rayclean.storage.store import Store
+from rayclean.storage.units import Job
+from rayclean.train.feed import FeedSettings
+from rayclean.train.forward import ForwardSettings
+from rayclean.train.plan import role_seed
+from rayclean.train.snapshots import Snapshot, find_snapshot, publish_weights, snapshot_name
+from rayclean.train.spec import NetworkSpec, network_spec
+from rayclean.train.weights import load_weights_from, weights_digest
+
+VERSION = 1
+LEARN = "learn"  # the role of snapshots, and of draws
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One network's accuracy.
+
+    Attributes:
+        name: what it is.
+        accuracy: of the test samples, by epoch; epoch 0 is before the first.
+        validation: of the validation samples.
+        facts: more of it, for the record.
+    """
+
+    name: str
+    accuracy: dict[int, float]
+    validation: dict[int, float] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def best(self) -> float | None:
+        """The highest accuracy; it needs the test labels, so it is for benchmarks."""
+        return max(self.accuracy.values(), default=None)
+
+    @property
+    def last(self) -> float | None:
+        """Accuracy after the last epoch."""
+        return self.accuracy[max(self.accuracy)] if self.accuracy else None
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A finished phase."""
+
+    phase: Phase
+    snapshot: Snapshot
+    trial: Trial
+
+    @property
+    def weights(self) -> str:
+        """Where another phase starts from."""
+        return url_of(self.phase.store, self.snapshot.file)
+
+
+def url_of(store: Store, file: str) -> str:
+    """A file of the run, as `train.from` names it."""
+    return f"{store.root}/{file}"
+
+
+@dataclass(frozen=True)
+class Course:
+    """Learning with the result of one run.
+
+    Attributes:
+        config: of the run, with `learn`.
+        catalog: rows and given labels.
+        known: verified samples; None without.
+        known_rows: (V,) which of them are used.
+        test: the exam; None without one.
+        roles: the last snapshot of each role of the run, with its network.
+        workers: settled pools.
+        precision: of training and of scoring.
+        train_phase: does a phase, or finds it done.
+        compute: does jobs.
+    """
+
+    config: Config
+    store: Store
+    catalog: Catalog
+    known: Catalog | None
+    known_rows: Array
+    test: Exam | None
+    roles: dict[str, tuple[Snapshot, NetworkSpec]]
+    workers: dict[str, Workers]
+    precision: tuple[str, str]
+    train_phase: Callable[[Phase], None]
+    compute: Callable[[Sequence[Job]], None]
+
+    @cached_property
+    def train(self) -> TrainSection:
+        """How new networks are trained."""
+        return self.config.train_to_learn()
+
+    @cached_property
+    def spec(self) -> NetworkSpec:
+        """The network."""
+        return network_spec(self.config, self.catalog.num_classes)
+
+    @property
+    def pixels(self) -> PixelSettings:
+        """How images are read."""
+        return PixelSettings(self.config.data.max_pixels, self.config.data.node_cache_bytes)
+
+    @cached_property
+    def forward(self) -> ForwardSettings:
+        """How networks are run when they are examined or score."""
+        return ForwardSettings(self.workers["score"].device, self.precision[1], self.config.score.batch_size)
+
+    @property
+    def exams(self) -> tuple[Exam, ...]:
+        """Test and validation, as far as there are any."""
+        validation = None
+        if self.known is not None:
+            validation = Exam("validation", self.known, self.known_rows, self.pixels)
+        return tuple(exam for exam in (self.test, validation) if exam is not None)
+
+    def feed(self, batch_size: int) -> FeedSettings:
+        """How training images are read."""
+        data = self.config.data
+        return FeedSettings(
+            size=self.spec.size,
+            max_pixels=data.max_pixels,
+            cache_bytes=data.cache_bytes,
+            shuffle_rows=data.shuffle_rows,
+            batch_size=batch_size,
+            seed=role_seed(self.config.run.seed, LEARN),
+            node_cache_bytes=data.node_cache_bytes,
+        )
+
+    def phase(
+        self,
+        name: str,
+        train: TrainSection,
+        lesson: str | None = None,
+        start: str | None = None,
+        goes_on: Phase | None = None,
+        stop: int | None = None,
+        judged: tuple[int, ...] = (),
+        leaves_state: bool = False,
+    ) -> Phase:
+        """A phase on this course's rows; see `Phase` for the arguments."""
+        forward, workers, stop = self.forward, self.workers["train"], stop or train.epochs
+        unread = {"workers", "precision", "from_", "roles", "snapshot_every"}
+        unread |= set() if train.schedule == "step" else {"milestones", "decay"}
+        feed = self.feed(train.batch_size)
+        new = start is None and goes_on is None
+        fields = {
+            "train": train.model_dump(exclude=unread),
+            "model": self.config.model.model_dump(exclude={"size"}),
+            "weights": weights_digest(self.config.model.weights) if new else None,
+            "start": weights_digest(start),
+            "stop": stop,
+            "judged": judged,
+            "leaves_state": leaves_state,
+            "spec": [self.spec.size, self.spec.mean, self.spec.std],
+            "precision": self.precision,
+            "score_batch": forward.batch_size,
+            "feed": [feed.cache_bytes, feed.shuffle_rows, feed.seed],
+            "block_rows": self.config.blocks.rows,
+            "exams": [[exam.name, exam.catalog.fingerprint, digest(exam.rows.tobytes())] for exam in self.exams],
+        }
+        inputs = [self.catalog.fingerprint, lesson or "", goes_on.folder if goes_on else ""]
+        return Phase(
+            name=name,
+            store=self.store,
+            folder=f"learn-{fingerprint(LEARN, VERSION, fields, inputs)}",
+            catalog=self.catalog,
+            spec=self.spec,
+            train=train,
+            lesson=lesson,
+            start=start,
+            goes_on=None if goes_on is None else goes_on.state_file,
+            stop=stop,
+            judged=judged,
+            leaves_state=leaves_state,
+            exams=self.exams,
+            weights=self.config.model.weights if new else None,
+            feed=feed,
+            forward=forward,
+            precision=self.precision[0],
+            block_rows=self.config.blocks.rows,
+            threads=workers.threads,
+        )
+
+    def learn(self, phase: Phase) -> Learned:
+        """Does a phase, or finds it done."""
+        self.train_phase(phase)
+        snapshot = find_snapshot(self.store, phase.folder, LEARN, phase.stop)
+        found = {exam: accuracies(phase, exam) for exam in ("test", "validation")}
+        trial = Trial(phase.name, found["test"], found["validation"], {"folder": phase.folder})
+        return Learned(phase, snapshot, trial)
+
+    def embed(self, snapshot: Snapshot, catalog: Catalog | None = None) -> EmbedJob:
+        """What a network makes of all rows, or of those of another catalog."""
+        rows, spec = catalog or self.catalog, self.spec
+        return embed_job(rows, snapshot, spec, self.forward, self.pixels, self.config.blocks.rows)
+
+    def start(self) -> tuple[Snapshot, list[Trial]]:
+        """The network that `learn.from` names, and what it took to have it.
+
+        Raises:
+            ConfigError: there is none of that name, or it is another kind of network.
+        """
+        source = self.config.learn.from_
+        if source == "plain":
+            learned = self.learn(self.plain())
+            return learned.snapshot, [learned.trial]
+        if source not in self.roles:
+            return self._elsewhere(source), []
+        snapshot, spec = self.roles[source]
+        if spec != self.spec:
+            raise ConfigError(f"learn.from {source}: role {source} is another network than model; take main or plain")
+        return snapshot, []
+
+    def _elsewhere(self, source: str) -> Snapshot:
+        """Weights from elsewhere as a snapshot of this run."""
+        network = self.spec.build()
+        try:
+            load_weights_from(source, network)
+        except ConfigError as e:
+            names = ", ".join(("plain", *self.roles))
+            raise ConfigError(f"learn.from {source}: none of {names}, and not weights either: {e}") from e
+        folder = f"learn-{fingerprint('learn-from', VERSION, {'weights': weights_digest(source)}, [])}"
+        publish_weights(self.store, f"{folder}/{snapshot_name(0)}", network)
+        return find_snapshot(self.store, folder, LEARN, 0)
+
+    def plain(self) -> Phase:
+        """Training on everything."""
+        return self.phase("on everything", self.train)

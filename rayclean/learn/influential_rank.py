@@ -1,0 +1,91 @@
+"""Influential Rank's post-training of a network that has learned wrong labels (Algorithm 1 and section 3.3)."""
+
+from __future__ import annotations
+
+from rayclean.config import TrainSection
+from rayclean.errors import ConfigError
+from rayclean.learn.course import Course, Learned, Trial, url_of
+from rayclean.learn.lesson_jobs import LessonJob, RankLesson, RelabelLesson, lesson_folder
+from rayclean.scores.influence_stage import Verified, influence_jobs
+from rayclean.train.snapshots import Snapshot
+
+NEEDS_VERIFIED = "influential_rank needs verified samples: set influence.validation to their shards, or to split"
+
+
+def influential_rank(course: Course) -> list[Trial]:
+    """Rounds of influence, removal and training on; then a new network on the corrected set.
+
+    A round after which the network is no better on the validation samples is undone, and ends the rounds. The new
+    network is trained as `train` says [our choice: the paper gives no schedule].
+
+    Raises:
+        ConfigError: there are no validation samples.
+    """
+    if course.known is None:
+        raise ConfigError(
+            "influential_rank needs verified samples: set influence.validation to their shards, or to split"
+        )
+    settings = course.config.learn.rank
+    network, trials = course.start()
+    kept, lesson, best = None, None, None
+    for index in range(1, settings.rounds + 1):
+        removal = None if settings.removal == "nothing" else _removal(course, network, kept)
+        file = removal.lesson if removal else None
+        start = url_of(course.store, network.file)
+        learned = course.learn(course.phase(f"round {index}", _post_train(course), file, start=start))
+        facts = learned.trial.facts
+        facts["lesson"] = file
+        trials.append(learned.trial)
+        before = learned.trial.validation[0] if best is None else best
+        after = learned.trial.validation[learned.phase.stop]
+        facts["undone"] = after <= before and settings.removal != "nothing"
+        if facts["undone"]:
+            break
+        network, kept, lesson, best = learned.snapshot, file, removal, after
+    if lesson is not None:
+        trials.append(_new_network(course, network, lesson).trial)
+    return trials
+
+
+def _post_train(course: Course) -> TrainSection:
+    """The rate back up, x0.1 after each milestone."""
+    settings = course.config.learn.rank
+    milestones = [epoch for epoch in settings.milestones if epoch < settings.epochs]
+    schedule = {"schedule": "step", "milestones": milestones, "decay": 0.1} if milestones else {"schedule": "constant"}
+    changes = {"epochs": settings.epochs, **schedule}
+    same = course.train.model_dump(by_alias=True, exclude={"roles"})
+    return TrainSection.model_validate(same | {"milestones": []} | changes)
+
+
+def _removal(course: Course, network: Snapshot, kept: str | None) -> RankLesson:
+    """What a round removes by this network's influences, of the rows that are still there."""
+    settings, known = course.config.influence, course.known
+    if known is None:
+        raise ConfigError(NEEDS_VERIFIED)
+    rows, verified = course.embed(network), course.embed(network, known)
+    course.compute([rows, verified])
+    by_clip = course.config.data.group_by == "gradient"
+    of_known = Verified(known, verified.embedding)
+    jobs = influence_jobs(
+        course.catalog, rows.embedding, of_known, settings, course.config.run.seed, by_clip, among=kept
+    )
+    for job in jobs:
+        course.compute([job])
+    small_loss = course.config.learn.rank.removal == "small_loss"
+    folder = lesson_folder("rank", {"gamma": settings.gamma, "small_loss": small_loss}, [jobs[0].folder, kept or ""])
+    _, raw, fitted = jobs
+    lesson = RankLesson(course.store, folder, course.catalog, kept, raw, fitted, settings.gamma, small_loss)
+    course.compute([lesson])
+    return lesson
+
+
+def _new_network(course: Course, network: Snapshot, lesson: LessonJob) -> Learned:
+    """Trained from the start on the corrected set."""
+    rows, sure = course.embed(network), course.config.learn.rank.keep
+    course.compute([rows])
+    folder = lesson_folder("relabel", {"keep": sure}, [rows.folder, lesson.lesson])
+    corrected = RelabelLesson(course.store, folder, course.catalog, lesson.lesson, rows.embedding, sure)
+    course.compute([corrected])
+    learned = course.learn(course.phase("new network", course.train, corrected.lesson))
+    learned.trial.facts["lesson"] = corrected.lesson
+    return learned

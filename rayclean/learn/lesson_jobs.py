@@ -1,0 +1,197 @@
+"""Lessons as units: what earlier steps have published becomes one file of labels and weights, by row."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from rayclean.arrays import Array
+from rayclean.catalog.table import Catalog
+from rayclean.config.learn_section import RetrainSection
+from rayclean.embed.beliefs import softmax
+from rayclean.embed.table import Embedding
+from rayclean.errors import InputError
+from rayclean.learn.lessons import (
+    largest_losses,
+    relabelled,
+    retrain_cut,
+    retrain_predicted,
+    with_verified,
+    without,
+)
+from rayclean.merge.publish import LABELS, MANIFEST
+from rayclean.scores.influence_scores import influence_scores
+from rayclean.scores.influence_stage import FitJob, RawJob
+from rayclean.scores.influence_votes import gamma_count, noisy_probable
+from rayclean.scores.simulate_stage import JudgeJob
+from rayclean.storage.contents import map_arrays, read_json, read_table
+from rayclean.storage.fingerprint import fingerprint
+from rayclean.storage.store import Store
+from rayclean.storage.units import Job, UnitResult
+
+VERSION = 1
+LESSON = "lesson"
+TABLE_COLUMNS = ["label_score", "predicted_label", "predicted_score", "verified_label"]
+
+
+@dataclass(frozen=True)
+class LessonJob(Job):
+    """One unit: the labels of all rows, (N,) int32, -1 where left out, and weights where there are any.
+
+    Attributes:
+        before: file of the lesson that it goes on from; None for all rows and the given labels.
+    """
+
+    stage: ClassVar[str] = "learn"
+    pool: ClassVar[str] = "merge"
+    advice: ClassVar[str] = ""  # what to change where no row is left
+    catalog: Catalog
+    before: str | None
+
+    def units(self) -> Sequence[str]:
+        """The one unit."""
+        return [LESSON]
+
+    @property
+    def lesson(self) -> str:
+        """The file."""
+        return self.file(LESSON)
+
+    def open(self) -> Callable[[str], UnitResult]:
+        """Nothing to load."""
+
+        def compute(_: str) -> UnitResult:
+            arrays = self.make(self.labels_before())
+            rows = int((arrays["labels"] >= 0).sum())
+            if not rows:
+                raise InputError(f"none of {self.catalog.num_rows} rows is left to train on: {self.advice}")
+            return UnitResult(arrays, rows=rows)
+
+        return compute
+
+    def labels_before(self) -> Array:
+        """(N,) int32."""
+        if self.before is None:
+            return np.array(self.catalog.label)
+        return np.array(map_arrays(self.store, self.before)["labels"])
+
+    @abstractmethod
+    def make(self, labels: Array) -> dict[str, Array]:
+        """The arrays of the file, from the labels before."""
+
+
+@dataclass(frozen=True)
+class TableLesson(LessonJob):
+    """What the final table thinks is right."""
+
+    advice: ClassVar[str] = "lower learn.retrain.cut"
+    settings: RetrainSection
+    cut: float
+
+    def make(self, labels: Array) -> dict[str, Array]:
+        """By cut, by weight or by prediction; what people verified stands above all."""
+        columns = read_columns(self.store, TABLE_COLUMNS)
+        score, cut = columns["label_score"], self.cut
+        if self.settings.by == "predicted":
+            predicted = columns["predicted_label"], columns["predicted_score"]
+            kept = retrain_predicted(labels, score, *predicted, cut, self.settings.sure)
+        else:
+            kept = retrain_cut(labels, score, 0.0 if self.settings.by == "weight" else cut)
+        is_verified = ~np.isnan(columns["verified_label"])
+        verified = np.where(is_verified, columns["verified_label"], 0).astype(np.int32)
+        arrays = {"labels": with_verified(kept, verified, is_verified)}
+        if self.settings.by == "weight":
+            arrays["weights"] = np.where(is_verified, 1, score).astype(np.float32)
+        return arrays
+
+
+def read_columns(store: Store, names: list[str]) -> dict[str, Array]:
+    """Columns of the final table by row, nulls as NaN."""
+    parts = sorted(e["name"] for e in read_json(store, MANIFEST)["files"] if e["name"].startswith("part-"))
+    tables = [read_table(store, f"{LABELS}/{part}", names) for part in parts]
+    return {name: np.concatenate([t[name].to_numpy(zero_copy_only=False) for t in tables]) for name in names}
+
+
+@dataclass(frozen=True)
+class OddLesson(LessonJob):
+    """Without the rows that ODD drops."""
+
+    advice: ClassVar[str] = "raise simulated_loss.percentile, or take a later simulated_loss.epoch"
+    judge: JudgeJob
+
+    def make(self, labels: Array) -> dict[str, Array]:
+        """Rows with a loss above the percentile of random labels go."""
+        units = (map_arrays(self.store, self.judge.file(unit)) for unit in self.judge.units())
+        return {"labels": without(labels, np.concatenate([each["odd_drop"] for each in units]))}
+
+
+@dataclass(frozen=True)
+class RankLesson(LessonJob):
+    """A round of Influential Rank: without the rows that are noisy-probable, or as many of the largest loss.
+
+    Attributes:
+        raw: influences of all rows.
+        fitted: what makes them z-scores and votes.
+        gamma: votes that a removed row has at least, a count or a share of the classes.
+        small_loss: whether the rows of the largest loss go instead.
+    """
+
+    advice: ClassVar[str] = "raise influence.gamma"
+    raw: RawJob
+    fitted: FitJob
+    gamma: int | float
+    small_loss: bool
+
+    def make(self, labels: Array) -> dict[str, Array]:
+        """Rows with an OSM of 0 or more and enough votes go (Algorithm 1, lines 3 to 8)."""
+        fitted = map_arrays(self.store, self.fitted.file(self.fitted.units()[0]))
+        removed = np.concatenate(list(self._noisy(fitted))) & (labels >= 0)
+        if self.small_loss:
+            losses = np.concatenate([block["loss"] for block in blocks_of(self.raw.embedding, self.catalog)])
+            removed = largest_losses(losses, labels >= 0, int(removed.sum()))
+        return {"labels": without(labels, removed)}
+
+    def _noisy(self, fitted: Mapping[str, Array]) -> Iterator[Array]:
+        count = gamma_count(self.gamma, self.catalog.num_classes)
+        for unit in self.raw.units():
+            raw = map_arrays(self.store, self.raw.file(unit))
+            scores = influence_scores(raw, fitted, self.raw.settings.standardize)
+            num_votes = scores.get("osd_votes", np.zeros(len(raw["norm"]), np.int16))
+            yield noisy_probable(-scores["osm"], num_votes, count if "osd_votes" in scores else 0)
+
+
+def blocks_of(embedding: Embedding, catalog: Catalog) -> Iterator[dict[str, Array]]:
+    """The arrays of an embedding, block by block."""
+    return (embedding.block(index) for index in range(-(-catalog.num_rows // embedding.block_rows)))
+
+
+@dataclass(frozen=True)
+class RelabelLesson(LessonJob):
+    """The corrected set: removed rows with the last classifier's labels, where it is sure.
+
+    Attributes:
+        embedding: of the last classifier.
+        sure: S.
+    """
+
+    advice: ClassVar[str] = "lower learn.rank.keep"
+    embedding: Embedding
+    sure: float
+
+    def make(self, labels: Array) -> dict[str, Array]:
+        """See `lessons.relabelled`."""
+        size, total, parts = self.embedding.block_rows, self.catalog.num_rows, []
+        for start in range(0, total, size):
+            rows = np.arange(start, min(start + size, total))
+            probabilities = softmax(self.embedding.logits(rows))
+            parts.append(relabelled(self.catalog.label[rows], labels[rows] >= 0, probabilities, self.sure))
+        return {"labels": np.concatenate(parts)}
+
+
+def lesson_folder(kind: str, fields: Mapping[str, Any], inputs: Sequence[str]) -> str:
+    """Where a lesson lies."""
+    return f"lesson-{fingerprint(f'lesson-{kind}', VERSION, fields, inputs)}"

@@ -1,0 +1,101 @@
+"""Which rows to train on, with which labels: pure functions of scores and beliefs.
+
+A lesson has a label for each row, -1 where the row is left out. Letters: N rows.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rayclean.arrays import Array
+
+LEFT_OUT = -1
+
+
+def retrain_cut(given: Array, label_score: Array, cut: float) -> Array:
+    """Labels of rows whose label is right with probability `cut` or more.
+
+    Args:
+        given: (N,) labels.
+        label_score: (N,) P(given label is right).
+        cut: 0 to 1; 0 keeps all.
+
+    Returns:
+        (N,) int32, -1 where left out.
+    """
+    return np.where(label_score >= cut, given, LEFT_OUT).astype(np.int32)
+
+
+def retrain_predicted(
+    given: Array, label_score: Array, predicted: Array, predicted_score: Array, cut: float, sure: float
+) -> Array:
+    """As `retrain_cut`, but a row that is cut gets the predicted label where that is sure.
+
+    Args:
+        given: (N,) labels.
+        label_score: (N,).
+        predicted: (N,) the most likely class.
+        predicted_score: (N,) its probability.
+        cut: of `label_score`.
+        sure: of `predicted_score`.
+
+    Returns:
+        (N,) int32, -1 where left out.
+    """
+    kept = retrain_cut(given, label_score, cut)
+    return np.where((kept == LEFT_OUT) & (predicted_score >= sure), predicted, kept).astype(np.int32)
+
+
+def with_verified(labels: Array, verified: Array, is_verified: Array) -> Array:
+    """The labels that people gave stand above all others.
+
+    Args:
+        labels: (N,) int32, -1 where left out.
+        verified: (N,) labels, -1 where people say that it is none of the classes, which leaves the row out.
+        is_verified: (N,) bool, whether anybody has looked.
+    """
+    return np.where(is_verified, verified, labels).astype(np.int32)
+
+
+def without(labels: Array, removed: Array) -> Array:
+    """(N,) int32: labels with some rows (bool) left out besides."""
+    return np.where(removed, LEFT_OUT, labels).astype(np.int32)
+
+
+def largest_losses(losses: Array, among: Array, count: int) -> Array:
+    """The `count` rows of the largest loss, ties by the smaller row: small-loss selection removes them.
+
+    Args:
+        losses: (N,).
+        among: (N,) bool, rows that may be taken.
+        count: at most as many as these.
+
+    Returns:
+        (N,) bool.
+    """
+    rows = np.flatnonzero(among)
+    worst = rows[np.argsort(-losses[rows], kind="stable")[:count]]
+    taken = np.zeros(len(losses), bool)
+    taken[worst] = True
+    return taken
+
+
+def relabelled(given: Array, kept: Array, probabilities: Array, sure: float) -> Array:
+    """The corrected set that a new network is trained on (Influential Rank, 3.3).
+
+    A removed row gets the last classifier's label. Of these the rows with a softmax above `sure` (S) stay; rows that
+    were never removed stay with their labels whatever the softmax [our choice: the paper says "among the corrected
+    training data", which may be read as all].
+
+    Args:
+        given: (N,) labels.
+        kept: (N,) bool, rows that were not removed.
+        probabilities: (N, K) of the last classifier.
+        sure: S.
+
+    Returns:
+        (N,) int32, -1 where left out.
+    """
+    predicted = probabilities.argmax(axis=1)
+    is_sure = probabilities[np.arange(len(given)), predicted] > sure
+    return np.where(kept, given, np.where(is_sure, predicted, LEFT_OUT)).astype(np.int32)

@@ -1,0 +1,61 @@
+"""ODD training: one run, from which rows go whose loss random labels could have (ODD, ECCV 2020)."""
+
+from __future__ import annotations
+
+from rayclean.errors import ConfigError
+from rayclean.learn.course import Course, Trial
+from rayclean.learn.lesson_jobs import OddLesson, lesson_folder
+from rayclean.learn.phase import Phase
+from rayclean.scores.simulate_stage import JudgeJob, ThresholdJob, simulate_jobs
+from rayclean.storage.fingerprint import digest, fingerprint
+from rayclean.storage.units import num_blocks
+from rayclean.train.snapshots import Snapshot
+from rayclean.train.trajectories import trajectory_name
+
+
+def odd(course: Course) -> list[Trial]:
+    """E epochs at a high rate, removal by the simulated losses, the rest of the schedule without the removed rows.
+
+    The schedule and the momentum go on as they are; only the rows change. The loss that is judged is that of an
+    evaluation pass, of the bare images, mean over the last epochs up to E [our choice].
+
+    Raises:
+        ConfigError: there is no epoch left after the removal.
+    """
+    settings, train = course.config.simulated_loss, course.train
+    last = settings.epoch_of(train.epochs)
+    if last >= train.epochs:
+        raise ConfigError(f"simulated_loss.epoch: found {last} of {train.epochs} epochs; take an earlier one")
+    judged = tuple(range(max(1, last - settings.average + 1), last + 1))
+    before = course.phase("up to the removal", train, stop=last, judged=judged, leaves_state=True)
+    first = course.learn(before)
+    threshold, judge = _simulate(course, before, first.snapshot)
+    course.compute([threshold])
+    course.compute([judge])
+    folder = lesson_folder("odd", {}, [judge.folder])
+    lesson = OddLesson(course.store, folder, course.catalog, None, judge)
+    course.compute([lesson])
+    second = course.learn(course.phase("ODD", train, lesson.lesson, goes_on=before))
+    accuracy, validation = (
+        first.trial.accuracy | second.trial.accuracy,
+        first.trial.validation | second.trial.validation,
+    )
+    facts = second.trial.facts | {"lesson": lesson.lesson, "removed_after_epoch": last, "folders": [before.folder]}
+    return [Trial("ODD", accuracy, validation, facts)]
+
+
+def _simulate(course: Course, phase: Phase, snapshot: Snapshot) -> tuple[ThresholdJob, JudgeJob]:
+    """The losses of random labels by the network of a snapshot, and the rows' losses beside them."""
+    settings, embedding = course.config.simulated_loss, None
+    if settings.kind != "gauss":
+        embed = course.embed(snapshot)
+        course.compute([embed])
+        embedding = embed.embedding
+    blocks = range(num_blocks(course.catalog.num_rows, phase.block_rows))
+    names = [trajectory_name(epoch, block) for epoch in phase.judged for block in blocks]
+    marks = [digest(course.store.map(f"{phase.folder}/{name}")) for name in names]
+    trajectories = fingerprint("trajectories", 1, {}, marks)
+    seed = course.config.run.seed
+    return simulate_jobs(
+        course.catalog, snapshot, embedding, phase.folder, trajectories, settings, seed, phase.block_rows
+    )[:2]

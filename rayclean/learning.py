@@ -1,0 +1,218 @@
+"""`rayclean learn`: a method on the result of a run; what it trained, and how well, is kept as one JSON file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from rayclean import cluster, pool
+from rayclean.arrays import Array
+from rayclean.catalog.stage import (
+    SOURCES_FILE,
+    CatalogJob,
+    ColumnsJob,
+    catalog_fingerprint,
+    find_sources,
+    open_catalog,
+    scan_settings,
+)
+from rayclean.catalog.table import SHARDS_FILE, Catalog
+from rayclean.config import Config
+from rayclean.errors import ConfigError, InputError
+from rayclean.failures import note_failures
+from rayclean.learn.course import Course, Trial
+from rayclean.learn.influential_rank import influential_rank
+from rayclean.learn.odd import odd
+from rayclean.learn.phase import Exam, Phase, run_phase
+from rayclean.learn.retrain import plain, retrain
+from rayclean.learn.rog_job import rog
+from rayclean.pipeline import failure
+from rayclean.progress import meter
+from rayclean.report.evaluate import UNKNOWN, truth_by_shard
+from rayclean.roles import Role
+from rayclean.run import Run
+from rayclean.scores.influence_stage import verified_rows
+from rayclean.shards.access import PixelSettings
+from rayclean.start import start
+from rayclean.storage.contents import encode, map_arrays, read_json, read_table
+from rayclean.storage.fingerprint import fingerprint
+from rayclean.storage.lease import hold
+from rayclean.storage.store import Store
+from rayclean.storage.units import Job
+from rayclean.train.stage import is_trained
+from rayclean.trainer import CHECKPOINTS, run_training
+
+METHODS: dict[str, Callable[[Course], list[Trial]]] = {
+    "plain": plain,
+    "retrain": retrain,
+    "odd": odd,
+    "influential_rank": influential_rank,
+    "rog": rog,
+}
+RESULTS = "learn"
+DONE_FILE = "learned.json"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a method gave.
+
+    Attributes:
+        file: where it is kept, in the run.
+        trials: its networks, in order.
+        removals: by trial, what its lesson left out, where it did.
+    """
+
+    method: str
+    file: str
+    trials: list[Trial]
+    removals: dict[str, dict[str, Any]]
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain values."""
+        trials = [
+            {"name": t.name, "best": t.best, "last": t.last, "accuracy": t.accuracy, "validation": t.validation}
+            | {"facts": t.facts, "removal": self.removals.get(t.name)}
+            for t in self.trials
+        ]
+        return {"method": self.method, "trials": trials}
+
+
+def learn(config: Config, method: str, console: Console, verbose: bool = False) -> Result:
+    """Trains with the result of a run, or goes on with it.
+
+    Args:
+        config: of the run's last start, with the fields of `learn` replaced.
+        method: one of METHODS.
+        console: where progress is shown.
+        verbose: let Ray speak.
+
+    Raises:
+        RaycleanError: see `rayclean.errors`.
+    """
+    if method not in METHODS:
+        raise ConfigError(f"--method {method}: no such method; methods: {', '.join(METHODS)}")
+    sources, store = find_sources(config.data), Store(config.run.dir)
+    store.check()
+    with hold(store), cluster.connect(verbose):
+        cluster.check_nodes(store)
+        this = start(config, store, sources)
+        if not store.exists(f"{this.catalog.folder}/{SHARDS_FILE}"):
+            raise InputError(f"{store.root} has no catalog of these shards yet; give its `rayclean run` command first")
+        return _learn(this, method, console)
+
+
+def _learn(this: Run, method: str, console: Console) -> Result:
+    course = _course(this, console)
+    trials = METHODS[method](course)
+    removals = {t.name: _removal(this, t.facts["lesson"]) for t in trials if t.facts.get("lesson")}
+    fields = {"learn": this.config.learn.model_dump(), "train": this.config.train.model_dump()}
+    mark = fingerprint(method, VERSION, fields, [str(t.facts.get("folder")) for t in trials])
+    result = Result(method, f"{RESULTS}/{method}-{mark}.json", trials, removals)
+    this.store.publish(result.file, encode(result.file, result.to_json(), "{}"))
+    return result
+
+
+def _course(this: Run, console: Console) -> Course:
+    config = this.config
+
+    def compute(jobs: Sequence[Job]) -> None:
+        _compute(this, jobs, console)
+
+    known = this.derived.get("held_out", this.validation)
+    known_rows = np.empty(0, np.int64) if known is None else verified_rows(known, config.influence, config.run.seed)
+    return Course(
+        config=config,
+        store=this.store,
+        catalog=this.catalog,
+        known=known,
+        known_rows=known_rows,
+        test=_exam(this, known, known_rows, compute),
+        roles={name: (role.last, role.task.spec) for name, role in this.roles.items() if _is_usable(this, name, role)},
+        workers=this.workers,
+        precision=this.precision,
+        train_phase=lambda phase: _train(this, phase, console),
+        compute=compute,
+    )
+
+
+def _is_usable(this: Run, name: str, role: Role) -> bool:
+    return name not in this.planted and is_trained(role.task)
+
+
+def _exam(this: Run, known: Catalog | None, known_rows: Array, compute: Callable[[Sequence[Job]], None]) -> Exam | None:
+    """The test samples, cataloged now where they are not; without those that are verified ones."""
+    data = this.config.test_data()
+    if data is None:
+        return None
+    sources = find_sources(data)
+    catalog = open_catalog(this.store, catalog_fingerprint(data, this.source_classes, sources))
+    this.store.create(f"{catalog.folder}/{SOURCES_FILE}", encode(SOURCES_FILE, sources, "{}"))
+    scanned = read_table(this.store, f"{catalog.folder}/{SOURCES_FILE}", ["name"]).num_rows
+    compute([CatalogJob(this.store, catalog.folder, scan_settings(data, this.source_classes), scanned)])
+    compute([ColumnsJob(this.store, catalog.folder, this.source_classes.num_classes)])
+    if not catalog.num_rows:
+        raise InputError(f"learn.test: {this.config.learn.test} holds no usable sample; check learn.test_label")
+    rows = np.arange(catalog.num_rows)
+    if known is not None and known.fingerprint == catalog.fingerprint:
+        rows = np.setdiff1d(rows, known_rows)
+    return Exam("test", catalog, rows, PixelSettings(this.config.data.max_pixels, this.config.data.node_cache_bytes))
+
+
+def _compute(this: Run, jobs: Sequence[Job], console: Console) -> None:
+    todo = [job.missing() for job in jobs]
+    if not any(todo):
+        return
+    with meter(jobs[0].stage, sum(map(len, todo)), console) as progress:
+        mix = this.config.run.mix_environments
+        reports = pool.run_units(jobs, todo, this.workers[jobs[0].pool], mix, progress)
+    failed = {
+        job.file(unit): error
+        for job, report in zip(jobs, reports, strict=True)
+        for unit, error in report.failed.items()
+    }
+    note_failures(this.store, RESULTS, failed)
+    if failed:
+        raise failure(RESULTS, failed)
+
+
+def _train(this: Run, phase: Phase, console: Console) -> None:
+    """Does a phase, unless it is done."""
+    done = f"{phase.folder}/{DONE_FILE}"
+    if this.store.exists(done):
+        return
+    console.print(f"learn: {phase.name}", markup=False)
+    run_training(run_phase, phase, this.store, phase.folder, this.workers["train"])
+    this.store.publish(done, encode(done, {"name": phase.name, "epochs": phase.stop}, "{}"))
+    this.store.remove(f"{phase.folder}/{CHECKPOINTS}")
+
+
+def _removal(this: Run, lesson: str) -> dict[str, Any]:
+    """What a lesson leaves out or relabels; where the truth is known, how much of that is right. For people alone."""
+    labels, given = map_arrays(this.store, lesson)["labels"], this.catalog.label
+    removed, relabelled = labels < 0, (labels >= 0) & (labels != given)
+    found: dict[str, Any] = {"removed": int(removed.sum()), "relabelled": int(relabelled.sum()), "rows": len(labels)}
+    if not this.config.has_truth:
+        return found
+    caught = known = right = kept = kept_right = 0
+    for rows, truth in truth_by_shard(this.catalog):
+        is_known, wrong = truth != UNKNOWN, truth != given[rows]
+        known += int((removed[rows] & is_known).sum())
+        caught += int((removed[rows] & is_known & wrong).sum())
+        right += int((relabelled[rows] & (truth == labels[rows])).sum())
+        kept += int((~removed[rows] & is_known).sum())
+        kept_right += int((~removed[rows] & is_known & (truth == labels[rows])).sum())
+    found["precision"] = caught / known if known else None
+    found["relabelled_right"] = right / found["relabelled"] if found["relabelled"] else None
+    found["kept_right"] = kept_right / kept if kept else None
+    return found
+
+
+def find_results(store: Store) -> list[dict[str, Any]]:
+    """What methods have given in a run so far."""
+    return [read_json(store, f"{RESULTS}/{name}") for name in store.list(RESULTS)]

@@ -1,0 +1,233 @@
+"""Learning with the result of a run: what each method trains on, that phases go on bit for bit, what is counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from rayclean import cluster, learning
+from rayclean.arrays import Array
+from rayclean.catalog.stage import find_sources
+from rayclean.cluster import Workers
+from rayclean.config import Config, override_config
+from rayclean.errors import ConfigError, InputError
+from rayclean.learn.lesson_jobs import read_columns
+from rayclean.learn.phase import Phase, run_phase
+from rayclean.report.evaluate import read_truth
+from rayclean.run import Run
+from rayclean.start import start
+from rayclean.storage.contents import map_arrays
+from rayclean.storage.store import Store
+from rayclean.storage.units import run_inline
+from tests.conftest import train_here
+
+Learn = Callable[..., learning.Result]
+EPOCHS = "learn.train.epochs=3"
+
+
+@pytest.fixture(scope="module")
+def config(
+    tiny_config: Callable[..., Config], tiny_shards: str, finish: Callable[..., Run], tmp_path_factory: Any
+) -> Config:
+    """A finished run that knows test samples and verified ones."""
+    known = [
+        f"influence.validation={tiny_shards}",
+        "influence.validation_label=json:truth",
+        "influence.validation_num=2",
+    ]
+    test = [f"learn.test={tiny_shards}", "learn.test_label=json:truth"]
+    made = tiny_config(tmp_path_factory.mktemp("learned"), *known, *test, "train.lr=0.01", "learn.train={epochs: 3}")
+    finish(made)
+    return made
+
+
+def opened(config: Config) -> Run:
+    return start(config, Store(config.run.dir), find_sources(config.data))
+
+
+@pytest.fixture
+def learn(config: Config, one_thread: None, monkeypatch: pytest.MonkeyPatch) -> Learn:
+    """`learn(method, "section.field=value", ...)` in this process, without Ray."""
+    for settle in ("settle", "settle_training"):
+        monkeypatch.setattr(cluster, settle, lambda *_, **__: Workers(1, 1, 0, "cpu"))
+    monkeypatch.setattr(learning, "run_training", train_here)
+    monkeypatch.setattr(learning, "_compute", lambda this, jobs, console: run_inline(jobs))
+
+    def do(method: str, *overrides: str) -> learning.Result:
+        return learning._learn(opened(override_config(config, overrides)), method, Console(quiet=True))
+
+    return do
+
+
+def weights_of(config: Config, trial: Any, epoch: int = 3) -> bytes:
+    return Store(config.run.dir).read(f"{trial.facts['folder']}/snapshots/epoch-{epoch:04d}.safetensors")
+
+
+def labels_of(config: Config, trial: Any) -> Array:
+    return map_arrays(Store(config.run.dir), trial.facts["lesson"])["labels"]
+
+
+def test_every_network_is_examined_after_every_epoch(learn: Learn, config: Config) -> None:
+    (trial,) = learn("plain").trials
+    assert list(trial.accuracy) == list(trial.validation) == [1, 2, 3]
+    assert trial.best == max(trial.accuracy.values())
+    assert trial.last == trial.accuracy[3]
+
+
+def test_verified_samples_are_not_in_the_test(learn: Learn, config: Config) -> None:
+    this = opened(config)
+    course = learning._course(this, Console(quiet=True))
+    assert course.test is not None
+    assert not set(course.test.rows) & set(course.known_rows)
+    assert len(course.test.rows) + len(course.known_rows) == course.test.catalog.num_rows
+
+
+def test_retrain_keeps_the_rows_above_the_cut(learn: Learn, config: Config) -> None:
+    table = read_columns(Store(config.run.dir), ["label_score", "given_label"])
+    given, cut = table["given_label"], float(np.median(table["label_score"]))
+    result = learn("retrain", f"learn.retrain.cut={cut!r}")
+    expected = np.where(table["label_score"] >= cut, given, -1)
+    np.testing.assert_array_equal(labels_of(config, result.trials[-1]), expected)
+    assert 0 < result.removals["retrain by cut"]["removed"] < len(given)
+
+
+def test_retrain_on_all_rows_is_plain_training(learn: Learn, config: Config) -> None:
+    plain, retrained = learn("retrain", "learn.retrain.cut=0").trials
+    assert retrained.accuracy == plain.accuracy
+    assert weights_of(config, retrained) == weights_of(config, plain)
+
+
+def test_weights_are_the_scores(learn: Learn, config: Config) -> None:
+    plain, weighted = learn("retrain", "learn.retrain.by=weight").trials
+    arrays = map_arrays(Store(config.run.dir), weighted.facts["lesson"])
+    np.testing.assert_array_equal(
+        arrays["weights"], read_columns(Store(config.run.dir), ["label_score"])["label_score"]
+    )
+    assert (arrays["labels"] >= 0).all()
+    assert weights_of(config, weighted) != weights_of(config, plain)
+
+
+def test_predicted_labels_take_the_place_of_those_that_are_cut(learn: Learn, config: Config) -> None:
+    trial = learn("retrain", "learn.retrain.by=predicted", "learn.retrain.sure=0.5").trials[-1]
+    names = ["label_score", "given_label", "predicted_label", "predicted_score"]
+    table = read_columns(Store(config.run.dir), names)
+    cut, sure = table["label_score"] < 0.5, table["predicted_score"] >= 0.5
+    expected = np.where(~cut, table["given_label"], np.where(sure, table["predicted_label"], -1))
+    np.testing.assert_array_equal(labels_of(config, trial), expected)
+    assert (cut & sure).any()
+
+
+def test_a_cut_that_leaves_nothing_is_an_error(learn: Learn, config: Config) -> None:
+    with pytest.raises(InputError, match=r"none of 52 rows is left to train on: lower learn\.retrain\.cut"):
+        learn("retrain", "learn.retrain.cut=1.0")
+
+
+def test_odd_goes_on_bit_for_bit_where_nothing_is_removed(learn: Learn, config: Config) -> None:
+    (plain,) = learn("plain").trials
+    settings = ["simulated_loss.epoch=2", "simulated_loss.percentile=100"]
+    (odd,) = learn("odd", *settings, "simulated_loss.kind=empirical").trials
+    if (labels_of(config, odd) >= 0).all():
+        assert odd.accuracy == plain.accuracy
+        assert weights_of(config, odd) == weights_of(config, plain)
+    else:
+        pytest.fail("a loss above all that are simulated: choose other settings for this test")
+
+
+def test_odd_removes_what_random_labels_could_be(learn: Learn, config: Config) -> None:
+    result = learn("odd", "simulated_loss.epoch=2", "simulated_loss.percentile=30")
+    (odd,) = result.trials
+    assert list(odd.accuracy) == [1, 2, 3]
+    assert odd.facts["removed_after_epoch"] == 2
+    assert result.removals["ODD"]["removed"] == (labels_of(config, odd) < 0).sum() > 0
+    with pytest.raises(ConfigError, match="take an earlier one"):
+        learn("odd", "simulated_loss.epoch=1.0")
+
+
+def test_removals_are_compared_with_the_truth(learn: Learn, config: Config) -> None:
+    result = learn("odd", "simulated_loss.epoch=2", "simulated_loss.percentile=30")
+    this = opened(config)
+    truth, given = read_truth(this.catalog), this.catalog.label
+    removed = labels_of(config, result.trials[0]) < 0
+    found = result.removals["ODD"]
+    assert found["precision"] == pytest.approx((truth != given)[removed].mean())
+    assert found["kept_right"] == pytest.approx((truth == given)[~removed].mean())
+
+
+def test_influential_rank_removes_and_goes_on(learn: Learn, config: Config) -> None:
+    result = learn("influential_rank", "learn.from=main", "learn.rank.epochs=2", "influence.gamma=1")
+    first = result.trials[0]
+    assert list(first.accuracy) == [0, 1, 2]  # 0: before
+    assert result.removals["round 1"]["removed"] > 0
+    undone = [trial.facts.get("undone") for trial in result.trials if trial.name.startswith("round")]
+    for trial, is_undone in zip(result.trials, undone, strict=False):
+        assert is_undone == (trial.validation[2] <= trial.validation[0])
+    assert (result.trials[-1].name == "new network") == (not undone[0])
+
+
+def test_a_round_without_removal_is_longer_training(learn: Learn, config: Config) -> None:
+    options = ["learn.from=main", "learn.rank.epochs=2", "learn.rank.removal=nothing"]
+    rounds = learn("influential_rank", *options).trials
+    assert [trial.name for trial in rounds] == ["round 1", "round 2"]
+    assert rounds[1].accuracy[0] == rounds[0].accuracy[2]
+    assert not any(trial.facts["lesson"] for trial in rounds)
+
+
+def test_small_loss_removes_as_many_rows(learn: Learn, config: Config) -> None:
+    options = ["learn.from=main", "learn.rank.epochs=1", "learn.rank.rounds=1", "influence.gamma=1"]
+    by_influence = learn("influential_rank", *options).removals["round 1"]["removed"]
+    by_loss = learn("influential_rank", *options, "learn.rank.removal=small_loss").removals["round 1"]["removed"]
+    assert by_loss == by_influence
+
+
+def test_rog_needs_no_training(learn: Learn, config: Config) -> None:
+    (trial,) = learn("rog", "learn.from=main").trials
+    assert trial.accuracy.keys() == {0}
+
+
+def test_weights_from_elsewhere(learn: Learn, config: Config, tiny_snapshot: Path) -> None:
+    from_role = learn("rog", "learn.from=main").trials[-1]
+    from_file = learn("rog", f"learn.from={tiny_snapshot}").trials[-1]
+    assert from_file.accuracy == from_role.accuracy
+    with pytest.raises(ConfigError, match=r"learn\.from nowhere: none of plain, main"):
+        learn("rog", "learn.from=nowhere")
+
+
+def test_what_is_missing_is_said(learn: Learn, config: Config) -> None:
+    with pytest.raises(ConfigError, match="needs verified samples"):
+        learn("influential_rank", "influence.validation=null")
+    with pytest.raises(InputError, match=r"learn\.test.*learn\.test_label"):
+        learn("plain", "learn.test_label=json:nothing")
+
+
+def test_a_phase_that_was_killed_goes_on_bit_for_bit(
+    learn: Learn, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (unbroken,) = learn("plain", "learn.train={epochs: 4}").trials
+    expected = weights_of(config, unbroken, 4)
+    store = Store(config.run.dir)
+    store.remove(unbroken.facts["folder"])
+
+    class Killed(Exception):
+        pass
+
+    states: list[Any] = []
+
+    def killed_once(function: Any, phase: Phase, *_: Any) -> None:
+        def report(epoch: int, state: Any) -> None:
+            states[:] = [dict(state)]
+            if epoch == 2:
+                raise Killed
+
+        with pytest.raises(Killed):
+            run_phase(phase, 0, 1, None, report)
+        run_phase(phase, 0, 1, states[0], lambda epoch, state: None)
+
+    monkeypatch.setattr(learning, "run_training", killed_once)
+    (resumed,) = learn("plain", "learn.train={epochs: 4}").trials
+    assert resumed.accuracy == unbroken.accuracy
+    assert weights_of(config, resumed, 4) == expected
