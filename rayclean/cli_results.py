@@ -26,7 +26,19 @@ def learn(
     print_json(result.to_json()) if as_json else print_learned(out, folder, result.file, result.to_json())
 
 
+def report(
+    folder: RunDir,
+    output: Annotated[str | None, typer.Option("--out", metavar="FOLDER", help="Not RUN/report.")] = None,
+    top: Annotated[int, typer.Option(metavar="N", help="Show about so many of the worst samples.")] = 2000,
+) -> None:
+    """Write a folder of pages that a browser opens: what is wrong, how sure that is, and the pictures."""
+    config = load_run(folder)
+    from rayclean.pages import write_report
+
+    out.print(f"open {write_report(config, output, top)}", markup=False)
+
+
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
-    for command in (learn,):
+    for command in (learn, report):
         app.command()(command)

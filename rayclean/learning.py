@@ -25,9 +25,10 @@ from rayclean.config import Config
 from rayclean.errors import ConfigError, InputError
 from rayclean.failures import note_failures
 from rayclean.learn.course import Course, Trial
+from rayclean.learn.dividemix_phase import dividemix
 from rayclean.learn.influential_rank import influential_rank
 from rayclean.learn.odd import odd
-from rayclean.learn.phase import Exam, Phase, run_phase
+from rayclean.learn.phase import Exam, Graded
 from rayclean.learn.retrain import plain, retrain
 from rayclean.learn.rog_job import rog
 from rayclean.pipeline import failure
@@ -44,13 +45,14 @@ from rayclean.storage.lease import hold
 from rayclean.storage.store import Store
 from rayclean.storage.units import Job
 from rayclean.train.stage import is_trained
-from rayclean.trainer import CHECKPOINTS, run_training
+from rayclean.trainer import CHECKPOINTS, TrainFunction, run_training
 
 METHODS: dict[str, Callable[[Course], list[Trial]]] = {
     "plain": plain,
     "retrain": retrain,
     "odd": odd,
     "influential_rank": influential_rank,
+    "dividemix": dividemix,
     "rog": rog,
 }
 RESULTS = "learn"
@@ -133,10 +135,11 @@ def _course(this: Run, console: Console) -> Course:
         known=known,
         known_rows=known_rows,
         test=_exam(this, known, known_rows, compute),
+        verified=this.verified,
         roles={name: (role.last, role.task.spec) for name, role in this.roles.items() if _is_usable(this, name, role)},
         workers=this.workers,
         precision=this.precision,
-        train_phase=lambda phase: _train(this, phase, console),
+        train_phase=lambda phase, function: _train(this, phase, function, console),
         compute=compute,
     )
 
@@ -181,13 +184,13 @@ def _compute(this: Run, jobs: Sequence[Job], console: Console) -> None:
         raise failure(RESULTS, failed)
 
 
-def _train(this: Run, phase: Phase, console: Console) -> None:
+def _train(this: Run, phase: Graded, function: TrainFunction, console: Console) -> None:
     """Does a phase, unless it is done."""
     done = f"{phase.folder}/{DONE_FILE}"
     if this.store.exists(done):
         return
     console.print(f"learn: {phase.name}", markup=False)
-    run_training(run_phase, phase, this.store, phase.folder, this.workers["train"])
+    run_training(function, phase, this.store, phase.folder, this.workers["train"])
     this.store.publish(done, encode(done, {"name": phase.name, "epochs": phase.stop}, "{}"))
     this.store.remove(f"{phase.folder}/{CHECKPOINTS}")
 

@@ -12,9 +12,10 @@ import torch
 
 from rayclean.arrays import Array
 from rayclean.embed.beliefs import softmax, with_rest
-from rayclean.neighbors.select import NO_NEIGHBOR, Neighbors, Points, nearest
-from rayclean.scores.interpolation import PathMeans, path_means, walk_block
-from rayclean.scores.pairs import Pairs, undirected_pairs
+from rayclean.learn.rescoring import add_walks, list_neighbors
+from rayclean.neighbors.select import Neighbors, Points
+from rayclean.scores.interpolation import PathMeans, path_means
+from rayclean.scores.pairs import undirected_pairs
 from rayclean.storage.draws import draw_id
 from rayclean.train.forward import Forward, ForwardSettings
 from rayclean.train.loop import State
@@ -112,28 +113,7 @@ def find_neighbors(samples: Samples, features: Array, num: int, any_label: bool)
     """Lists of the nearest rows, (N, L): exact, by brute force."""
     rows = np.arange(len(features))
     points = Points(rows, samples.labels, samples.digests, samples.draws, lambda positions: features[positions])
-    if any_label:
-        return nearest(points, rows, _propose(features, rows), num)
-    result = Neighbors(np.full((len(rows), num), NO_NEIGHBOR, np.int64), np.full((len(rows), num), np.inf))
-    for label in np.unique(samples.labels):
-        here = np.flatnonzero(samples.labels == label)
-        found = nearest(points, here, _propose(features, here), num)
-        result.rows[here], result.distances[here] = found
-    return result
-
-
-def _propose(features: Array, among: Array) -> Callable[[Array, int], Array]:
-    """Proposes the k nearest of some rows, -1 where there are fewer."""
-    base = torch.from_numpy(features[among].astype(np.float32))
-
-    def propose(queries: Array, k: int) -> Array:
-        distances = torch.cdist(torch.from_numpy(queries), base)
-        found = distances.topk(min(k, len(base)), largest=False).indices.numpy()
-        positions = among[found]
-        short = k - positions.shape[1]
-        return np.pad(positions, ((0, 0), (0, short)), constant_values=NO_NEIGHBOR) if short else positions
-
-    return propose
+    return list_neighbors(points, rows, num, any_label, torch.device("cpu"))
 
 
 def walk_paths(
@@ -171,17 +151,16 @@ def walk_paths(
             means = path_means(own, sums, num_paths, steps, samples.labels, end_weight)
             here = np.where(undecided(means.belief[:, :-1])[:, None], here, -1)
         pairs = undirected_pairs(np.arange(len(lists)), here)
-        with forward.running():
-            for start in range(0, len(pairs.left), block_pairs):
-                part, _ = walk_block(
-                    Pairs(*(column[start : start + block_pairs] for column in pairs)),
-                    lambda rows: forward.normalized(samples.images[rows]),
-                    lambda rows: own[rows],
-                    forward.probabilities,
-                    steps,
-                    role.forward.batch_size,
-                    end_weight,
-                )
-                sums[part.rows] += part.sums
-                num_paths[part.rows] += part.num_paths
+        add_walks(
+            sums,
+            num_paths,
+            0,
+            pairs,
+            lambda rows: forward.normalized(samples.images[rows]),
+            lambda rows: own[rows],
+            forward,
+            steps,
+            end_weight,
+            block_pairs,
+        )
     return path_means(own, sums, num_paths, steps, samples.labels, end_weight), num_paths

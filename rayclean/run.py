@@ -9,9 +9,10 @@ from rayclean.config import MAIN, PLANT
 from rayclean.embed.stage import EmbedJob
 from rayclean.families import Families
 from rayclean.merge.clips_stage import ClipsJob
+from rayclean.merge.decisions import REVIEW, read_decisions
 from rayclean.merge.rounds_stage import RoundFitJob, UndecidedJob, round_jobs
 from rayclean.merge.stage import MODEL, ApplyJob, FitJob, merge_jobs
-from rayclean.merge.verified import VerifiedFile
+from rayclean.merge.verified import VerifiedFile, VerifiedSource
 from rayclean.neighbors.index import IndexSettings
 from rayclean.neighbors.stage import neighbors_folder
 from rayclean.schema import JOINT
@@ -208,11 +209,13 @@ class Run(Families):
         )
 
     @cached_property
-    def verified(self) -> VerifiedFile | None:
-        """The labels that people have verified, where `merge.verified` names any."""
+    def verified(self) -> VerifiedSource | None:
+        """The labels that people have verified, where `merge.verified` names any: a file, or the run's own review."""
         path = self.config.merge.verified
         if path is None:
             return None
+        if path == REVIEW:
+            return read_decisions(self.store)
         return VerifiedFile(path, file_digest(path, "merge.verified"), self.classes.names)
 
     def merge_clips(self) -> tuple[FitJob, ClipsJob] | None:

@@ -87,7 +87,11 @@ def label_columns(scores: tuple[str, ...]) -> list[tuple[str, pa.DataType, str]]
         ("given_label", pa.int32(), "the label in the shard"),
         *_JUDGEMENT,
         ("issue_kind", KIND_TYPE, "what is wrong, as far as can be told; null where nothing is flagged"),
-        ("verified_label", pa.int32(), "what people say (merge.verified); null where nobody has looked"),
+        (
+            "verified_label",
+            pa.int32(),
+            "what people say (merge.verified): a class; -1 none of the classes; null where nobody has looked",
+        ),
         *((f"score_{name}", pa.float32(), f"{SCORES[name].meaning}; higher is cleaner") for name in scores),
         ("few_neighbors", pa.bool_(), "fewer than iofm.num other images of this label"),
         ("duplicate_of", pa.int64(), "the smallest row with equal pixels; null where there is none"),

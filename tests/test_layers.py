@@ -49,7 +49,7 @@ LAYERS = (
         "reviewing",
         "exports",
     ),
-    ("cli", "cli_results", "__main__"),
+    ("cli", "cli_common", "cli_results", "__main__"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 RAY_FILES = ("cluster.py", "metrics.py", "pool.py", "trainer.py")

@@ -197,6 +197,46 @@ def test_weights_from_elsewhere(learn: Learn, config: Config, tiny_snapshot: Pat
         learn("rog", "learn.from=nowhere")
 
 
+@pytest.mark.parametrize("score", ["loss", "iofm", "inn", "joint"])
+def test_dividemix_by_any_score(score: str, learn: Learn, config: Config) -> None:
+    fields = f"{{score: {score}, epochs: 3, warmup: 1, schedule: cosine, batch_size: 8}}"
+    (trial,) = learn("dividemix", f"learn.dividemix={fields}").trials
+    assert list(trial.accuracy) == [1, 2, 3]
+    assert all(0 < share < 1 for share in trial.facts["last"]["labelled_share"])
+
+
+def test_dividemix_can_begin_with_the_scores_of_two_networks(learn: Learn, config: Config) -> None:
+    fields = "{score: inn, start: scores, epochs: 3, warmup: 2, schedule: cosine, batch_size: 8, rescore_every: 2}"
+    result = learn("dividemix", f"learn.dividemix={fields}")
+    one, two, both = result.trials
+    weights = [weights_of(config, trial) for trial in (one, two)]
+    assert weights[0] != weights[1]  # other draws
+    starts = map_arrays(Store(config.run.dir), f"{both.facts['folder']}/starts.safetensors")
+    assert starts["0"].shape == starts["1"].shape
+    assert (starts["0"] != starts["1"]).any()
+
+
+def test_labels_that_people_gave_stand_above_all(learn: Learn, config: Config, tmp_path: Path) -> None:
+    table = read_columns(Store(config.run.dir), ["label_score", "given_label", "key"])
+    worst, best = int(table["label_score"].argmin()), int(table["label_score"].argmax())
+    other = (int(table["given_label"][best]) + 1) % 3
+    lines = ["key,label", f"{table['key'][worst]},{table['given_label'][worst]}", f"{table['key'][best]},{other}"]
+    dropped = next(row for row in range(len(table["key"])) if row not in (worst, best))
+    lines.append(f"{table['key'][dropped]},drop")
+    (tmp_path / "checked.csv").write_text("\n".join(lines) + "\n")
+    verified = f"merge.verified={tmp_path}/checked.csv"
+    for method, *fields in (["retrain", "learn.retrain.cut=0.4"], ["retrain", "learn.retrain.by=weight"]):
+        trial = learn(method, verified, *fields).trials[-1]
+        arrays = map_arrays(Store(config.run.dir), trial.facts["lesson"])
+        assert arrays["labels"][[worst, best, dropped]].tolist() == [table["given_label"][worst], other, -1]
+        if "weights" in arrays:
+            assert arrays["weights"][[worst, best]].tolist() == [1, 1]
+    dividemix = "learn.dividemix={epochs: 2, warmup: 1, schedule: cosine, batch_size: 8}"
+    assert (
+        learn("dividemix", verified, dividemix).trials[-1].accuracy != learn("dividemix", dividemix).trials[-1].accuracy
+    )
+
+
 def test_what_is_missing_is_said(learn: Learn, config: Config) -> None:
     with pytest.raises(ConfigError, match="needs verified samples"):
         learn("influential_rank", "influence.validation=null")

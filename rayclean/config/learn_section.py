@@ -44,11 +44,12 @@ class DivideMixSection(Section):
     `mixture`: gauss for losses and beta for others by default. `start: scores` begins with the co-divide by the
     scores of two networks trained before (INN's step 1) instead of a warm-up. `warmup`: epochs. `rescore_every`:
     epochs from one co-divide to the next. `history`: epochs whose normalised losses are averaged. `sample_rows`: rows
-    drawn afresh each epoch, evenly over the given labels; 0 for all. `num` and `steps` are those of `iofm` or `inn`.
+    drawn afresh each epoch, evenly over the given labels; 0 for all. `use_unlabelled: false` with `lambda_u: 0` trains
+    on labelled rows alone, as the authors do on Clothing1M. `num` and `steps` are those of `iofm` or `inn`.
     """
 
     score: DivideScore = "loss"
-    mixture: Literal["auto", "gauss", "beta"] = "auto"
+    mixture: Literal["auto", "gauss", "beta", "none"] = "auto"
     start: Literal["warmup", "scores"] = "warmup"
     warmup: Annotated[int, Field(ge=0)] = 10
     epochs: Positive = 300
@@ -59,9 +60,10 @@ class DivideMixSection(Section):
     batch_size: Positive = 64
     alpha: PositiveNumber = 4.0
     temperature: PositiveNumber = 0.5
-    p_threshold: Share = 0.5
+    p_threshold: Annotated[float, Field(ge=0, lt=1)] = 0.5
     lambda_u: NonNegative = 25.0
     ramp: PositiveNumber = 16.0
+    use_unlabelled: bool = True
     penalty: Literal["none", "entropy"] = "none"
     rescore_every: Positive = 1
     history: Positive = 1

@@ -13,7 +13,9 @@ from rayclean.cluster import Workers
 from rayclean.config import Config, TrainSection
 from rayclean.embed.stage import EmbedJob, embed_job
 from rayclean.errors import ConfigError
-from rayclean.learn.phase import Exam, Phase, accuracies
+from rayclean.learn.lesson_jobs import PeopleLesson, lesson_folder
+from rayclean.learn.phase import Exam, Graded, Phase, accuracies, run_phase
+from rayclean.merge.verified import VerifiedSource
 from rayclean.shards.access import PixelSettings
 from rayclean.storage.fingerprint import digest, fingerprint
 from rayclean.storage.store import Store
@@ -24,6 +26,7 @@ from rayclean.train.plan import role_seed
 from rayclean.train.snapshots import Snapshot, find_snapshot, publish_weights, snapshot_name
 from rayclean.train.spec import NetworkSpec, network_spec
 from rayclean.train.weights import load_weights_from, weights_digest
+from rayclean.trainer import TrainFunction
 
 VERSION = 1
 LEARN = "learn"  # the role of snapshots, and of draws
@@ -85,10 +88,11 @@ class Course:
         known: verified samples; None without.
         known_rows: (V,) which of them are used.
         test: the exam; None without one.
+        verified: labels that people have given; None without.
         roles: the last snapshot of each role of the run, with its network.
         workers: settled pools.
         precision: of training and of scoring.
-        train_phase: does a phase, or finds it done.
+        train_phase: does a phase by what each rank runs, or finds it done.
         compute: does jobs.
     """
 
@@ -98,10 +102,11 @@ class Course:
     known: Catalog | None
     known_rows: Array
     test: Exam | None
+    verified: VerifiedSource | None
     roles: dict[str, tuple[Snapshot, NetworkSpec]]
     workers: dict[str, Workers]
     precision: tuple[str, str]
-    train_phase: Callable[[Phase], None]
+    train_phase: Callable[[Graded, TrainFunction], None]
     compute: Callable[[Sequence[Job]], None]
 
     @cached_property
@@ -132,7 +137,7 @@ class Course:
             validation = Exam("validation", self.known, self.known_rows, self.pixels)
         return tuple(exam for exam in (self.test, validation) if exam is not None)
 
-    def feed(self, batch_size: int) -> FeedSettings:
+    def feed(self, batch_size: int, purpose: str = LEARN) -> FeedSettings:
         """How training images are read."""
         data = self.config.data
         return FeedSettings(
@@ -141,9 +146,19 @@ class Course:
             cache_bytes=data.cache_bytes,
             shuffle_rows=data.shuffle_rows,
             batch_size=batch_size,
-            seed=role_seed(self.config.run.seed, LEARN),
+            seed=role_seed(self.config.run.seed, purpose),
             node_cache_bytes=data.node_cache_bytes,
         )
+
+    @cached_property
+    def people(self) -> str | None:
+        """The lesson of what people say, made now; all methods train on it where they take a label as given."""
+        if self.verified is None:
+            return None
+        folder = lesson_folder("people", {}, [self.catalog.fingerprint, self.verified.digest])
+        lesson = PeopleLesson(self.store, folder, self.catalog, None, None, self.verified)
+        self.compute([lesson])
+        return lesson.lesson
 
     def phase(
         self,
@@ -155,12 +170,14 @@ class Course:
         stop: int | None = None,
         judged: tuple[int, ...] = (),
         leaves_state: bool = False,
+        purpose: str = LEARN,
     ) -> Phase:
-        """A phase on this course's rows; see `Phase` for the arguments."""
+        """A phase on this course's rows; see `Phase` for the arguments, `purpose` is what its draws are for."""
+        lesson = lesson or self.people
         forward, workers, stop = self.forward, self.workers["train"], stop or train.epochs
         unread = {"workers", "precision", "from_", "roles", "snapshot_every"}
         unread |= set() if train.schedule == "step" else {"milestones", "decay"}
-        feed = self.feed(train.batch_size)
+        feed = self.feed(train.batch_size, purpose)
         new = start is None and goes_on is None
         fields = {
             "train": train.model_dump(exclude=unread),
@@ -202,7 +219,7 @@ class Course:
 
     def learn(self, phase: Phase) -> Learned:
         """Does a phase, or finds it done."""
-        self.train_phase(phase)
+        self.train_phase(phase, run_phase)
         snapshot = find_snapshot(self.store, phase.folder, LEARN, phase.stop)
         found = {exam: accuracies(phase, exam) for exam in ("test", "validation")}
         trial = Trial(phase.name, found["test"], found["validation"], {"folder": phase.folder})

@@ -27,7 +27,7 @@ def influential_rank(course: Course) -> list[Trial]:
         )
     settings = course.config.learn.rank
     network, trials = course.start()
-    kept, lesson, best = None, None, None
+    kept, lesson, best = course.people, None, None
     for index in range(1, settings.rounds + 1):
         removal = None if settings.removal == "nothing" else _removal(course, network, kept)
         file = removal.lesson if removal else None
@@ -62,19 +62,21 @@ def _removal(course: Course, network: Snapshot, kept: str | None) -> RankLesson:
     settings, known = course.config.influence, course.known
     if known is None:
         raise ConfigError(NEEDS_VERIFIED)
-    rows, verified = course.embed(network), course.embed(network, known)
-    course.compute([rows, verified])
+    embedded, verified = course.embed(network), course.embed(network, known)
+    course.compute([embedded, verified])
     by_clip = course.config.data.group_by == "gradient"
     of_known = Verified(known, verified.embedding)
     jobs = influence_jobs(
-        course.catalog, rows.embedding, of_known, settings, course.config.run.seed, by_clip, among=kept
+        course.catalog, embedded.embedding, of_known, settings, course.config.run.seed, by_clip, among=kept
     )
     for job in jobs:
         course.compute([job])
     small_loss = course.config.learn.rank.removal == "small_loss"
     folder = lesson_folder("rank", {"gamma": settings.gamma, "small_loss": small_loss}, [jobs[0].folder, kept or ""])
     _, raw, fitted = jobs
-    lesson = RankLesson(course.store, folder, course.catalog, kept, raw, fitted, settings.gamma, small_loss)
+    lesson = RankLesson(
+        course.store, folder, course.catalog, course.people, kept, raw, fitted, settings.gamma, small_loss
+    )
     course.compute([lesson])
     return lesson
 
@@ -84,7 +86,7 @@ def _new_network(course: Course, network: Snapshot, lesson: LessonJob) -> Learne
     rows, sure = course.embed(network), course.config.learn.rank.keep
     course.compute([rows])
     folder = lesson_folder("relabel", {"keep": sure}, [rows.folder, lesson.lesson])
-    corrected = RelabelLesson(course.store, folder, course.catalog, lesson.lesson, rows.embedding, sure)
+    corrected = RelabelLesson(course.store, folder, course.catalog, course.people, lesson.lesson, rows.embedding, sure)
     course.compute([corrected])
     learned = course.learn(course.phase("new network", course.train, corrected.lesson))
     learned.trial.facts["lesson"] = corrected.lesson

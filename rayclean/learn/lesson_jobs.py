@@ -16,14 +16,16 @@ from rayclean.embed.beliefs import softmax
 from rayclean.embed.table import Embedding
 from rayclean.errors import InputError
 from rayclean.learn.lessons import (
+    LEFT_OUT,
     largest_losses,
     relabelled,
     retrain_cut,
     retrain_predicted,
-    with_verified,
     without,
 )
+from rayclean.merge.joint import DROPPED
 from rayclean.merge.publish import LABELS, MANIFEST
+from rayclean.merge.verified import VerifiedSource
 from rayclean.scores.influence_scores import influence_scores
 from rayclean.scores.influence_stage import FitJob, RawJob
 from rayclean.scores.influence_votes import gamma_count, noisy_probable
@@ -35,7 +37,7 @@ from rayclean.storage.units import Job, UnitResult
 
 VERSION = 1
 LESSON = "lesson"
-TABLE_COLUMNS = ["label_score", "predicted_label", "predicted_score", "verified_label"]
+TABLE_COLUMNS = ["label_score", "predicted_label", "predicted_score"]
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,15 @@ class LessonJob(Job):
     """One unit: the labels of all rows, (N,) int32, -1 where left out, and weights where there are any.
 
     Attributes:
-        before: file of the lesson that it goes on from; None for all rows and the given labels.
+        people: file of the labels that people gave, which stand above all others; None without.
+        before: file of the lesson that it goes on from; None for all rows, with the given labels or people's.
     """
 
     stage: ClassVar[str] = "learn"
     pool: ClassVar[str] = "merge"
     advice: ClassVar[str] = ""  # what to change where no row is left
     catalog: Catalog
+    people: str | None
     before: str | None
 
     def units(self) -> Sequence[str]:
@@ -65,7 +69,7 @@ class LessonJob(Job):
         """Nothing to load."""
 
         def compute(_: str) -> UnitResult:
-            arrays = self.make(self.labels_before())
+            arrays = self._as_people_say(self.make(self.labels_before()))
             rows = int((arrays["labels"] >= 0).sum())
             if not rows:
                 raise InputError(f"none of {self.catalog.num_rows} rows is left to train on: {self.advice}")
@@ -75,13 +79,36 @@ class LessonJob(Job):
 
     def labels_before(self) -> Array:
         """(N,) int32."""
-        if self.before is None:
-            return np.array(self.catalog.label)
-        return np.array(map_arrays(self.store, self.before)["labels"])
+        file = self.before or self.people
+        return np.array(self.catalog.label if file is None else map_arrays(self.store, file)["labels"])
+
+    def _as_people_say(self, arrays: dict[str, Array]) -> dict[str, Array]:
+        if self.people is None:
+            return arrays
+        said = map_arrays(self.store, self.people)
+        arrays["labels"] = np.where(said["is_verified"], said["labels"], arrays["labels"]).astype(np.int32)
+        if "weights" in arrays:
+            arrays["weights"] = np.where(said["is_verified"], np.float32(1), arrays["weights"])
+        return arrays
 
     @abstractmethod
     def make(self, labels: Array) -> dict[str, Array]:
         """The arrays of the file, from the labels before."""
+
+
+@dataclass(frozen=True)
+class PeopleLesson(LessonJob):
+    """The given labels, but where people have decided: theirs, or none where no class fits."""
+
+    advice: ClassVar[str] = "people have dropped them all"
+    source: VerifiedSource
+
+    def make(self, labels: Array) -> dict[str, Array]:
+        """With `is_verified`, (N,) bool."""
+        verified, is_verified = self.source.find(self.catalog), np.zeros(len(labels), bool)
+        labels[verified.rows] = np.where(verified.labels == DROPPED, LEFT_OUT, verified.labels)
+        is_verified[verified.rows] = True
+        return {"labels": labels, "is_verified": is_verified}
 
 
 @dataclass(frozen=True)
@@ -93,7 +120,7 @@ class TableLesson(LessonJob):
     cut: float
 
     def make(self, labels: Array) -> dict[str, Array]:
-        """By cut, by weight or by prediction; what people verified stands above all."""
+        """By cut, by weight or by prediction."""
         columns = read_columns(self.store, TABLE_COLUMNS)
         score, cut = columns["label_score"], self.cut
         if self.settings.by == "predicted":
@@ -101,11 +128,9 @@ class TableLesson(LessonJob):
             kept = retrain_predicted(labels, score, *predicted, cut, self.settings.sure)
         else:
             kept = retrain_cut(labels, score, 0.0 if self.settings.by == "weight" else cut)
-        is_verified = ~np.isnan(columns["verified_label"])
-        verified = np.where(is_verified, columns["verified_label"], 0).astype(np.int32)
-        arrays = {"labels": with_verified(kept, verified, is_verified)}
+        arrays = {"labels": kept}
         if self.settings.by == "weight":
-            arrays["weights"] = np.where(is_verified, 1, score).astype(np.float32)
+            arrays["weights"] = score.astype(np.float32)
         return arrays
 
 
@@ -188,7 +213,7 @@ class RelabelLesson(LessonJob):
         for start in range(0, total, size):
             rows = np.arange(start, min(start + size, total))
             probabilities = softmax(self.embedding.logits(rows))
-            parts.append(relabelled(self.catalog.label[rows], labels[rows] >= 0, probabilities, self.sure))
+            parts.append(relabelled(labels[rows], probabilities, self.sure))
         return {"labels": np.concatenate(parts)}
 
 

@@ -46,17 +46,6 @@ def retrain_predicted(
     return np.where((kept == LEFT_OUT) & (predicted_score >= sure), predicted, kept).astype(np.int32)
 
 
-def with_verified(labels: Array, verified: Array, is_verified: Array) -> Array:
-    """The labels that people gave stand above all others.
-
-    Args:
-        labels: (N,) int32, -1 where left out.
-        verified: (N,) labels, -1 where people say that it is none of the classes, which leaves the row out.
-        is_verified: (N,) bool, whether anybody has looked.
-    """
-    return np.where(is_verified, verified, labels).astype(np.int32)
-
-
 def without(labels: Array, removed: Array) -> Array:
     """(N,) int32: labels with some rows (bool) left out besides."""
     return np.where(removed, LEFT_OUT, labels).astype(np.int32)
@@ -80,7 +69,7 @@ def largest_losses(losses: Array, among: Array, count: int) -> Array:
     return taken
 
 
-def relabelled(given: Array, kept: Array, probabilities: Array, sure: float) -> Array:
+def relabelled(labels: Array, probabilities: Array, sure: float) -> Array:
     """The corrected set that a new network is trained on (Influential Rank, 3.3).
 
     A removed row gets the last classifier's label. Of these the rows with a softmax above `sure` (S) stay; rows that
@@ -88,8 +77,7 @@ def relabelled(given: Array, kept: Array, probabilities: Array, sure: float) -> 
     training data", which may be read as all].
 
     Args:
-        given: (N,) labels.
-        kept: (N,) bool, rows that were not removed.
+        labels: (N,) int32, -1 where removed.
         probabilities: (N, K) of the last classifier.
         sure: S.
 
@@ -97,5 +85,5 @@ def relabelled(given: Array, kept: Array, probabilities: Array, sure: float) -> 
         (N,) int32, -1 where left out.
     """
     predicted = probabilities.argmax(axis=1)
-    is_sure = probabilities[np.arange(len(given)), predicted] > sure
-    return np.where(kept, given, np.where(is_sure, predicted, LEFT_OUT)).astype(np.int32)
+    is_sure = probabilities[np.arange(len(labels)), predicted] > sure
+    return np.where((labels == LEFT_OUT) & is_sure, predicted, labels).astype(np.int32)

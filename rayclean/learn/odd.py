@@ -32,8 +32,8 @@ def odd(course: Course) -> list[Trial]:
     threshold, judge = _simulate(course, before, first.snapshot)
     course.compute([threshold])
     course.compute([judge])
-    folder = lesson_folder("odd", {}, [judge.folder])
-    lesson = OddLesson(course.store, folder, course.catalog, None, judge)
+    folder = lesson_folder("odd", {}, [judge.folder, course.people or ""])
+    lesson = OddLesson(course.store, folder, course.catalog, course.people, None, judge)
     course.compute([lesson])
     second = course.learn(course.phase("ODD", train, lesson.lesson, goes_on=before))
     accuracy, validation = (

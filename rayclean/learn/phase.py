@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -66,6 +67,33 @@ class Exam:
                 raise UnitError("training diverged: the network's output is not finite; lower learn.train.lr")
             found += int((logits.argmax(axis=1) == self.catalog.label[rows]).sum())
         return found
+
+
+class Graded(Protocol):
+    """A training that is examined after each epoch."""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+
+    @property
+    def store(self) -> Store:
+        """The run's files."""
+
+    @property
+    def folder(self) -> str:
+        """Where it leaves what it gives."""
+
+    @property
+    def exams(self) -> tuple[Exam, ...]:
+        """What it is examined on."""
+
+    @property
+    def stop(self) -> int:
+        """The last epoch."""
+
+    def accuracy_file(self, epoch: int) -> str:
+        """What the network of an epoch got right."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +191,7 @@ def _leave(phase: Phase, state: State) -> None:
     phase.store.publish(phase.state_file, buffer.getvalue())
 
 
-def examine(phase: Phase, forward: Forward, epoch: int, rank: Rank) -> None:
+def examine(phase: Graded, forward: Forward, epoch: int, rank: Rank) -> None:
     """Writes how many samples of each exam the network gets right; the ranks share them out."""
     counts = torch.tensor([exam.correct(forward, rank) for exam in phase.exams], dtype=torch.int64)
     if rank.count > 1:
@@ -178,7 +206,7 @@ def examine(phase: Phase, forward: Forward, epoch: int, rank: Rank) -> None:
         phase.store.publish(name, encode(name, found, "{}"))
 
 
-def accuracies(phase: Phase, exam: str) -> dict[int, float]:
+def accuracies(phase: Graded, exam: str) -> dict[int, float]:
     """Accuracy by epoch, as far as the network was examined; epoch 0 is before the first."""
     found = {}
     for epoch in range(phase.stop + 1):

@@ -21,8 +21,10 @@ def retrain(course: Course) -> list[Trial]:
     settings = course.config.learn.retrain
     cut = course.config.merge.threshold if settings.cut is None else settings.cut
     table = check_labels(course.store)["merge"]
-    folder = lesson_folder("table", settings.model_dump() | {"cut": cut}, [course.catalog.fingerprint, table])
-    lesson = TableLesson(course.store, folder, course.catalog, None, settings, cut)
+    folder = lesson_folder(
+        "table", settings.model_dump() | {"cut": cut}, [course.catalog.fingerprint, table, course.people or ""]
+    )
+    lesson = TableLesson(course.store, folder, course.catalog, course.people, None, settings, cut)
     course.compute([lesson])
     learned = course.learn(course.phase(f"retrain by {settings.by}", course.train, lesson.lesson))
     learned.trial.facts["lesson"] = lesson.lesson

@@ -19,7 +19,7 @@ from rayclean.storage.units import Job, UnitResult
 
 VERSION = 1
 RESULT = "rog"
-FIT_ROWS = 200_000  # whose features are held at once, as float64
+FIT_ROWS = 200_000  # whose features are held at once
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,9 @@ class RogJob(Job):
         def compute(_: str) -> UnitResult:
             chosen = np.flatnonzero(smallest_draws(self.seed, "learn.rog", self.catalog.draw_id, FIT_ROWS))
             features, labels = self.rows.features(chosen), self.catalog.label[chosen]
-            classifier = fit_rog(features, labels, self.catalog.num_classes, self.seed)
+            classifier = fit_rog(
+                features, labels, self.catalog.num_classes, self.seed, ids=self.catalog.draw_id[chosen]
+            )
             found = {}
             for name, catalog, embedding, which in self.exams:
                 rows = np.array(which)

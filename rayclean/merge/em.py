@@ -1,7 +1,8 @@
 """Expectation maximisation for two components of one score.
 
 Letters: N rows, sorted by score; F features of a score, in which a component's log density is linear or
-quadratic: (log s, -log(1 - s)) for beta densities, the standardised score itself for Gaussians.
+quadratic: (log s, -log(1 - s)) for beta densities, the standardised score itself for Gaussians. With weights a row
+stands for many: a bin of a histogram for the rows in it.
 """
 
 from __future__ import annotations
@@ -78,7 +79,9 @@ BETA = Family(_beta_log_density, _beta_shape)
 GAUSS = Family(_gauss_log_density, _gauss_shape)
 
 
-def fit_two_components(values: Float64, features: Float64, family: Family) -> TwoComponents:
+def fit_two_components(
+    values: Float64, features: Float64, family: Family, weights: Float64 | None = None
+) -> TwoComponents:
     """Fit by expectation maximisation from several splits of the rows; the best log-likelihood wins.
 
     The M-step of a beta density matches weighted moments (Arazo et al., ICML 2019), which is not the maximum
@@ -88,8 +91,9 @@ def fit_two_components(values: Float64, features: Float64, family: Family) -> Tw
         values: (N,) sorted scores, for the moments; at least two different ones.
         features: (N, F) of these, finite, for the densities.
         family: BETA or GAUSS.
+        weights: (N,) > 0, how many rows each one stands for; None where all count once.
     """
-    fits = [_iterate(values, features, family, quantile) for quantile in START_QUANTILES]
+    fits = [_iterate(values, features, family, quantile, weights) for quantile in START_QUANTILES]
     best = max(fits, key=lambda fit: fit.log_likelihood)  # the first of equals
     if best.clean.mean >= best.noisy.mean:
         return best
@@ -98,26 +102,42 @@ def fit_two_components(values: Float64, features: Float64, family: Family) -> Tw
     )
 
 
-def _iterate(values: Float64, features: Float64, family: Family, quantile: float) -> TwoComponents:
+def _iterate(
+    values: Float64, features: Float64, family: Family, quantile: float, weights: Float64 | None
+) -> TwoComponents:
     """Expectation maximisation from the split of the sorted rows at `quantile`."""
-    upper = (np.arange(len(values)) >= quantile * len(values)).astype(np.float64)
+    upper = _above(quantile, len(values), weights)
     previous = -math.inf
     for _ in range(MAX_ITERATIONS):
         upper = np.clip(upper, RESPONSIBILITY_FLOOR, 1.0 - RESPONSIBILITY_FLOOR)
-        weight = float(upper.mean())
-        first, second = _component(values, upper, family), _component(values, 1.0 - upper, family)
+        weight = _mean(upper, weights)
+        first, second = (_component(values, each, family, weights) for each in (upper, 1.0 - upper))
         log_first = family.log_density(features, first) + math.log(weight)
         log_second = family.log_density(features, second) + math.log1p(-weight)
         upper = expit(log_first - log_second)
-        log_likelihood = float(np.logaddexp(log_first, log_second).mean())
+        log_likelihood = _mean(np.logaddexp(log_first, log_second), weights)
         if abs(log_likelihood - previous) < TOLERANCE:
             break
         previous = log_likelihood
     return TwoComponents(first, second, weight, upper, log_likelihood)
 
 
-def _component(values: Float64, responsibilities: Float64, family: Family) -> Component:
+def _above(quantile: float, num_rows: int, weights: Float64 | None) -> Float64:
+    """1 for rows of which at least a share of `quantile` lies before, else 0; (N,)."""
+    if weights is None:
+        return (np.arange(num_rows) >= quantile * num_rows).astype(np.float64)
+    before = np.cumsum(weights) - weights
+    return np.asarray(before >= quantile * weights.sum(), np.float64)
+
+
+def _mean(values: Float64, weights: Float64 | None) -> float:
+    return float(values.mean() if weights is None else np.average(values, weights=weights))
+
+
+def _component(values: Float64, responsibilities: Float64, family: Family, weights: Float64 | None) -> Component:
     """M-step: the component of the same weighted mean and variance."""
+    if weights is not None:
+        responsibilities = responsibilities * weights
     total = responsibilities.sum()
     mean = float((responsibilities * values).sum() / total)
     variance = float((responsibilities * (values - mean) ** 2).sum() / total)

@@ -42,6 +42,7 @@ RAISED_ROWS = 10_000  # that the lean is raised by
 MAX_LEAN = 20.0
 ROWS_AT_ONCE = 4096  # in a fit; what is computed of the sample takes no memory to speak of beside it
 MEMORISED = 0.97  # agreement from which on nothing is to be learned of the labels
+DROPPED = -2  # in place of a verified label: people say that the row is of none of the classes
 
 
 class Posterior(NamedTuple):
@@ -64,13 +65,15 @@ class Posterior(NamedTuple):
 
         Args:
             given: (N,) labels.
-            verified: (N,) those that are known to be right, -1 where none is.
+            verified: (N,) those that are known to be right, -1 where none is; where `DROPPED` says that no class is
+                right the prediction stays, with probability 0.
         """
         known = verified >= 0
+        looked_at = known | (verified == DROPPED)
         return Posterior(
-            np.where(known, verified == given, self.label_score).astype(np.float32),
+            np.where(looked_at, verified == given, self.label_score).astype(np.float32),
             np.where(known, verified, self.predicted),
-            np.where(known, 1, self.predicted_score).astype(np.float32),
+            np.where(looked_at, known, self.predicted_score).astype(np.float32),
             self.seen,
         )
 

@@ -17,7 +17,7 @@ from rayclean.merge.models import Fitted, fit_model, fit_rows, is_near_row
 from rayclean.merge.near import Near
 from rayclean.merge.table import NO_LABEL, shard_column, table_of_block
 from rayclean.merge.trust import Trust, agreement, trusted
-from rayclean.merge.verified import VERIFIED, Verified, VerifiedFile, read_verified
+from rayclean.merge.verified import VERIFIED, Verified, VerifiedSource, read_verified
 from rayclean.schema import JOINT
 from rayclean.scores.block import joined
 from rayclean.scores.clips_table import ClipFiles
@@ -28,7 +28,7 @@ from rayclean.storage.draws import uniform
 from rayclean.storage.fingerprint import fingerprint
 from rayclean.storage.units import Job, UnitResult, block_range, num_blocks
 
-VERSION = 9
+VERSION = 10
 MODEL = "model"
 
 
@@ -43,7 +43,7 @@ class FitJob(Job):
     score: str
     sample_rows: int
     seed: int
-    verified: VerifiedFile | None = None
+    verified: VerifiedSource | None = None
 
     def units(self) -> Sequence[str]:
         """The model."""
@@ -69,7 +69,8 @@ class FitJob(Job):
             found = self.verified.find(self.files.catalog)
             verified = Verified.make(self.files.positions(found.rows), found.labels)
             fitted = self._calibrated(fitted, verified)
-            return UnitResult(fitted.to_json(), {VERIFIED: verified._asdict()}, rows=num_rows)
+            facts = {"verified": len(found.rows), "verified_elsewhere": self.verified.num_elsewhere(found)}
+            return UnitResult(fitted.to_json(), {VERIFIED: verified._asdict()}, rows=num_rows, facts=facts)
 
         return compute
 
@@ -202,7 +203,7 @@ def merge_jobs(
     num_neighbors: int,
     table_rows: int,
     seed: int,
-    verified: VerifiedFile | None = None,
+    verified: VerifiedSource | None = None,
 ) -> tuple[FitJob, ApplyJob]:
     """The fit and the application of a run's merge."""
     fields = {

@@ -8,12 +8,13 @@ import numpy as np
 import pyarrow as pa
 
 from rayclean.arrays import Array
-from rayclean.merge.joint import Posterior
-from rayclean.merge.kinds import KIND_NAMES, issue_kinds
+from rayclean.merge.joint import DROPPED, Posterior
+from rayclean.merge.kinds import KIND_NAMES, Kind, issue_kinds
 from rayclean.schema import SHARD_TYPE, label_schema
 from rayclean.scores.block import BlockScores
 
 NO_LABEL = -1
+NONE_OF_CLASSES = -1  # `DROPPED` in the column verified_label, whose nulls are rows that nobody has looked at
 
 
 def nullable(values: Array, missing: Array, kind: pa.DataType) -> pa.Array:
@@ -76,16 +77,18 @@ def table_of_block(
         neighbor_labels: (N, 3) given labels of `block.neighbors`.
         few_neighbors: (N,) bool.
         threshold: `merge.threshold`.
-        verified: (N,) labels that people have verified, -1 where none is.
+        verified: (N,) labels that people have verified, `NO_LABEL` where none is, `DROPPED` where no class fits.
         conflicts: (N,) bool, another row has equal pixels and another label.
     """
     rows, labels = evidence(block.neighbors, neighbor_labels)
     posterior = posterior.confirmed(given, verified)
     kinds = issue_kinds(posterior.seen, given, posterior.label_score < threshold, conflicts)
+    dropped = verified == DROPPED
+    kinds[dropped] = Kind.NO_CLASS
     columns = identity | judgement(posterior, block.scores, threshold)
     columns |= {
         "issue_kind": pa.DictionaryArray.from_arrays(pa.array(kinds, mask=kinds < 0), KIND_NAMES),
-        "verified_label": nullable(verified, verified < 0, pa.int32()),
+        "verified_label": nullable(np.where(dropped, NONE_OF_CLASSES, verified), verified == NO_LABEL, pa.int32()),
         "given_label": pa.array(given, pa.int32()),
         "few_neighbors": pa.array(few_neighbors),
         "duplicate_of": nullable(duplicate_of, duplicate_of < 0, pa.int64()),

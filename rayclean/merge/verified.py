@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,7 @@ from rayclean.arrays import Array
 from rayclean.catalog.labels import ClassList
 from rayclean.catalog.table import Catalog
 from rayclean.errors import ConfigError, InputError
+from rayclean.merge.joint import DROPPED
 from rayclean.merge.table import NO_LABEL
 from rayclean.shards.decode import BadSample
 from rayclean.storage.contents import map_arrays
@@ -23,6 +25,7 @@ from rayclean.storage.store import Store
 
 FIELD = "merge.verified"
 VERIFIED = "verified.safetensors"
+DROP = "drop"  # a label in the file: the sample is of none of the classes
 
 
 class Verified(NamedTuple):
@@ -30,7 +33,7 @@ class Verified(NamedTuple):
 
     Attributes:
         rows: (V,) int64, ascending and distinct.
-        labels: (V,) int64.
+        labels: (V,) int64; `DROPPED` where no class fits.
     """
 
     rows: Array
@@ -43,7 +46,7 @@ class Verified(NamedTuple):
         return cls(distinct, labels[first])
 
     def between(self, start: int, stop: int) -> Array:
-        """(stop - start,) int64 verified labels of rows [start, stop), -1 where there is none."""
+        """(stop - start,) int64 verified labels of rows [start, stop), `NO_LABEL` where there is none."""
         first, last = np.searchsorted(self.rows, [start, stop])
         labels = np.full(stop - start, NO_LABEL, np.int64)
         labels[self.rows[first:last] - start] = self.labels[first:last]
@@ -53,9 +56,25 @@ class Verified(NamedTuple):
 NOTHING_VERIFIED = Verified(np.empty(0, np.int64), np.empty(0, np.int64))
 
 
+class VerifiedSource(Protocol):
+    """Where verified labels come from."""
+
+    @property
+    def digest(self) -> str:
+        """Of all that they say."""
+
+    def find(self, catalog: Catalog) -> Verified:
+        """The rows that they are of."""
+
+    def num_elsewhere(self, found: Verified) -> int:
+        """How many are of no row of the catalog in which `found` was found."""
+
+
 @dataclass(frozen=True)
 class VerifiedFile:
-    """A Parquet or CSV file with columns `key`, `label` (a class's name or number) and, where keys repeat, `shard`.
+    """A Parquet or CSV file with columns `key`, `label` and, where keys repeat, `shard`.
+
+    A label is a class's name or number, or `drop` for none of the classes where no class is called so.
 
     Attributes:
         digest: of its bytes.
@@ -76,17 +95,23 @@ class VerifiedFile:
         table = _read(self.path)
         keys = table["key"].to_pylist()
         shards = table["shard"].to_pylist() if "shard" in table.column_names else [None] * len(keys)
-        rows = _find_rows(catalog, keys, shards)
+        rows = _one_each(keys, shards, find_rows(catalog, keys, shards))
         labels = [self._label(key, label) for key, label in zip(keys, table["label"].to_pylist(), strict=True)]
         found: dict[int, int] = {}
         for key, row, label in zip(keys, rows, labels, strict=True):
             if found.setdefault(row, label) != label:
-                names = ", ".join(self.classes[each] for each in (found[row], label))
+                names = ", ".join(DROP if each == DROPPED else self.classes[each] for each in (found[row], label))
                 raise InputError(f"{FIELD} {self.path}: key {key} has two labels ({names}); leave one of them")
         ordered = sorted(found)
         return Verified(np.array(ordered, np.int64), np.array([found[row] for row in ordered], np.int64))
 
+    def num_elsewhere(self, found: Verified) -> int:
+        """None: `find` refuses such a file."""
+        return 0
+
     def _label(self, key: str, label: object) -> int:
+        if label == DROP and DROP not in self.classes:
+            return DROPPED
         try:
             return ClassList(self.classes).index_of(label)
         except BadSample as e:
@@ -116,32 +141,41 @@ def _read(path: str) -> pa.Table:
     return table
 
 
-def _find_rows(catalog: Catalog, keys: list[str], shards: list[str | None]) -> list[int]:
-    """The row of each key; shards are named as in the final table."""
+def find_rows(catalog: Catalog, keys: Sequence[str], shards: Sequence[str | None]) -> list[list[int]]:
+    """Rows of each key: in its shard, which is named as in the final table, or in all where that is None."""
+    wanted: dict[str | None, set[str]] = {}
+    for shard, key in zip(shards, keys, strict=True):
+        wanted.setdefault(shard, set()).add(key)
+    everywhere = wanted.get(None, set())
     found: dict[tuple[str | None, str], list[int]] = {}
-    wanted = {(shard, key) for shard, key in zip(shards, keys, strict=True)}
-    everywhere = {key for shard, key in wanted if shard is None}
     names, first_rows = (catalog.shards[column].to_pylist() for column in ("name", "first_row"))
     for index, (name, first) in enumerate(zip(names, first_rows, strict=True)):
-        here = everywhere | {key for shard, key in wanted if shard == name}
+        named = wanted.get(name, set())
+        here = everywhere | named
         if not here:
             continue
         column = catalog.rows_of_shard(index)["key"]
         at = np.flatnonzero(pc.is_in(column, value_set=pa.array(sorted(here))).to_numpy())
         for position, key in zip(at.tolist(), column.take(at).to_pylist(), strict=True):
-            for mark in ((None, key), (name, key)):
-                if mark in wanted:
-                    found.setdefault(mark, []).append(first + position)
-    rows = []
-    for shard, key in zip(shards, keys, strict=True):
-        matches = found.get((shard, key), [])
+            for shard, keys_there in ((None, everywhere), (name, named)):
+                if key in keys_there:
+                    found.setdefault((shard, key), []).append(first + position)
+    return [found.get((shard, key), []) for shard, key in zip(shards, keys, strict=True)]
+
+
+def _one_each(keys: Sequence[str], shards: Sequence[str | None], rows: Sequence[list[int]]) -> list[int]:
+    """The row of each key.
+
+    Raises:
+        InputError: a key has none, or several.
+    """
+    for key, shard, matches in zip(keys, shards, rows, strict=True):
         if not matches:
             where = "no shard of the run" if shard is None else f"no shard {shard} of the run"
             raise InputError(f"{FIELD}: key {key} is in {where}; take keys and shards from the table's columns")
         if len(matches) > 1:
             raise InputError(f"{FIELD}: key {key} is in {len(matches)} shards; add the column shard, as in the table")
-        rows.append(matches[0])
-    return rows
+    return [row for (row,) in rows]
 
 
 def read_verified(store: Store, folder: str) -> Verified:

@@ -10,6 +10,7 @@ import queue
 import random
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 
@@ -25,6 +26,7 @@ from rayclean.train.batches import Batch, Lesson, cached_rows
 from rayclean.train.plan import Part, batch_bounds, epoch_seed, plan_stream
 
 PREFETCHED_BATCHES = 4
+POLL_S = 0.1  # in which a thread that reads ahead notices that nobody wants more
 FEW = 0.25  # share of a shard's rows below which they are read by offset instead of streaming all
 RowBatch = tuple[Array, Array]  # (B,) rows and their images, (B, size, size, 3) uint8
 
@@ -184,19 +186,34 @@ def _repeat_first(items: Iterator[tuple[int, Array]], count: int) -> Iterator[tu
 
 
 def _prefetch(batches: Iterator[RowBatch]) -> Iterator[RowBatch]:
-    """Reads ahead in a thread: PIL decodes without the interpreter's lock while the network computes."""
+    """Reads ahead in a thread: PIL decodes without the interpreter's lock while the network computes.
+
+    The thread ends with the pass, also where its reader leaves it early.
+    """
     ready: queue.Queue[RowBatch | BaseException | None] = queue.Queue(PREFETCHED_BATCHES)
+    left = threading.Event()
+
+    def hand_over(item: RowBatch | BaseException | None) -> None:
+        while not left.is_set():
+            with suppress(queue.Full):
+                ready.put(item, timeout=POLL_S)
+                return
 
     def fill() -> None:
         try:
             for batch in batches:
-                ready.put(batch)
-            ready.put(None)
+                hand_over(batch)
+                if left.is_set():
+                    return
+            hand_over(None)
         except BaseException as e:  # handed to the reader, which raises it
-            ready.put(e)
+            hand_over(e)
 
     threading.Thread(target=fill, daemon=True).start()
-    while (item := ready.get()) is not None:
-        if isinstance(item, BaseException):
-            raise item
-        yield item
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        left.set()

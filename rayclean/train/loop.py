@@ -92,16 +92,16 @@ def train_epochs(
     if first > last:
         return
     wrapped = network if rank.count == 1 else torch.nn.parallel.DistributedDataParallel(network)
-    with _memory_as_it_comes():
+    with memory_as_it_comes():
         for epoch in range(first, last + 1):
             wrapped.train()
             _train_epoch(settings, wrapped, optimizer, batches(epoch), epoch, rank)
-            _same_buffers(network, rank)
+            same_buffers(network, rank)
             yield epoch, network, {"model": network.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch}
 
 
 @contextmanager
-def _memory_as_it_comes() -> Iterator[None]:
+def memory_as_it_comes() -> Iterator[None]:
     """No NaN is written to memory that kernels fill anyway.
 
     Torch does so where its algorithms are deterministic, to show who reads what nobody wrote: 6% of training on a CPU.
@@ -157,7 +157,7 @@ def _train_epoch(
         optimizer.step()
 
 
-def _same_buffers(network: torch.nn.Module, rank: Rank) -> None:
+def same_buffers(network: torch.nn.Module, rank: Rank) -> None:
     """Gives every rank the BatchNorm buffers of rank 0: after the last step they differ, and so would scores."""
     if rank.count > 1:
         for buffer in network.buffers():

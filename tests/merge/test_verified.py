@@ -15,6 +15,7 @@ from scipy.special import expit
 from rayclean.config import Config
 from rayclean.errors import ConfigError, InputError
 from rayclean.merge.calibration import NO_CALIBRATION, Calibration, fit_calibration
+from rayclean.merge.joint import DROPPED, Posterior
 from rayclean.merge.verified import VerifiedFile
 from rayclean.report.metrics import expected_calibration_error
 from rayclean.run import Run
@@ -103,6 +104,29 @@ def test_a_file_that_cannot_be_read_stops_the_run(tiny_config: Tiny, tmp_path: P
     with pytest.raises(ConfigError, match=r"merge\.verified"):
         finish(tiny_config(tmp_path / "run", "scores=[loss]", f"merge.verified={tmp_path / 'nowhere.csv'}"))
     assert not list((tmp_path / "run").glob("embed-*")), "the run had begun"
+
+
+def test_a_label_drop_means_none_of_the_classes(tiny_config: Tiny, finish: Finish, tmp_path: Path) -> None:
+    run = finish(tiny_config(tmp_path / "run", "scores=[loss]"))
+    found = file_of(tmp_path / "v.csv", key=["k05", "k20"], label=["drop", "1"]).find(run.catalog)
+    assert sorted(found.labels.tolist()) == [DROPPED, 1]
+    with pytest.raises(InputError, match=r"two labels \(drop, 1\)"):
+        file_of(tmp_path / "v.csv", key=["k05", "k05"], label=["drop", "1"]).find(run.catalog)
+    names = ("drop", *NAMES[1:])
+    source = VerifiedFile(str(tmp_path / "v.csv"), "", names)
+    file_of(tmp_path / "v.csv", key=["k05"], label=["drop"])
+    assert source.find(run.catalog).labels.tolist() == [0], "a class may be called so"
+    row = rows_of(finish(tiny_config(tmp_path / "run", "scores=[loss]", f"merge.verified={tmp_path / 'v.csv'}")))["k05"]
+    assert (row["verified_label"], row["label_score"], row["issue_kind"]) == (-1, 0.0, "none_of_the_classes")
+
+
+def test_what_people_say_replaces_what_is_believed() -> None:
+    given = np.array([0, 0, 0, 0])
+    before = Posterior(np.full(4, 0.5, np.float32), np.full(4, 1), np.full(4, 0.6, np.float32), np.ones((4, 2)))
+    after = before.confirmed(given, np.array([-1, 0, 1, DROPPED]))
+    np.testing.assert_array_equal(after.label_score, np.array([0.5, 1, 0, 0], np.float32))
+    np.testing.assert_array_equal(after.predicted, [1, 0, 1, 1])
+    np.testing.assert_array_equal(after.predicted_score, np.array([0.6, 1, 1, 0], np.float32))
 
 
 def test_a_shard_tells_equal_keys_apart(tiny_config: Tiny, finish: Finish, tmp_path: Path) -> None:

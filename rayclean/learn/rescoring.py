@@ -1,0 +1,239 @@
+"""The scores of all rows by a network while it is trained: loss, IOFM or INN, shared out over the ranks.
+
+Each rank forwards its share of the rows; for IOFM and INN features (float16) and logits of all rows then meet on every
+rank, which lists the neighbours of its own rows, exactly, and walks to them; a path between rows of two ranks is walked
+by both, where both list it. No matrix of rows by rows is held: a rank has R (2 d + 4 K) + Q (8 K + 16 L) bytes beside
+bounded blocks, and 8 R for the loss.
+
+Letters: N rows, R rows that are scored, Q of them on this rank, K classes, d features, L neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from rayclean.arrays import Array
+from rayclean.embed.beliefs import softmax, with_rest
+from rayclean.errors import UnitError
+from rayclean.learn.dividemix_settings import DivideMixSettings, Source
+from rayclean.neighbors.select import NO_NEIGHBOR, Neighbors, Points, Propose, nearest
+from rayclean.scores.interpolation import TRAPEZOID, path_means, walk_block
+from rayclean.scores.pairs import Pairs, undirected_pairs
+from rayclean.train.forward import Forward
+from rayclean.train.loop import Rank
+from rayclean.train.models import Network
+from rayclean.train.sample_losses import sample_losses
+from rayclean.train.spec import NetworkSpec
+
+BASE_ROWS = 2**16  # rows whose distances to a few hundred queries are held together
+BLOCK_VALUES = 2**25  # float32 values of the images that are in memory together: 128 MiB
+
+
+def rescore(
+    settings: DivideMixSettings, spec: NetworkSpec, network: Network, source: Source, rows: Array, rank: Rank
+) -> Array:
+    """The score of some rows by a network as it is; every rank gets all of them.
+
+    `loss`: cross-entropy with the given label, lower = cleaner. `iofm`, `inn`: the belief in the given label on the
+    paths to the nearest of these rows, in [0, 1], higher = cleaner, both by the network's own features and at this
+    epoch alone. Images as they are, evaluation mode.
+
+    Args:
+        settings: which score.
+        spec: what the network is.
+        network: put into evaluation mode; not changed otherwise.
+        source: labels and images.
+        rows: (R,) rows, ascending.
+        rank: this process.
+
+    Returns:
+        (R,) float32.
+
+    Raises:
+        UnitError: the network's output is not finite.
+    """
+    forward = Forward(network, spec, settings.forward)
+    mine = share_of(len(rows), rank)
+    scores = np.empty(len(mine), np.float32)
+    if settings.score == "loss":
+        for block in _blocks(forward, len(mine)):
+            here = rows[mine[block]]
+            logits = _finite(forward.logits(forward.normalized(source.images(here))), settings)
+            scores[block] = sample_losses(logits, source.labels[here])[0]
+    else:
+        _interpolate(settings, forward, source, rows, rank, scores)
+    return gathered(scores, len(rows), rank, forward.device)
+
+
+def share_of(num_rows: int, rank: Rank) -> Array:
+    """Positions of the rank's share, ascending; all shares together are 0..num_rows-1 in order."""
+    return np.array_split(np.arange(num_rows), rank.count)[rank.index]
+
+
+def gathered(mine: Array, num_rows: int, rank: Rank, device: torch.device) -> Array:
+    """What all ranks have of their shares, (R, ...), on every rank.
+
+    Args:
+        mine: (Q, ...) of `share_of`.
+        num_rows: R.
+        rank: this process.
+        device: that the ranks' network of messages wants: `cuda` for NCCL.
+    """
+    if rank.count == 1:
+        return mine
+    longest = -(-num_rows // rank.count)
+    padded = torch.from_numpy(np.concatenate([mine, np.zeros_like(mine, shape=(longest - len(mine), *mine.shape[1:]))]))
+    parts = [torch.empty_like(padded, device=device) for _ in range(rank.count)]
+    dist.all_gather(parts, padded.to(device))
+    sizes = [len(share_of(num_rows, Rank(index, rank.count))) for index in range(rank.count)]
+    return np.concatenate([part[:size].cpu().numpy() for part, size in zip(parts, sizes, strict=True)])
+
+
+def list_neighbors(points: Points, queries: Array, num: int, any_label: bool, device: torch.device) -> Neighbors:
+    """Lists of the nearest points of some of them, exact, by brute force.
+
+    Args:
+        points: all points.
+        queries: (Q,) positions to answer.
+        num: L.
+        any_label: whether neighbours of any label count, else those of the same.
+        device: where distances are computed.
+    """
+    positions = np.arange(len(points.rows))
+    if any_label:
+        return nearest(points, queries, propose_among(points.features, positions, device), num)
+    labels = points.labels[points.rows]
+    result = Neighbors(np.full((len(queries), num), NO_NEIGHBOR, np.int64), np.full((len(queries), num), np.inf))
+    for label in np.unique(labels[queries]):
+        here = np.flatnonzero(labels[queries] == label)
+        propose = propose_among(points.features, np.flatnonzero(labels == label), device)
+        result.rows[here], result.distances[here] = nearest(points, queries[here], propose, num)
+    return result
+
+
+def propose_among(features: Callable[[Array], Array], among: Array, device: torch.device) -> Propose:
+    """Proposes the k nearest of some positions, -1 where there are fewer; distances to `BASE_ROWS` at a time.
+
+    Args:
+        features: positions (M,) to (M, d) float16.
+        among: (M,) positions that are searched.
+        device: where distances are computed.
+    """
+
+    @lru_cache(maxsize=1)  # one block of points is read once, many are read again for each chunk of queries
+    def base_from(start: int) -> torch.Tensor:
+        block = features(among[start : start + BASE_ROWS]).astype(np.float32)
+        return torch.from_numpy(block).to(device)
+
+    def propose(queries: Array, k: int) -> Array:
+        asked = torch.from_numpy(queries).to(device)
+        best = torch.empty((len(queries), 0), device=device)
+        found = torch.empty((len(queries), 0), dtype=torch.int64, device=device)
+        for start in range(0, len(among), BASE_ROWS):
+            base = base_from(start)
+            numbers = torch.arange(start, start + len(base), device=device).expand(len(queries), -1)
+            distances = torch.cat([best, torch.cdist(asked, base)], dim=1)
+            best, chosen = distances.topk(min(k, distances.shape[1]), largest=False)
+            found = torch.cat([found, numbers], dim=1).gather(1, chosen)
+        positions = among[found.cpu().numpy()]
+        short = k - positions.shape[1]
+        return np.pad(positions, ((0, 0), (0, short)), constant_values=NO_NEIGHBOR) if short else positions
+
+    return propose
+
+
+def add_walks(
+    sums: Array,
+    num_paths: Array,
+    first: int,
+    pairs: Pairs,
+    inputs: Callable[[Array], torch.Tensor],
+    beliefs: Callable[[Array], Array],
+    forward: Forward,
+    steps: int,
+    end_weight: float,
+    block_pairs: int,
+) -> None:
+    """Walks pairs block by block and adds what they give to the rows that list them.
+
+    Args:
+        sums: (Q, K + 1) of rows `first`, `first + 1`, ...; added to.
+        num_paths: (Q,) of the same rows; added to.
+        first: see `sums`.
+        pairs: of which these rows list the other ends.
+        inputs: rows (R,) to their normalised images (R, 3, S, S).
+        beliefs: rows (R,) to their own probabilities (R, K + 1).
+        forward: the network.
+        steps: H.
+        end_weight: of a path's ends.
+        block_pairs: pairs whose images are in memory together.
+    """
+    with forward.running():
+        for start in range(0, len(pairs.left), block_pairs):
+            block = Pairs(*(column[start : start + block_pairs] for column in pairs))
+            size = forward.settings.batch_size
+            part, _ = walk_block(block, inputs, beliefs, forward.probabilities, steps, size, end_weight)
+            sums[part.rows - first] += part.sums
+            num_paths[part.rows - first] += part.num_paths
+
+
+def _interpolate(
+    settings: DivideMixSettings, forward: Forward, source: Source, rows: Array, rank: Rank, scores: Array
+) -> None:
+    """Fills in `scores`, (Q,), IOFM or INN of this rank's rows."""
+    mine, network = share_of(len(rows), rank), forward.network
+    features = np.empty((len(mine), network.feature_dim), np.float16)
+    logits = np.empty((len(mine), network.num_classes), np.float32)
+    blocks = _blocks(forward, len(mine))
+    for block in blocks:
+        found = forward.embed(forward.normalized(source.images(rows[mine[block]])))
+        features[block], logits[block] = found[0].cpu().numpy(), _finite(found[1], settings)
+    features = gathered(features, len(rows), rank, forward.device)
+    logits = gathered(logits, len(rows), rank, forward.device)
+
+    points = Points(rows, source.labels, source.digests, source.draws, lambda positions: features[positions])
+    lists = list_neighbors(points, mine, settings.num, settings.any_label, forward.device).rows
+    lists = np.where(lists >= 0, np.searchsorted(rows, lists), NO_NEIGHBOR)
+
+    def own(positions: Array) -> Array:
+        return with_rest(softmax(logits[positions]))
+
+    sums, num_paths = np.zeros((len(mine), network.num_classes + 1)), np.zeros(len(mine), np.int64)
+    add_walks(
+        sums,
+        num_paths,
+        int(mine[0]) if len(mine) else 0,
+        undirected_pairs(mine, lists),
+        lambda positions: forward.normalized(source.images(rows[positions])),
+        own,
+        forward,
+        settings.steps,
+        TRAPEZOID,
+        max(1, BLOCK_VALUES // (6 * forward.spec.size**2)),  # two ends of three channels
+    )
+    for block in blocks:
+        here = mine[block]
+        labels = source.labels[rows[here]]
+        scores[block] = path_means(own(here), sums[block], num_paths[block], settings.steps, labels).score
+
+
+def _blocks(forward: Forward, num_rows: int) -> list[slice]:
+    """Rows whose images are in memory together: whole batches, since a short one costs as much."""
+    batch = forward.settings.batch_size
+    size = batch * max(1, BLOCK_VALUES // (3 * forward.spec.size**2 * batch))
+    return [slice(start, start + size) for start in range(0, num_rows, size)]
+
+
+def _finite(logits: torch.Tensor, settings: DivideMixSettings) -> Array:
+    found: Array = logits.float().cpu().numpy()
+    if not np.isfinite(found).all():
+        raise UnitError(
+            "training diverged: a network's output is not finite; lower learn.dividemix.lr "
+            f"({settings.lr:g}) or set train.precision=float32"
+        )
+    return found
