@@ -32,7 +32,8 @@ demo: $(DIGITS) ## Find the moved labels in scikit-learn's digits: shards, run, 
 $(DIGITS): tools/make_digits.py | $(STAMP)
 	$(BIN)/python tools/make_digits.py demo/digits --moved 0.3
 
-test: check ## Checks, then all tests but the slow ones
+test: check ## Checks, then all tests but the slow ones; installs a browser where there is none
+	sh tools/install_browser.sh
 	$(BIN)/python -m pytest -m "not slow"
 
 test-slow: $(STAMP) ## The tests that need minutes

@@ -9,6 +9,8 @@ import typer
 from rayclean.cli_common import AsJson, Overrides, RunDir, Verbose, err, load_run, out, print_json
 from rayclean.config import override_config
 
+KINDS = "csv, parquet, cleanlab, shards, datacomp, fiftyone or labelstudio."
+
 
 def learn(
     folder: RunDir,
@@ -20,7 +22,7 @@ def learn(
     """Train with the result of a run. The same command continues it."""
     config = override_config(load_run(folder), overrides or [])
     from rayclean import learning
-    from rayclean.report.learn_text import print_learned
+    from rayclean.report.results_text import print_learned
 
     result = learning.learn(config, method, err, verbose)
     print_json(result.to_json()) if as_json else print_learned(out, folder, result.file, result.to_json())
@@ -38,7 +40,49 @@ def report(
     out.print(f"open {write_report(config, output, top)}", markup=False)
 
 
+def review(
+    folder: RunDir,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free.")] = 8365,
+    reviewer: Annotated[str | None, typer.Option(metavar="NAME", help="Who decides; the page asks otherwise.")] = None,
+) -> None:
+    """Serve a page on this machine where people decide; `merge.verified=review` takes their decisions in."""
+    config = load_run(folder)
+    from rayclean.reviewing import serve_review
+
+    serve_review(config, port, reviewer, err)
+
+
+def export(
+    folder: RunDir,
+    to: Annotated[
+        str,
+        typer.Option("--to", metavar="KIND", help="csv, parquet, cleanlab, shards, datacomp, fiftyone or labelstudio."),
+    ],
+    output: Annotated[str, typer.Option("--out", metavar="PATH", help="Folder or URL, new or of the same export.")],
+    cut: Annotated[float | None, typer.Option(help="Keep rows with label_score of at least this.")] = None,
+    budget: Annotated[int | None, typer.Option(help="Keep so many rows, or with --removed remove so many.")] = None,
+    precision: Annotated[float | None, typer.Option(help="Remove as many as are wrong with this probability.")] = None,
+    labels: Annotated[
+        str, typer.Option(help="given, verified (what people say), or predicted where that is sure.")
+    ] = "given",
+    sure: Annotated[float | None, typer.Option(help="predicted_score from which a label is replaced; 0.9.")] = None,
+    removed: Annotated[bool, typer.Option("--removed", help="Export what is removed instead.")] = False,
+    limit: Annotated[int | None, typer.Option(help="At most so many rows.")] = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Write the kept or relabelled samples, or lists of them, for other tools. The same command continues it."""
+    config = load_run(folder)
+    from rayclean import exports
+    from rayclean.export.options import ExportOptions
+    from rayclean.report.results_text import print_export
+
+    options = ExportOptions(cut, budget, precision, labels, sure, removed, limit)
+    summary = exports.export(config, to, output, options, err, verbose)
+    print_json(summary) if as_json else print_export(out, output, summary)
+
+
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
-    for command in (learn, report):
+    for command in (learn, report, review, export):
         app.command()(command)

@@ -21,6 +21,7 @@ from rayclean.config import MAIN, Config
 from rayclean.errors import InputError, RaycleanError
 from rayclean.failures import shard_names, shards_with_quarantine
 from rayclean.merge.publish import LABELS, check_labels
+from rayclean.merge.table import NONE_OF_CLASSES
 from rayclean.run import Run
 from rayclean.start import look
 from rayclean.storage.contents import map_arrays, read_table
@@ -90,7 +91,11 @@ def open_tables(store: Store, names: Sequence[str]) -> ds.Dataset | None:
 
 def class_of(label: int | None, names: Sequence[str]) -> Facts | None:
     """A label with its name."""
-    return None if label is None else {"label": label, "name": names[label] if 0 <= label < len(names) else None}
+    if label is None:
+        return None
+    if label == NONE_OF_CLASSES:
+        return {"label": label, "name": "none of the classes"}
+    return {"label": label, "name": names[label] if 0 <= label < len(names) else None}
 
 
 @dataclass(frozen=True)

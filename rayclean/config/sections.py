@@ -271,7 +271,8 @@ class MergeSection(Section):
 
     `score`: `joint` (also `auto`) for one probability from all beliefs, or one score for its mixture alone.
     `verified`: a CSV or Parquet file of labels that people have verified: columns `key`, `label`, and `shard` where
-    keys repeat. They stand in the table as they are and calibrate the rest.
+    keys repeat; or `review`, for what people decided in `rayclean review`. They stand in the table as they are and
+    calibrate the rest.
     """
 
     score: str = "auto"

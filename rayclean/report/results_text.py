@@ -1,4 +1,4 @@
-"""What `rayclean learn` prints."""
+"""What `rayclean learn` and `rayclean export` print."""
 
 from __future__ import annotations
 
@@ -28,6 +28,20 @@ def print_learned(console: Console, root: str, file: str, result: dict[str, Any]
     if all(trial["last"] is None for trial in result["trials"]):
         console.print("no accuracy: set learn.test to shards whose labels are right")
     console.print(f"kept in {root}/{file}", markup=False)
+
+
+def print_export(console: Console, out: str, summary: dict[str, Any]) -> None:
+    """How many rows went where, and why the others did not."""
+    files = summary["files"]
+    console.print(
+        f"{summary['exported']:,} of {summary['rows']:,} rows exported as {summary['to']} to {out} "
+        f"({files:,} {'file' if files == 1 else 'files'}, with README.md and croissant.json)",
+        markup=False,
+    )
+    for reason, count in summary["reasons"].items():
+        console.print(f"  {reason}: {count:,}", markup=False)
+    for note in summary["notes"]:
+        console.print(f"note: {note}", markup=False)
 
 
 def _percent(value: float | None) -> str:

@@ -1,0 +1,61 @@
+"""Doubtful rows as a folder that FiftyOne imports: `data/` with the pictures, `samples.json`, `metadata.json`.
+
+It is `fiftyone.types.FiftyOneDataset` in the form that names no version of FiftyOne, which every version imports; the
+form that FiftyOne writes holds the schema of its own database at one version.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rayclean.export.views import View
+
+SAMPLES, METADATA, PICTURES = "samples.json", "metadata.json", "data"
+# Of a line; label fields and lists of neighbours have forms of their own.
+_SCALARS = ("row", "shard", "key", "label_score", "is_label_issue", "few_neighbors", "duplicate_of")
+
+
+def sample(view: View, names: Sequence[str]) -> dict[str, Any]:
+    """A sample as FiftyOne reads it.
+
+    Args:
+        view: the row.
+        names: of the classes, by label.
+    """
+    line = view.line
+    verified = line["verified_label"]
+    fields = {name: line[name] for name in _SCALARS}
+    fields |= {name: value for name, value in line.items() if name.startswith(("score_", "odd_", "osd_"))}
+    labels = {
+        "ground_truth": classification(names[line["given_label"]]),
+        "predicted": classification(names[line["predicted_label"]], line["predicted_score"]),
+    }
+    if verified is not None and verified >= 0:
+        labels["verified"] = classification(names[verified])
+    tags = [line["issue_kind"]] if line["issue_kind"] else []
+    return {"filepath": f"{PICTURES}/{view.file}", "tags": tags, **labels, **fields}
+
+
+def classification(label: str, confidence: float | None = None) -> dict[str, Any]:
+    """A label of FiftyOne."""
+    found: dict[str, Any] = {"_cls": "Classification", "label": label}
+    return found if confidence is None else found | {"confidence": confidence}
+
+
+def samples_file(samples: Iterable[dict[str, Any]]) -> bytes:
+    """`samples.json`."""
+    return (json.dumps({"samples": list(samples)}, indent=1) + "\n").encode()
+
+
+def metadata_file(names: Sequence[str], merge: str) -> bytes:
+    """`metadata.json`."""
+    fields = ("ground_truth", "predicted", "verified")
+    facts = {
+        "media_type": "image",
+        "classes": {field: list(names) for field in fields},
+        "default_classes": list(names),
+        "info": {"made_by": "rayclean", "merge": merge, "classes": list(names)},
+    }
+    return (json.dumps(facts, indent=1) + "\n").encode()

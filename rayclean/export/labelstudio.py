@@ -1,0 +1,68 @@
+"""Doubtful rows as tasks of Label Studio: `tasks.json` with predictions, `config.xml`, and the pictures.
+
+Pictures are files below `images/`, named by URLs of Label Studio's own file server; data URIs would make one JSON
+file of them all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+from urllib.parse import quote
+from xml.sax.saxutils import quoteattr
+
+from rayclean.export.views import View
+
+TASKS, CONFIG, PICTURES = "tasks.json", "config.xml", "images"
+CHOICE, IMAGE = "label", "image"
+SERVER = "/data/local-files/?d="  # below LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT, which is the output folder
+
+
+def task(view: View, names: Sequence[str], merge: str) -> dict[str, Any]:
+    """A task: the picture, what is known of it, and the prediction.
+
+    Args:
+        view: the row.
+        names: of the classes, by label.
+        merge: what tells versions of the predictions apart.
+    """
+    line = view.line
+    result = {
+        "id": f"row-{line['row']}",
+        "type": "choices",
+        "from_name": CHOICE,
+        "to_name": IMAGE,
+        "value": {"choices": [names[line["predicted_label"]]]},
+    }
+    return {
+        "data": {
+            "image": f"{SERVER}{quote(f'{PICTURES}/{view.file}')}",
+            "given_label": names[line["given_label"]],
+            "label_score": line["label_score"],
+            **{name: line[name] for name in ("row", "shard", "key", "issue_kind")},
+        },
+        "predictions": [
+            {"model_version": f"rayclean-{merge}", "score": line["predicted_score"], "result": [result]},
+        ],
+    }
+
+
+def tasks_file(tasks: Iterable[dict[str, Any]]) -> bytes:
+    """`tasks.json`."""
+    return (json.dumps(list(tasks), indent=1) + "\n").encode()
+
+
+def labeling_config(names: Sequence[str]) -> bytes:
+    """`config.xml`: one choice among the classes, beside the picture and its given label."""
+    choices = "".join(f"    <Choice value={quoteattr(name)}/>\n" for name in names)
+    return (
+        "<View>\n"
+        '  <Header value="Given label:"/>\n'
+        '  <Header value="$given_label"/>\n'
+        f'  <Image name="{IMAGE}" value="$image"/>\n'
+        f'  <Choices name="{CHOICE}" toName="{IMAGE}" choice="single" showInline="true">\n'
+        f"{choices}"
+        "  </Choices>\n"
+        "</View>\n"
+    ).encode()

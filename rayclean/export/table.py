@@ -1,0 +1,119 @@
+"""The published table as an export reads it: part by part in the order of the rows, or some rows of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rayclean.arrays import Array
+from rayclean.merge.publish import LABELS, check_labels
+from rayclean.storage.contents import read_table
+from rayclean.storage.fingerprint import digest
+from rayclean.storage.store import Store
+
+BATCH_ROWS = 2**17
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """`labels/`. Picklable and cheap; of a part only the columns that are asked for are read.
+
+    Attributes:
+        store: the run's files.
+        merge: the folder that the table comes from.
+        parts: its files, in the order of the rows; all but the last have equally many.
+        digest: of all their bytes.
+    """
+
+    store: Store
+    merge: str
+    parts: tuple[str, ...]
+    digest: str
+
+    @classmethod
+    def open(cls, store: Store) -> LabelTable:
+        """The table of a run.
+
+        Raises:
+            InputError: it is not complete.
+        """
+        manifest = check_labels(store)
+        files = sorted((each["name"], each["sha256"]) for each in manifest["files"] if each["name"].startswith("part-"))
+        together = digest("".join(sha256 for _, sha256 in files).encode())
+        return cls(store, manifest["merge"], tuple(f"{LABELS}/{name}" for name, _ in files), together)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"store": self.store, "merge": self.merge, "parts": self.parts, "digest": self.digest}
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """Its columns, with their meanings."""
+        return self._file(0).schema_arrow
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Of the classes, by label."""
+        names: list[str] = read_table(self.store, f"{LABELS}/classes.parquet", ["name"])["name"].to_pylist()
+        return names
+
+    @cached_property
+    def part_rows(self) -> int:
+        """Rows of every part but the last."""
+        return int(self._file(0).metadata.num_rows)
+
+    @cached_property
+    def num_rows(self) -> int:
+        """N."""
+        last = len(self.parts) - 1
+        return self.part_rows * last + int(self._file(last).metadata.num_rows)
+
+    def _file(self, part: int) -> pq.ParquetFile:
+        return pq.ParquetFile(pa.BufferReader(self.store.map(self.parts[part])))
+
+    def batches(self, columns: Sequence[str], part: int | None = None) -> Iterator[pa.RecordBatch]:
+        """Columns of all rows, or of those of one part, in order, at most `BATCH_ROWS` rows at a time."""
+        for each in range(len(self.parts)) if part is None else [part]:
+            yield from self._file(each).iter_batches(BATCH_ROWS, columns=list(columns))
+
+    def part(self, part: int, columns: Sequence[str]) -> pa.Table:
+        """Columns of all rows of a part."""
+        return read_table(self.store, self.parts[part], list(columns))
+
+    def take(self, rows: Array, columns: Sequence[str]) -> pa.Table:
+        """Columns of some rows, in ascending order of the rows.
+
+        Args:
+            rows: (R,) int64, distinct; R at least 1.
+            columns: names.
+        """
+        found, ordered = [], np.sort(rows)
+        for part in np.unique(ordered // self.part_rows):
+            here = ordered[ordered // self.part_rows == part] - part * self.part_rows
+            found.append(self.part(int(part), columns).take(pa.array(here)))
+        return pa.concat_tables(found)
+
+
+class RowReader:
+    """Reads ranges of rows one after the other; the parts that the last range lies in stay in memory.
+
+    Args:
+        table: whose.
+        columns: that are read.
+    """
+
+    def __init__(self, table: LabelTable, columns: Sequence[str]) -> None:
+        self.table, self.columns = table, columns
+        self._held: dict[int, pa.Table] = {}
+
+    def read(self, start: int, stop: int) -> pa.Table:
+        """Rows [start, stop), at least one."""
+        first, last = start // self.table.part_rows, (stop - 1) // self.table.part_rows
+        held, self._held = self._held, {}
+        for part in range(first, last + 1):
+            self._held[part] = held[part] if part in held else self.table.part(part, self.columns)
+        return pa.concat_tables(self._held.values()).slice(start - first * self.table.part_rows, stop - start)

@@ -1,0 +1,117 @@
+"""Doubtful rows with their picture files, for tools in which people look at them: the most doubtful first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from rayclean.arrays import Array
+from rayclean.errors import ShardChangedError
+from rayclean.export.choose import COLUMNS, Decision, Lines, Reason
+from rayclean.export.rows import Chosen
+from rayclean.shards.access import PixelReader
+from rayclean.shards.decode import BadSample, decode_image
+from rayclean.shards.tar import split_name
+from rayclean.storage.draws import pixel_digest
+
+_SUFFIXES = {"png": "png", "jpg": "jpg", "jpeg": "jpg", "webp": "webp"}
+
+
+class Doubtful(NamedTuple):
+    """Rows to look at, the least likely right first.
+
+    Attributes:
+        rows: (R,) int64.
+        total: how many there are in all.
+        tallies: rows of each reason, of the whole table.
+    """
+
+    rows: Array
+    total: int
+    tallies: Array
+
+
+def find_doubtful(chosen: Chosen, limit: int) -> Doubtful:
+    """The rows that go, and, but with `removed`, those with a new label; by `label_score`, then by row.
+
+    No more than `limit` rows and those of a batch are held.
+    """
+    found, scores, total = np.empty(0, np.int64), np.empty(0, np.float32), 0
+    tallies = np.zeros(len(Reason), np.int64)
+    for batch in chosen.table.batches(COLUMNS):
+        lines = Lines.of(batch)
+        decision = chosen.rule.decide(lines)
+        tallies += decision.tally()
+        here = _is_doubtful(lines, decision, chosen.removed)
+        total += int(here.sum())
+        found, scores = np.append(found, lines.row[here]), np.append(scores, lines.score[here])
+        first = np.lexsort((found, scores))[:limit]
+        found, scores = found[first], scores[first]
+    return Doubtful(found, total, tallies)
+
+
+def _is_doubtful(lines: Lines, decision: Decision, only_removed: bool) -> Array:
+    return ~decision.kept if only_removed else ~decision.kept | (decision.label != lines.given)
+
+
+class View(NamedTuple):
+    """A row to look at.
+
+    Attributes:
+        line: all its columns.
+        file: base name of its picture, made from the row, since a key may be anything.
+        image: the picture's bytes, as they lie in the shard.
+    """
+
+    line: dict[str, Any]
+    file: str
+    image: bytes
+
+
+def views_of(chosen: Chosen, rows: Array, max_pixels: float) -> Iterator[View]:
+    """The rows with their pictures, in order of the rows; each shard is opened once.
+
+    Args:
+        chosen: of which run.
+        rows: (R,) distinct.
+        max_pixels: see `decode_image`.
+
+    Raises:
+        ShardChangedError: a picture is not the one that the catalog saw.
+    """
+    if not len(rows):
+        return
+    catalog = chosen.catalog
+    identities = catalog.identities()
+    reader = PixelReader([identity.url for identity in identities], 1, max_pixels, identities)
+    table = chosen.table.take(rows, chosen.table.schema.names)
+    ordered = np.sort(rows)
+    firsts = catalog.shards["first_row"].to_numpy()
+    shards = np.searchsorted(firsts + catalog.shards["rows"].to_numpy(), ordered, side="right")
+    try:
+        for shard in np.unique(shards):
+            here = shards == shard
+            places = catalog.rows_of_shard(int(shard)).take(pa.array(ordered[here] - firsts[shard])).to_pylist()
+            for line, place in zip(table.filter(pa.array(here)).to_pylist(), places, strict=True):
+                yield _view(reader, int(shard), line, place, max_pixels)
+    finally:
+        reader.close()
+
+
+def _view(reader: PixelReader, shard: int, line: dict[str, Any], place: dict[str, Any], max_pixels: float) -> View:
+    data = reader.read_bytes(shard, place["offset"], place["size"])
+    try:
+        is_same = pixel_digest(decode_image(data, max_pixels)) == place["digest"]
+    except BadSample:
+        is_same = False
+    if not is_same or line["key"] != place["key"]:
+        raise ShardChangedError(
+            f"{reader.urls[shard]} changed since it was cataloged: another image at byte {place['offset']}; "
+            "run again to catalog the new content"
+        )
+    name = split_name(place["member"])
+    suffix = _SUFFIXES.get(name[1].rpartition(".")[2], "png") if name else "png"
+    return View(line, f"{line['row']:09d}.{suffix}", data)

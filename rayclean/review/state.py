@@ -1,0 +1,284 @@
+"""A review at work: who has decided what, what is left, and what a reviewer is shown."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from rayclean.errors import ConfigError, InputError
+from rayclean.merge.decisions import SUFFIX, Choice, Entry, Sample, latest, read_entries, settle, standing
+from rayclean.review.log import Log, checked_reviewer
+from rayclean.review.palette import fixed_keys, likely_keys
+from rayclean.review.queue import Queue
+
+Facts = dict[str, Any]
+
+
+class View(StrEnum):
+    """What a reviewer asks for."""
+
+    OPEN = "open"  # nobody has decided
+    OTHERS = "others"  # others have, and the reviewer has not: a second opinion
+    MINE = "mine"  # the reviewer has, the last one first
+    DISPUTED = "disputed"  # reviewers differ
+
+
+class Review:
+    """The decisions on one run. Any number of threads may call; of logs that other processes write it sees the growth.
+
+    Args:
+        folder: of the logs.
+        open_queue: the queue of the final table as it is now, None while there is no complete one; it is asked again
+            each time that a reviewer opens the page, since a run may have replaced the table.
+
+    Raises:
+        InputError: there is no complete table, or a log cannot be read.
+    """
+
+    def __init__(self, folder: Path, open_queue: Callable[[str | None], Queue | None]) -> None:
+        self._folder, self._open_queue = folder, open_queue
+        self._lock = threading.RLock()
+        self._logs: dict[str, Log] = {}
+        self._read: dict[str, tuple[tuple[int, int], list[Entry]]] = {}
+        self.repaired: list[str] = []
+        queue = open_queue(None)
+        if queue is None:
+            raise InputError("the run holds no complete table; run `rayclean run` to its end")
+        self.queue = queue
+        self._keys = fixed_keys(queue.names)
+        self._fill()
+
+    def open_log(self, reviewer: str) -> Log:
+        """The log of a reviewer, open until `close`.
+
+        Raises:
+            RaycleanError: the name cannot be, or the log cannot be opened.
+        """
+        reviewer = checked_reviewer(reviewer)
+        with self._lock:
+            if reviewer not in self._logs:
+                self._logs[reviewer] = log = Log(self._folder, reviewer)
+                self.repaired += [reviewer] if log.repaired else []
+            return self._logs[reviewer]
+
+    def decide(self, reviewer: str, row: int, choice: Choice, label: int | None = None) -> None:
+        """Writes a decision down; when this returns, it is on the disk.
+
+        Args:
+            reviewer: who.
+            row: of the table.
+            choice: any but `undo`.
+            label: the right one, with `relabel`.
+
+        Raises:
+            RaycleanError: there is no such row, class or reviewer, or the choice and the label do not fit.
+            OSError: it could not be written.
+        """
+        with self._lock:
+            line = self.queue.line(row)
+            if choice == Choice.UNDO or (label is not None) != (choice == Choice.RELABEL):
+                raise InputError(f"decision {choice} with label {label}: expected a label with relabel, and only there")
+            if label is not None and not 0 <= label < len(self.queue.names):
+                raise InputError(f"label {label}: expected 0 to {len(self.queue.names) - 1}")
+            if label == line["given_label"]:
+                choice, label = Choice.KEEP, None
+            entry = _entry(line, choice, label)
+            log = self.open_log(reviewer)
+            before = latest(log.entries).get(entry.sample)
+            if before is None or (before.decision, before.label) != (choice, label):  # else it was sent twice
+                log.append(entry)
+
+    def undo(self, reviewer: str) -> int | None:
+        """Takes back the last decision of a reviewer that still stands.
+
+        Returns:
+            Its row; None where nothing stands, or the table has the sample no more.
+
+        Raises:
+            RaycleanError: see `open_log`.
+            OSError: it could not be written.
+        """
+        with self._lock:
+            log = self.open_log(reviewer)
+            stand = standing(log.entries)
+            if not stand:
+                return None
+            update = {"decision": Choice.UNDO, "label": None, "time": _now()}
+            log.append(stand[-1].model_copy(update=update))
+            self.queue.place(stand[-1:])
+            row = self.queue.row_of.get(stand[-1].sample)
+            if row is not None and row not in self.queue.rows:  # of an earlier start
+                self.queue.rows.insert(0, row)
+            return row
+
+    def rows(self, reviewer: str, view: View) -> list[int]:
+        """The rows of a view, in its order; opens the reviewer's log where there is one."""
+        reviewer = checked_reviewer(reviewer)
+        with self._lock:
+            self._refresh()
+            if (self._folder / f"{reviewer}{SUFFIX}").exists():
+                self.open_log(reviewer)
+            decisions = self._decisions()
+            mine = decisions.get(reviewer, {})
+            decided = _samples(decisions)
+            if view == View.OPEN:
+                found = self._undecided(decided)
+                if not found:
+                    self._fill()
+                    found = self._undecided(decided)
+                return found
+            self.queue.place(entry for of_one in decisions.values() for entry in of_one.values())
+            if view == View.MINE:
+                samples = [entry.sample for entry in reversed(standing(self._entries(reviewer)))]
+            elif view == View.OTHERS:
+                samples = [sample for sample in decided if sample not in mine]
+            else:
+                samples = settle(decisions).disputed
+            rows = (self.queue.row_of.get(sample) for sample in dict.fromkeys(samples))
+            return [row for row in rows if row is not None]
+
+    def item(self, reviewer: str, row: int, view: View) -> Facts:
+        """What a reviewer sees of a row; what others say only once it is decided, or where reviewers differ."""
+        reviewer = checked_reviewer(reviewer)
+        with self._lock:
+            line, decisions = self.queue.line(row), self._decisions()
+            sample = self.queue.sample(row)
+            said = {who: of_one[sample] for who, of_one in decisions.items() if sample in of_one}
+            mine = said.pop(reviewer, None)
+            is_open = mine is not None or view == View.DISPUTED
+            others = [self._said(entry) | {"reviewer": who} for who, entry in said.items()] if is_open else []
+            scores = {name.removeprefix("score_"): _finite(line[name]) for name in line if name.startswith("score_")}
+            near = zip(line["neighbor_rows"], line["neighbor_labels"], strict=True)
+            return {
+                "row": row,
+                "shard": line["shard"],
+                "key": line["key"],
+                "given": self.queue.class_of(line["given_label"]),
+                "suggestion": self.queue.class_of(line["predicted_label"]),
+                "probability": _finite(line["predicted_score"]),
+                "label_score": _finite(line["label_score"]),
+                "is_label_issue": line["is_label_issue"],
+                "issue_kind": line["issue_kind"],
+                "duplicate_of": None if line["duplicate_of"] is None else self._picture_of(line["duplicate_of"]),
+                "scores": scores,
+                "neighbors": [{"row": each, **(self.queue.class_of(label) or {})} for each, label in near],
+                "choices": self._choices(reviewer, line),
+                "mine": mine and self._said(mine),
+                "num_others": len(said),
+                "others": others,
+            }
+
+    def progress(self) -> Facts:
+        """How much is done, and by whom."""
+        with self._lock:
+            decisions = self._decisions()
+            decided = _samples(decisions)
+            known = {self.queue.row_of[sample] for sample in decided if sample in self.queue.row_of}
+            outcome = settle(decisions)
+            return {
+                "done": len(known),
+                "total": len(known.union(self.queue.rows)),
+                "flagged_left": self.queue.num_flagged - len(known & self.queue.flagged),
+                "elsewhere": len(decided) - len(known),
+                "reviewers": [{"name": who, "done": len(decisions[who])} for who in sorted(decisions)],
+                "agreed": len(outcome.labels),
+                "disputed": len(outcome.disputed),
+            }
+
+    def close(self) -> None:
+        """Lets go of all logs."""
+        with self._lock:
+            for log in self._logs.values():
+                log.close()
+            self._logs.clear()
+
+    def _choices(self, reviewer: str, line: Facts) -> list[Facts]:
+        """Classes with their keys; where there are too many, the likely ones and those that were chosen lately."""
+        keys = self._keys
+        if keys is None:
+            lately = (entry.label for entry in reversed(self._entries(reviewer)))
+            keys = likely_keys([line["predicted_label"], *line["neighbor_labels"], *lately])
+        return [{"key": key, "label": label, "name": self.queue.names[label]} for label, key in keys.items()]
+
+    def _picture_of(self, row: int) -> Facts:
+        """A row with its given label."""
+        return {"row": row, **(self.queue.class_of(self.queue.line(row)["given_label"]) or {})}
+
+    def _said(self, entry: Entry) -> Facts:
+        return {"decision": entry.decision.value, "label": self.queue.class_of(entry.label)}
+
+    def _undecided(self, decided: set[Sample] | dict[Sample, None]) -> list[int]:
+        return [row for row in self.queue.rows if self.queue.sample(row) not in decided]
+
+    def _fill(self) -> None:
+        decisions = self._decisions()
+        self.queue.place(entry for of_one in decisions.values() for entry in of_one.values())
+        self.queue.fill(_samples(decisions))
+
+    def _refresh(self) -> None:
+        """Takes a new table in, where a run has published one."""
+        queue = self._open_queue(self.queue.merge)
+        if queue is not None:
+            self.queue, self._keys = queue, fixed_keys(queue.names)
+            self._fill()
+
+    def _decisions(self) -> dict[str, dict[Sample, Entry]]:
+        """By reviewer and sample, of all logs."""
+        names = sorted(path.name.removesuffix(SUFFIX) for path in self._folder.glob(f"*{SUFFIX}"))
+        return {who: latest(self._entries(who)) for who in names}
+
+    def _entries(self, reviewer: str) -> list[Entry]:
+        """Of a log of ours as we know it, of others as far as they have been written."""
+        if reviewer in self._logs:
+            return self._logs[reviewer].entries
+        path = self._folder / f"{reviewer}{SUFFIX}"
+        if not path.exists():
+            return []
+        facts = path.stat()
+        mark = facts.st_size, facts.st_mtime_ns
+        if reviewer not in self._read or self._read[reviewer][0] != mark:
+            self._read[reviewer] = mark, read_entries(path.read_bytes(), path.name)[0]
+        return self._read[reviewer][1]
+
+
+def _samples(decisions: dict[str, dict[Sample, Entry]]) -> dict[Sample, None]:
+    """All decided samples, each once."""
+    return dict.fromkeys(sample for of_one in decisions.values() for sample in of_one)
+
+
+def _entry(line: Facts, choice: Choice, label: int | None) -> Entry:
+    return Entry(
+        row=line["row"],
+        shard=line["shard"],
+        key=line["key"],
+        given=line["given_label"],
+        decision=choice,
+        label=label,
+        time=_now(),
+    )
+
+
+def _finite(value: float | None) -> float | None:
+    """What JSON can say."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def parse_view(text: str) -> View:
+    """A view by its name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    try:
+        return View(text)
+    except ValueError:
+        raise ConfigError(f"view {text!r}: expected one of {', '.join(View)}") from None

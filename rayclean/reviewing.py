@@ -1,0 +1,162 @@
+"""`rayclean review`: people look at the most doubtful labels of a finished run and decide; see `rayclean.review`."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import yaml
+from rich.console import Console
+
+from rayclean.catalog.table import SHARDS_FILE, Catalog
+from rayclean.config import Config
+from rayclean.errors import InputError
+from rayclean.merge.decisions import REVIEW
+from rayclean.merge.publish import LABELS, check_labels
+from rayclean.report.pictures import thumbnails
+from rayclean.review.log import checked_reviewer
+from rayclean.review.queue import HELD, Queue
+from rayclean.review.server import Picture, ReviewServer
+from rayclean.review.state import Review
+from rayclean.show import FinalTable, stream
+from rayclean.start import look
+from rayclean.storage.store import Store
+
+COMPARED_ROWS = 50  # of the table, with the catalog: another one has other samples at nearly all of them
+CONFIG_FILE = "config.yaml"
+
+
+def serve_review(config: Config, port: int, reviewer: str | None, console: Console) -> None:
+    """Serves the page until it is interrupted; every decision is on the disk before the page goes on.
+
+    Args:
+        config: of the run's last start.
+        port: of 127.0.0.1; 0 for any that is free.
+        reviewer: who decides; None where each page asks.
+        console: where the address is shown.
+
+    Raises:
+        InputError: the run has no complete table, is no local folder, or a log cannot be read or written.
+        ConfigError: the reviewer's name or the port cannot be.
+    """
+    console.print(f"reading the table of {config.run.dir}", markup=False)
+    with open_review(config, port, reviewer) as server:
+        _greet(console, server)
+        try:
+            server.serve_forever(poll_interval=0.2)
+        except KeyboardInterrupt:
+            console.print()
+        _say_goodbye(console, server)
+
+
+@contextmanager
+def open_review(config: Config, port: int, reviewer: str | None, held: int = HELD) -> Iterator[ReviewServer]:
+    """A server that listens and does not answer yet; see `serve_review`.
+
+    Args:
+        config: of the run's last start.
+        port: of 127.0.0.1; 0 for any that is free.
+        reviewer: who decides; None where each page asks.
+        held: rows that are offered at a time.
+    """
+    store = Store(config.run.dir)
+    if not store.is_local:
+        raise InputError(
+            f"{store.root} is no local folder, and a decision must be on a disk before it counts: copy {LABELS}/, "
+            f"catalog-*/, *.json and {CONFIG_FILE} of the run to a folder here, review that, and copy its {REVIEW}/ "
+            "back into the run"
+        )
+    check_labels(store)
+    reviewer = None if reviewer is None else checked_reviewer(reviewer)
+    catalog = look(config, store).catalog
+    review = Review(Path(store.full(REVIEW)), lambda known: _open_queue(config, store, catalog, known, held))
+    try:
+        if reviewer is not None:
+            review.open_log(reviewer)
+        title = store.root.rpartition("/")[2]
+        with ReviewServer(port, review, _pictures(catalog, config), title, reviewer, take_in(store)) as server:
+            yield server
+    finally:
+        review.close()
+
+
+def take_in(store: Store) -> str:
+    """The command that makes the run take the decisions in; a run that was moved needs its folder named."""
+    then = yaml.safe_load(store.read(CONFIG_FILE))["run"]["dir"]
+    moved = [] if Store(then).root == store.root else [f"run.dir={store.root}"]
+    return shlex.join(["rayclean", "run", store.full(CONFIG_FILE), *moved, f"merge.verified={REVIEW}"])
+
+
+def _open_queue(config: Config, store: Store, catalog: Catalog, known: str | None, held: int) -> Queue | None:
+    """The queue of the table as it is now; None where that is the known one, or none that is complete."""
+    table = FinalTable.open(store)
+    if table is None or table.merge == known:
+        return None
+    has_other_labels = config.merge.verified not in (None, REVIEW)  # a file's: these rows need no second look
+    queue = Queue(table.merge, table.names, table.rows, has_other_labels, held)
+    _check_rows(store, catalog, table)
+    return queue
+
+
+def _check_rows(store: Store, catalog: Catalog, table: FinalTable) -> None:
+    """The table and the catalog, which has the pictures, must be of the same rows.
+
+    Raises:
+        InputError: they are not.
+    """
+    same = store.exists(f"{catalog.folder}/{SHARDS_FILE}") and table.rows.count_rows() == catalog.num_rows
+    if same:
+        rows = np.unique(np.linspace(0, catalog.num_rows - 1, COMPARED_ROWS).astype(np.int64)).tolist()
+        found = stream(table.rows, ["row", "shard", "key"], pc.field("row").isin(pa.array(rows, pa.int64())))
+        same = {row: _sample(catalog, row) for row in rows} == {
+            each["row"]: (each["shard"], each["key"]) for each in found
+        }
+    if not same:
+        raise InputError(
+            f"{store.root}: the table is of other rows than the config of the last start leads to; give its "
+            "`rayclean run` command again to bring the table up to date"
+        )
+
+
+def _sample(catalog: Catalog, row: int) -> tuple[str, str]:
+    """Shard and key of a row."""
+    ((shard, place, _),) = catalog.shards_of(row, row + 1)
+    return catalog.shards["name"][shard].as_py(), catalog.rows_of_shard(shard)["key"][place].as_py()
+
+
+def _pictures(catalog: Catalog, config: Config) -> Picture:
+    """Pictures of the catalog's rows, as PNG files."""
+
+    def picture(row: int, side: int) -> bytes:
+        if not 0 <= row < catalog.num_rows:
+            raise InputError(f"row {row}: the run has {catalog.num_rows} rows")
+        ((_, png),) = thumbnails(catalog, np.array([row]), config.data.max_pixels, side)
+        return png
+
+    return picture
+
+
+def _greet(console: Console, server: ReviewServer) -> None:
+    progress = server.review.progress()
+    offered = progress["total"] - progress["done"]
+    console.print(
+        f"{offered:,} rows are offered, {progress['flagged_left']:,} flagged ones are left, "
+        f"{progress['done']:,} are decided"
+    )
+    if progress["elsewhere"]:
+        console.print(f"{progress['elsewhere']:,} decisions are on samples that the table does not have", markup=False)
+    for name in server.review.repaired:
+        console.print(f"{name}: the last line of the log was cut, by a crash before it counted; it is removed")
+    console.print(f"review at {server.url} (Ctrl-C ends it, and nothing is lost)", markup=False)
+
+
+def _say_goodbye(console: Console, server: ReviewServer) -> None:
+    progress = server.review.progress()
+    console.print(f"{progress['done']:,} of {progress['total']:,} decided, {progress['disputed']:,} disputed")
+    if progress["agreed"]:
+        console.print(f"take {progress['agreed']:,} labels in: {server.command}", markup=False)

@@ -1,0 +1,262 @@
+"""The page in a real browser: decisions by keyboard and mouse, kill -9, undo, strangers' text."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+
+from rayclean.config import Config
+from tests.review.runs import NAMES, entries_of, serving, serving_apart
+
+# Set to a folder (docs/images), the pictures of the documentation are made there.
+SHOTS = "RAYCLEAN_DOC_IMAGES"
+WIDTH, HEIGHT = 1280, 800
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--hide-scrollbars",
+    f"--window-size={WIDTH},{HEIGHT}",
+)
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+WAIT_S = 30
+ODD_NAME = "<b onclick=alert(1)>seven</b> & 'co'"
+ODD_KEY = "<img src=x onerror=\"document.title='broken'\"> & 'quotes'"
+Found = TypeVar("Found")
+
+
+@pytest.fixture(scope="session")
+def chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    """A browser with an empty profile. Without one these tests fail: what people use is then not tested."""
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    driver = shutil.which("chromedriver")
+    if browser is None or driver is None:
+        pytest.fail("no Chromium with chromedriver; install them: sh tools/install_browser.sh", pytrace=False)
+    options = ChromeOptions()
+    options.binary_location = browser
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    chrome = Chrome(options=options, service=ChromeService(driver))
+    size = {"width": WIDTH, "height": HEIGHT, "deviceScaleFactor": 1, "mobile": False}
+    chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    yield chrome
+    chrome.quit()
+
+
+class Page:
+    """The page as a reviewer has it."""
+
+    def __init__(self, chrome: Chrome, url: str) -> None:
+        self.chrome = chrome
+        self._done = 0
+        chrome.get("about:blank")
+        self.complaints()  # what another page has left
+        chrome.get(url)
+
+    def at(self, name: str) -> WebElement:
+        return self.chrome.find_element(By.ID, name)
+
+    def text(self, name: str) -> str:
+        return self.at(name).text
+
+    def ready(self) -> Page:
+        """Waits until one more action of the page has ended."""
+        wait_for(
+            lambda: int(self.chrome.find_element(By.TAG_NAME, "body").get_attribute("data-ready") or 0) > self._done
+        )
+        self._done = int(self.chrome.find_element(By.TAG_NAME, "body").get_attribute("data-ready") or 0)
+        return self
+
+    def type(self, *keys: str) -> Page:
+        """Presses keys of which each makes the page act."""
+        for key in keys:
+            self.press(key).ready()
+        return self
+
+    def press(self, *keys: str) -> Page:
+        ActionChains(self.chrome).send_keys(*keys).perform()
+        return self
+
+    def shot(self, name: str) -> None:
+        """A picture for the documentation, where it is asked for, once all pictures of the page are there."""
+        if folder := os.environ.get(SHOTS):
+            command = "rayclean run runs/digits/config.yaml merge.verified=review"  # not a folder of this test
+            self.chrome.execute_script("arguments[0].textContent = arguments[1]", self.at("command"), command)
+            wait_for(lambda: self.chrome.execute_script("return [...document.images].every((each) => each.complete)"))
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            self.chrome.save_screenshot(str(Path(folder, name)))
+
+    def complaints(self) -> list[str]:
+        """What the browser has to say against the page."""
+        return [line["message"] for line in self.chrome.get_log("browser")]  # type: ignore[no-untyped-call]
+
+
+def wait_for(look: Callable[[], Found]) -> Found:
+    deadline = time.monotonic() + WAIT_S
+    while not (found := look()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+    return found
+
+
+def said(config: Config, reviewer: str = "anna") -> list[tuple[str, str, int | None]]:
+    return [(each.key, each.decision.value, each.label) for each in entries_of(config, reviewer)]
+
+
+def test_keys_decide_and_nothing_is_lost_by_kill_9(chrome: Chrome, reviewed: Config) -> None:
+    with serving_apart(reviewed, "anna") as server:
+        page = Page(chrome, server.url).ready()
+        assert page.text("counts").startswith("0 of 240 decided")
+        keys, given, suggested = [], [], []
+        for pressed in "ksdu4":
+            keys.append(page.text("key"))
+            given.append(NAMES.index(page.text("given")))
+            suggested.append(NAMES.index(page.text("suggestion")))
+            page.type(pressed)
+        assert len(set(keys)) == 5
+        expected = [("keep", None), ("relabel", suggested[1]), ("drop", None), ("unsure", None), ("relabel", 3)]
+        assert given[4] != 3
+        assert said(reviewed) == [(key, *each) for key, each in zip(keys, expected, strict=True)]
+        assert page.text("counts").startswith("5 of 240 decided")
+        assert "take in 4 labels: rayclean run" in page.text("take-in").lower()
+        following = page.text("key")
+        page.shot("review.png")
+        assert not page.complaints()
+        server.kill()
+        page.type("k")
+        assert "the server does not answer" in page.text("message")
+        assert len(said(reviewed)) == 5
+
+    with serving(reviewed, "anna") as server:
+        page = Page(chrome, server.url).ready()
+        assert page.text("counts").startswith("5 of 240 decided")
+        assert page.text("key") == following, "what was decided is offered again"
+        page.type("z")
+        assert (page.text("key"), said(reviewed)[-1]) == (keys[4], (keys[4], "undo", None))
+        page.type("z")
+        assert page.text("key") == keys[3]
+        assert page.text("counts").startswith("3 of 240 decided")
+        assert not page.complaints()
+
+
+def test_moving_searching_and_the_mouse(chrome: Chrome, reviewed: Config) -> None:
+    with serving(reviewed, "anna") as server:
+        page = Page(chrome, server.url).ready()
+        first = page.text("key")
+        assert not page.at("previous").is_enabled()
+        page.type(Keys.ARROW_RIGHT)
+        second = page.text("key")
+        assert second != first
+        page.type(Keys.ARROW_LEFT)
+        assert (page.text("key"), said(reviewed)) == (first, [])
+
+        page.press("c")
+        assert page.at("search").is_displayed()
+        page.press("k", "z").press(Keys.ESCAPE)
+        assert not page.at("search").is_displayed()
+        assert said(reviewed) == [], "keys in the search are text"
+        label = next(i for i, name in enumerate(NAMES) if name.startswith("t") and name != page.text("given"))
+        page.press("c", *NAMES[label]).type(Keys.ENTER)
+        assert said(reviewed) == [(first, "relabel", label)]
+
+        page.press("?")
+        assert page.at("keys").is_displayed()
+        page.press("d").press(Keys.ESCAPE)
+        assert not page.at("keys").is_displayed()
+        assert len(said(reviewed)) == 1
+
+        chrome.find_element(By.CSS_SELECTOR, "[data-decision=drop]").click()
+        page.ready()
+        assert said(reviewed)[1:] == [(second, "drop", None)]
+        page.type(Keys.ARROW_LEFT)
+        assert "drop" in page.text("verdict")
+        page.type("k")
+        assert said(reviewed)[2:] == [(second, "keep", None)], "a decision may be changed"
+        assert page.text("counts").startswith("2 of 240 decided")
+        assert not page.complaints()
+
+
+def test_reviewers_who_differ(chrome: Chrome, reviewed: Config) -> None:
+    with serving(reviewed) as server:
+        page = Page(chrome, server.url)
+        wait_for(lambda: page.at("who").is_displayed())
+        page.press("a/b", Keys.ENTER).ready()
+        assert "expected letters" in page.text("refused")
+        page.at("name").send_keys(Keys.CONTROL, "a")
+        page.press("anna", Keys.ENTER).ready()
+        key = page.text("key")
+        page.type("d")
+
+        page = Page(chrome, server.url)
+        wait_for(lambda: page.at("who").is_displayed())
+        assert page.at("name").get_attribute("value") == "anna", "the name is remembered"
+        page.at("name").send_keys(Keys.CONTROL, "a")
+        page.press("ben", Keys.ENTER).ready()
+        assert page.text("key") != key, "what anna decided is not offered"
+        choose(page, "others")
+        assert (page.text("key"), page.text("others")) == (key, "Others have decided; decide to see how.")
+        page.type("k")
+        assert "1 disputed" in page.text("counts")
+        assert (said(reviewed, "anna"), said(reviewed, "ben")) == ([(key, "drop", None)], [(key, "keep", None)])
+        choose(page, "disputed")
+        assert page.text("others") == "anna: drop, no class fits"
+        page.type("d")
+        assert "disputed" not in page.text("counts")
+        assert "1 label:" in page.text("take-in")
+        assert page.text("reviewers") == "anna 1 · ben 1"
+
+
+def choose(page: Page, view: str) -> None:
+    page.chrome.find_element(By.CSS_SELECTOR, f"#view option[value={view}]").click()
+    page.ready()
+
+
+def replaced(path: Path, column: str, old: str, new: str) -> None:
+    """Puts another text into a column of a Parquet file."""
+    table = pq.read_table(path)
+    values = pc.if_else(pc.equal(table[column], old), pa.scalar(new), table[column])
+    field = table.schema.field(column)
+    pq.write_table(table.set_column(table.schema.get_field_index(column), field, values), path)
+
+
+def test_markup_in_names_and_keys_stays_text(chrome: Chrome, reviewed: Config) -> None:
+    with serving(reviewed, "anna") as server:
+        key = Page(chrome, server.url).ready().text("key")
+    run = Path(reviewed.run.dir)
+    for path in (*run.glob("labels/part-*.parquet"), *run.glob("catalog-*/rows/*.parquet")):
+        replaced(path, "key", key, ODD_KEY)
+    replaced(run / "labels" / "classes.parquet", "name", NAMES[7], ODD_NAME)
+    with serving(reviewed, "anna") as server:
+        page = Page(chrome, server.url).ready()
+        assert page.text("key") == ODD_KEY
+        assert ODD_NAME in page.text("choices")
+        page.press("c", "onclick")
+        assert page.text("found") == ODD_NAME
+        page.type(Keys.ENTER)
+        page.type(Keys.ARROW_LEFT)
+        assert page.text("verdict") == f"You decided: {ODD_NAME}"
+        assert said(reviewed) == [(ODD_KEY, "relabel", 7)]
+        assert not chrome.find_elements(By.CSS_SELECTOR, "b, [onclick], [onerror]")
+        assert chrome.title == "Review digits"
+        assert not page.complaints()

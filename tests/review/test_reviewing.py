@@ -1,0 +1,118 @@
+"""`rayclean review` of a run: what it needs, and that a run takes in what it leaves."""
+
+from __future__ import annotations
+
+import io
+import json
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from rich.console import Console
+from sklearn.datasets import load_digits
+
+from rayclean.config import Config
+from rayclean.errors import ConfigError, InputError
+from rayclean.garbage import collect
+from rayclean.merge.decisions import REVIEW, Choice, log_name
+from rayclean.review.server import ReviewServer
+from rayclean.reviewing import serve_review, take_in
+from rayclean.start import look
+from rayclean.storage.store import Store
+from tests.review.runs import entries_of, serving
+
+QUIET = Console(quiet=True)
+
+
+def get(server: ReviewServer, path: str) -> bytes:
+    with urllib.request.urlopen(server.url + path, timeout=30) as answer:
+        data: bytes = answer.read()
+    return data
+
+
+def test_pictures_are_those_of_the_rows(reviewed: Config) -> None:
+    with serving(reviewed, "anna") as server:
+        row = json.loads(get(server, "api/queue"))["rows"][0]
+        item = json.loads(get(server, f"api/item?row={row}"))
+        assert item["is_label_issue"]
+        for each in (row, item["neighbors"][0]["row"]):
+            key = json.loads(get(server, f"api/item?row={each}"))["key"]
+            picture = np.asarray(Image.open(io.BytesIO(get(server, f"picture?row={each}&side=320"))))
+            expected = np.rint(load_digits().images[int(key)] * (255 / 16)).astype(np.uint8)
+            np.testing.assert_array_equal(picture, np.repeat(expected[..., None], 3, axis=2))
+
+
+def test_it_ends_by_an_interrupt_and_says_what_takes_the_decisions_in(
+    reviewed: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decide_and_interrupt(server: ReviewServer, poll_interval: float) -> None:
+        server.review.decide("anna", server.review.queue.rows[0], Choice.DROP)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ReviewServer, "serve_forever", decide_and_interrupt)
+    said = io.StringIO()
+    serve_review(reviewed, 0, "anna", Console(file=said, width=1000))
+    assert "review at http://127.0.0.1:" in said.getvalue()
+    command = f"rayclean run {reviewed.run.dir}/config.yaml merge.verified=review"
+    assert f"take 1 labels in: {command}" in said.getvalue()
+    assert [entry.decision for entry in entries_of(reviewed, "anna")] == ["drop"]
+
+
+def test_a_decision_makes_another_merge_and_nothing_else(reviewed: Config) -> None:
+    config = reviewed.model_copy(update={"merge": reviewed.merge.model_copy(update={"verified": REVIEW})})
+    store = Store(config.run.dir)
+    line = {"row": 0, "shard": "digits-000000.tar", "key": "000", "given": 0, "decision": "drop", "label": None}
+    before = look(config, store)
+    assert before.merge()[0].folder == look(reviewed, store).merge()[0].folder
+    store.publish(log_name("anna"), (json.dumps({**line, "time": "now"}) + "\n").encode())
+    after = look(config, store)
+    assert before.merge()[0].folder != after.merge()[0].folder
+    assert before.score_files().inputs() == after.score_files().inputs()
+
+
+def test_what_removes_garbage_leaves_decisions(reviewed: Config) -> None:
+    store = Store(reviewed.run.dir)
+    store.publish(log_name("anna"), b"")
+    found = collect(reviewed, dry_run=False)
+    assert not any(name.startswith(REVIEW) for name in found.sizes)
+    assert store.exists(log_name("anna"))
+
+
+def test_the_command_names_the_folder_of_a_run_that_was_moved(reviewed: Config) -> None:
+    store, path = Store(reviewed.run.dir), Path(reviewed.run.dir, "config.yaml")
+    tree = yaml.safe_load(path.read_text())
+    tree["run"]["dir"] = "where/it was"
+    path.write_text(yaml.safe_dump(tree))
+    assert take_in(store).split()[3] == f"run.dir={store.root}"
+
+
+def test_an_object_store_is_refused_with_what_to_do(reviewed: Config) -> None:
+    config = reviewed.model_copy(update={"run": reviewed.run.model_copy(update={"dir": "memory://runs/digits"})})
+    with pytest.raises(InputError, match=r"is no local folder.*copy"):
+        serve_review(config, 0, None, QUIET)
+
+
+def test_a_run_without_a_table_is_refused(reviewed: Config) -> None:
+    Path(reviewed.run.dir, "labels", "_manifest.json").unlink()
+    with pytest.raises(InputError, match="no complete table"):
+        serve_review(reviewed, 0, None, QUIET)
+
+
+def test_a_table_of_other_rows_is_refused(reviewed: Config) -> None:
+    noise = reviewed.noise.model_copy(update={"kind": "symmetric", "rate": 0.3})
+    with pytest.raises(InputError, match="of other rows"):
+        serve_review(reviewed.model_copy(update={"noise": noise}), 0, None, QUIET)
+
+
+def test_what_cannot_be_is_refused_before_anything_is_served(reviewed: Config) -> None:
+    with pytest.raises(ConfigError, match="expected letters"):
+        serve_review(reviewed, 0, "a/b", QUIET)
+    with pytest.raises(ConfigError, match="port 70000"):
+        serve_review(reviewed, 70_000, None, QUIET)
+    Path(reviewed.run.dir, REVIEW).mkdir()
+    Path(reviewed.run.dir, log_name("ben")).write_text("nonsense\n")
+    with pytest.raises(InputError, match=r"review/ben\.jsonl, line 1|ben\.jsonl, line 1"):
+        serve_review(reviewed, 0, "anna", QUIET)
