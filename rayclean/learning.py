@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,7 @@ from rayclean.catalog.stage import (
 from rayclean.catalog.table import SHARDS_FILE, Catalog
 from rayclean.config import Config
 from rayclean.errors import ConfigError, InputError
-from rayclean.failures import note_failures
+from rayclean.failures import note_failures, noted_failures
 from rayclean.learn.course import Course, Trial
 from rayclean.learn.dividemix_phase import dividemix
 from rayclean.learn.influential_rank import influential_rank
@@ -32,7 +33,8 @@ from rayclean.learn.phase import Exam, Graded
 from rayclean.learn.retrain import plain, retrain
 from rayclean.learn.rog_job import rog
 from rayclean.pipeline import failure
-from rayclean.progress import meter
+from rayclean.progress import meter, watched
+from rayclean.record import STEPS, record
 from rayclean.report.evaluate import UNKNOWN, truth_by_shard
 from rayclean.roles import Role
 from rayclean.run import Run
@@ -185,14 +187,19 @@ def _compute(this: Run, jobs: Sequence[Job], console: Console) -> None:
 
 
 def _train(this: Run, phase: Graded, function: TrainFunction, console: Console) -> None:
-    """Does a phase, unless it is done."""
-    done = f"{phase.folder}/{DONE_FILE}"
-    if this.store.exists(done):
+    """Does a phase, unless it is done; its checkpoints go when it is."""
+    done, store, started_s = f"{phase.folder}/{DONE_FILE}", this.store, time.monotonic()
+    if store.exists(done):
         return
-    console.print(f"learn: {phase.name}", markup=False)
-    run_training(function, phase, this.store, phase.folder, this.workers["train"])
-    this.store.publish(done, encode(done, {"name": phase.name, "epochs": phase.stop}, "{}"))
-    this.store.remove(f"{phase.folder}/{CHECKPOINTS}")
+    name = f"learn: {phase.name}"
+    with noted_failures(store, RESULTS, phase.name), meter(name, phase.stop, console) as progress:
+        num_rows = this.catalog.num_rows
+        with watched(progress, lambda: len(store.list(f"{phase.folder}/accuracy")), num_rows):
+            run_training(function, phase, store, phase.folder, this.workers["train"])
+    note_failures(store, RESULTS, {})
+    store.publish(done, encode(done, {"name": phase.name, "epochs": phase.stop}, "{}"))
+    store.remove(f"{phase.folder}/{CHECKPOINTS}")
+    record(this, STEPS, {"step": RESULTS, "phase": phase.name, "wall_s": time.monotonic() - started_s})
 
 
 def _removal(this: Run, lesson: str) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
 from rich.console import Console
@@ -12,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rayclean.metrics import StepMetrics, step_metrics
 
 LINE_INTERVAL_S = 30.0
+POLL_S = 1.0
 
 
 class Meter:
@@ -62,6 +64,33 @@ class Meter:
         parts.append(f"{self.bad} bad samples" if self.bad else "")
         parts.append(f"{self.failed} failed" if self.failed else "")
         return ", ".join(part for part in parts if part)
+
+
+@contextmanager
+def watched(shown: Meter, num_done: Callable[[], int], rows: int) -> Iterator[None]:
+    """Advances a meter while the block runs, by what others publish meanwhile.
+
+    Args:
+        shown: the meter.
+        num_done: how many units are done by now.
+        rows: samples of a unit.
+    """
+    stop = threading.Event()
+
+    def watch() -> None:
+        told = 0
+        while not stop.wait(POLL_S):
+            done = num_done()
+            shown.advance(max(0, done - told), rows=max(0, done - told) * rows)
+            told = max(told, done)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 @contextmanager

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from rayclean.catalog.table import Catalog
 from rayclean.cluster import Workers
 from rayclean.config import MAIN, Config, TrainSection
-from rayclean.progress import Meter
+from rayclean.progress import Meter, watched
 from rayclean.storage.contents import encode, read_json
 from rayclean.storage.fingerprint import digest, fingerprint
 from rayclean.storage.store import Store
@@ -35,7 +32,6 @@ from rayclean.trainer import Report, run_training
 VERSION = 1
 DONE_FILE = "trained.json"
 WORKERS_FILE = "workers.json"
-POLL_S = 1.0
 log = logging.getLogger(__name__)
 
 
@@ -137,7 +133,7 @@ def train_role(task: TrainTask, workers: Workers, meter: Meter) -> Trained:
             publish_weights(task.store, f"{task.folder}/{snapshot_name(0)}", network)
         else:
             _note_workers(task, workers)
-            with _watched(task, meter):
+            with watched(meter, lambda: _num_finished(task), task.catalog.num_rows):
                 run_training(_train_on_rank, task, task.store, task.folder, workers)
         done = {"trajectories": _digest_trajectories(task)}
         task.store.publish(f"{task.folder}/{DONE_FILE}", encode(DONE_FILE, done, "{}"))
@@ -163,26 +159,9 @@ def _note_workers(task: TrainTask, workers: Workers) -> None:
             )
 
 
-@contextmanager
-def _watched(task: TrainTask, meter: Meter) -> Iterator[None]:
-    """Shows finished epochs while the block runs: their trajectories appear in the store."""
-    stop = threading.Event()
-
-    def watch() -> None:
-        shown = 0
-        while not stop.wait(POLL_S):
-            # The newest epoch's folder is still being filled.
-            done = max(0, len(task.store.list(f"{task.folder}/trajectories")) - 1)
-            meter.advance(max(0, done - shown), rows=max(0, done - shown) * task.catalog.num_rows)
-            shown = max(shown, done)
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
+def _num_finished(task: TrainTask) -> int:
+    """Epochs whose trajectories lie in the store; the newest epoch's folder is still being filled."""
+    return max(0, len(task.store.list(f"{task.folder}/trajectories")) - 1)
 
 
 def _digest_trajectories(task: TrainTask) -> str:
