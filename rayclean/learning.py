@@ -138,7 +138,7 @@ def _course(this: Run, console: Console) -> Course:
         known_rows=known_rows,
         test=_exam(this, known, known_rows, compute),
         verified=this.verified,
-        roles={name: (role.last, role.task.spec) for name, role in this.roles.items() if _is_usable(this, name, role)},
+        roles={name: role.last for name, role in this.roles.items() if _is_usable(this, name, role)},
         workers=this.workers,
         precision=this.precision,
         train_phase=lambda phase, function: _train(this, phase, function, console),

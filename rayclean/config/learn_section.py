@@ -75,8 +75,8 @@ class LearnSection(Section):
 
     `test`: shards whose labels (`test_label`) are right; accuracy is measured on them and nothing else is. Rows that
     `influence.validation` takes of the same shards are left out. `from`: what Influential Rank and RoG start from:
-    `plain` (everything trained first, as `train` says), a role of the run, or a path. `train`: fields of `train` that
-    the networks trained here have otherwise.
+    `plain` (everything trained first, as `train` says), a role of the run, whose network and settings are then taken,
+    or a path to weights. `train`: fields of `train` that the networks trained here have otherwise.
     """
 
     test: str | list[str] | None = None

@@ -166,9 +166,15 @@ class Config(Section):
         changes = {name: value for name, value in changes.items() if name != "model"}
         return TrainSection.model_validate({**same, **others, **changes})
 
+    @property
+    def learn_role(self) -> str:
+        """The role whose network and settings `rayclean learn` takes: that of `learn.from`, else `main`."""
+        return self.learn.from_ if self.learn.from_ in self.role_names() else MAIN
+
     def train_to_learn(self) -> TrainSection:
-        """How networks are trained with the result: as `main`, but for `learn.train`, and from the start."""
-        return self._changed(self.learn.train, {"from": None})
+        """How networks are trained with the result: as the role, but for `learn.train`, and from the start."""
+        same = self.train_of(self.learn_role).model_dump(by_alias=True, exclude={"roles"})
+        return TrainSection.model_validate({**same, "from": None, **self.learn.train})
 
     def test_data(self) -> DataSection | None:
         """How test samples are read; None without any."""

@@ -10,7 +10,7 @@ from typing import Any
 from rayclean.arrays import Array
 from rayclean.catalog.table import Catalog
 from rayclean.cluster import Workers
-from rayclean.config import Config, TrainSection
+from rayclean.config import Config, ModelSection, TrainSection
 from rayclean.embed.stage import EmbedJob, embed_job
 from rayclean.errors import ConfigError
 from rayclean.learn.lesson_jobs import PeopleLesson, lesson_folder
@@ -89,7 +89,7 @@ class Course:
         known_rows: (V,) which of them are used.
         test: the exam; None without one.
         verified: labels that people have given; None without.
-        roles: the last snapshot of each role of the run, with its network.
+        roles: the last snapshot of each role of the run.
         workers: settled pools.
         precision: of training and of scoring.
         train_phase: does a phase by what each rank runs, or finds it done.
@@ -103,7 +103,7 @@ class Course:
     known_rows: Array
     test: Exam | None
     verified: VerifiedSource | None
-    roles: dict[str, tuple[Snapshot, NetworkSpec]]
+    roles: dict[str, Snapshot]
     workers: dict[str, Workers]
     precision: tuple[str, str]
     train_phase: Callable[[Graded, TrainFunction], None]
@@ -117,7 +117,12 @@ class Course:
     @cached_property
     def spec(self) -> NetworkSpec:
         """The network."""
-        return network_spec(self.config, self.catalog.num_classes)
+        return network_spec(self.config, self.catalog.num_classes, self.config.learn_role)
+
+    @property
+    def model(self) -> ModelSection:
+        """The section that it comes from."""
+        return self.config.model_of(self.config.learn_role)
 
     @property
     def pixels(self) -> PixelSettings:
@@ -181,8 +186,8 @@ class Course:
         new = start is None and goes_on is None
         fields = {
             "train": train.model_dump(exclude=unread),
-            "model": self.config.model.model_dump(exclude={"size"}),
-            "weights": weights_digest(self.config.model.weights) if new else None,
+            "model": self.model.model_dump(exclude={"size"}),
+            "weights": weights_digest(self.model.weights) if new else None,
             "start": weights_digest(start),
             "stop": stop,
             "judged": judged,
@@ -209,7 +214,7 @@ class Course:
             judged=judged,
             leaves_state=leaves_state,
             exams=self.exams,
-            weights=self.config.model.weights if new else None,
+            weights=self.model.weights if new else None,
             feed=feed,
             forward=forward,
             precision=self.precision[0],
@@ -234,7 +239,7 @@ class Course:
         """The network that `learn.from` names, and what it took to have it.
 
         Raises:
-            ConfigError: there is none of that name, or it is another kind of network.
+            ConfigError: there is none of that name, or weights that do not fit.
         """
         source = self.config.learn.from_
         if source == "plain":
@@ -242,10 +247,7 @@ class Course:
             return learned.snapshot, [learned.trial]
         if source not in self.roles:
             return self._elsewhere(source), []
-        snapshot, spec = self.roles[source]
-        if spec != self.spec:
-            raise ConfigError(f"learn.from {source}: role {source} is another network than model; take main or plain")
-        return snapshot, []
+        return self.roles[source], []
 
     def _elsewhere(self, source: str) -> Snapshot:
         """Weights from elsewhere as a snapshot of this run."""

@@ -163,7 +163,7 @@ def dividemix(course: Course) -> list[Trial]:
     feed = course.feed(settings.batch_size, PURPOSES[0])
     fields = {
         "settings": {n: v for n, v in vars(settings).items() if n not in ("device", "threads")},
-        "model": course.config.model.model_dump(exclude={"size"}),
+        "model": course.model.model_dump(exclude={"size"}),
         "spec": [course.spec.size, course.spec.mean, course.spec.std],
         "feed": [feed.cache_bytes, feed.shuffle_rows, feed.seed],
         "exams": [[exam.name, exam.catalog.fingerprint, digest(exam.rows.tobytes())] for exam in course.exams],
@@ -180,7 +180,7 @@ def dividemix(course: Course) -> list[Trial]:
         is_joint=is_joint,
         starts=starts,
         exams=course.exams,
-        weights=course.config.model.weights,
+        weights=course.model.weights,
         seeds=(role_seed(course.config.run.seed, PURPOSES[0]), role_seed(course.config.run.seed, PURPOSES[1])),
         feed=feed,
     )
