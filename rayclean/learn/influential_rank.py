@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from rayclean.catalog.table import Catalog
 from rayclean.config import TrainSection
 from rayclean.errors import ConfigError
 from rayclean.learn.course import Course, Learned, Trial, url_of
 from rayclean.learn.lesson_jobs import LessonJob, RankLesson, RelabelLesson, lesson_folder
 from rayclean.scores.influence_stage import Verified, influence_jobs
 from rayclean.train.snapshots import Snapshot
-
-NEEDS_VERIFIED = "influential_rank needs verified samples: set influence.validation to their shards, or to split"
 
 
 def influential_rank(course: Course) -> list[Trial]:
@@ -29,7 +28,7 @@ def influential_rank(course: Course) -> list[Trial]:
     network, trials = course.start()
     kept, lesson, best = course.people, None, None
     for index in range(1, settings.rounds + 1):
-        removal = None if settings.removal == "nothing" else _removal(course, network, kept)
+        removal = None if settings.removal == "nothing" else _removal(course, course.known, network, kept)
         file = removal.lesson if removal else None
         start = url_of(course.store, network.file)
         learned = course.learn(course.phase(f"round {index}", _post_train(course), file, start=start))
@@ -57,11 +56,9 @@ def _post_train(course: Course) -> TrainSection:
     return TrainSection.model_validate(same | {"milestones": []} | changes)
 
 
-def _removal(course: Course, network: Snapshot, kept: str | None) -> RankLesson:
-    """What a round removes by this network's influences, of the rows that are still there."""
-    settings, known = course.config.influence, course.known
-    if known is None:
-        raise ConfigError(NEEDS_VERIFIED)
+def _removal(course: Course, known: Catalog, network: Snapshot, kept: str | None) -> RankLesson:
+    """What a round removes by this network's influences on verified samples, of the rows that are still there."""
+    settings = course.config.influence
     embedded, verified = course.embed(network), course.embed(network, known)
     course.compute([embedded, verified])
     by_clip = course.config.data.group_by == "gradient"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +19,7 @@ from rayclean.catalog.table import Catalog
 from rayclean.config import Config
 from rayclean.errors import ShardChangedError, UnitError
 from rayclean.run import Run
-from rayclean.train.batches import Batch
+from rayclean.train.batches import Batch, Lesson
 from rayclean.train.feed import Feed, FeedSettings, shuffled, stream_rows
 from rayclean.train.plan import plan_stream
 from tests.helpers import Content
@@ -77,6 +79,51 @@ def test_ranks_share_the_rows_in_equal_steps(cache_bytes: int, ranks: int, catal
     assert not expected(catalog, images) - total
     repeated = (total - expected(catalog, images)).total()
     assert repeated == -(-catalog.num_rows // ranks) * ranks - catalog.num_rows
+
+
+@pytest.mark.parametrize("cache_bytes", [CACHED, STREAMED], ids=["cached", "streamed"])
+@pytest.mark.parametrize("ranks", [1, 3])
+@pytest.mark.parametrize("share", [0.05, 0.6])
+def test_a_lesson_is_its_rows_once_with_its_labels(
+    share: float, ranks: int, cache_bytes: int, catalog: Catalog, images: Array
+) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.where(rng.random(catalog.num_rows) < share, rng.integers(0, 9, catalog.num_rows), -1)
+    weights = rng.random(catalog.num_rows).astype(np.float32)
+    lesson = Lesson(labels, weights)
+    feeds = [Feed(catalog, settings_of(cache_bytes), rank, ranks, lesson) for rank in range(ranks)]
+    found = [batch for feed in feeds for batch in feed.batches(1)]
+    seen = Counter(
+        (image.numpy().tobytes(), int(label), float(weight))
+        for batch in found
+        for image, label, weight in zip(batch.images, batch.labels, batch.weights, strict=True)  # type: ignore[arg-type]
+    )
+    wanted = Counter((images[row].tobytes(), int(labels[row]), float(weights[row])) for row in lesson.rows)
+    assert not wanted - seen
+    assert set(seen) == set(wanted)
+    assert seen.total() == -(-len(lesson.rows) // ranks) * ranks
+
+
+def test_two_passes_of_an_epoch_have_two_orders(catalog: Catalog) -> None:
+    feed = Feed(catalog, settings_of(CACHED), 0, 1)
+    rows = np.arange(0, catalog.num_rows, 2)
+    passes = [np.concatenate([some for some, _ in feed.row_batches(rows, seed, 1, 8)]) for seed in (1, 2, 1)]
+    assert sorted(passes[0]) == sorted(passes[1]) == rows.tolist()
+    assert passes[0].tolist() != passes[1].tolist()
+    np.testing.assert_array_equal(passes[0], passes[2])
+
+
+def test_nobody_reads_ahead_for_a_pass_that_was_left(catalog: Catalog) -> None:
+    before = threading.active_count()
+    feed = Feed(catalog, settings_of(STREAMED, batch_size=1), 0, 1)
+    batches = feed.row_batches(np.arange(catalog.num_rows), 0, 1, 1)
+    next(batches)
+    assert threading.active_count() > before
+    batches.close()  # type: ignore[attr-defined]
+    deadline_s = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < deadline_s:
+        time.sleep(0.01)
+    assert threading.active_count() == before
 
 
 def test_shards_are_cut_for_the_ranks_of_this_run(catalog: Catalog) -> None:

@@ -40,6 +40,39 @@ def test_cross_entropy_is_the_mean_loss(seed: int) -> None:
 
 @settings(deadline=None)
 @given(SEEDS)
+def test_weights_count_each_samples_loss(seed: int) -> None:
+    logits, labels = _batch(seed)
+    weights = torch.from_numpy(np.random.default_rng(seed).random(len(labels)))
+    expected = np.mean(weights.numpy() * _losses(logits, labels))
+    assert cross_entropy(logits, labels, weights).item() == pytest.approx(expected, abs=1e-12)
+    assert cross_entropy(logits, labels, torch.ones(len(labels))).item() == pytest.approx(
+        cross_entropy(logits, labels).item(), abs=1e-12
+    )
+
+
+@pytest.mark.parametrize("kind", ["ce", "mixup"])
+def test_a_weight_of_0_takes_a_sample_out(kind: str) -> None:
+    images, weights = torch.randn(6, 3, 2, 2), torch.tensor([1.0, 1.0, 0.0, 1.0, 1.0, 1.0])
+    labels = torch.tensor([0, 1, 2, 0, 1, 2])
+
+    def loss(of_third: int) -> float:
+        changed = labels.clone()
+        changed[2] = of_third
+        generator = torch.Generator().manual_seed(0)
+        return training_loss(kind, lambda x: x.flatten(1)[:, :3], images, changed, 1.0, generator, weights).item()
+
+    assert loss(0) == loss(1) == loss(2)
+
+
+def test_negative_entropy_takes_no_weights() -> None:
+    with pytest.raises(ConfigError, match="takes no weights"):
+        training_loss(
+            "ce+ne", lambda x: x, torch.zeros(1, 3, 1, 1), torch.zeros(1).long(), 1.0, torch.Generator(), torch.ones(1)
+        )
+
+
+@settings(deadline=None)
+@given(SEEDS)
 def test_ce_with_negative_entropy_is_ce_minus_the_entropy(seed: int) -> None:
     logits, labels = _batch(seed)
     entropy = []
