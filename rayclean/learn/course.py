@@ -178,6 +178,8 @@ class Course:
         purpose: str = LEARN,
     ) -> Phase:
         """A phase on this course's rows; see `Phase` for the arguments, `purpose` is what its draws are for."""
+        if train.epochs < 1:
+            raise ConfigError("train.epochs is 0: networks that are trained here need learn.train.epochs")
         lesson = lesson or self.people
         forward, workers, stop = self.forward, self.workers["train"], stop or train.epochs
         unread = {"workers", "precision", "from_", "roles", "snapshot_every"}
