@@ -19,8 +19,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -29,8 +28,9 @@ from torch.nn import functional as F
 
 from rayclean.arrays import Array
 from rayclean.errors import UnitError
-from rayclean.learn.divide import Split, clean_posterior, cleanness, split_rows
+from rayclean.learn.divide import clean_posterior, cleanness, split_rows
 from rayclean.learn.dividemix_settings import DivideMixSettings, Source, Starts, check_scores
+from rayclean.learn.learner import Learner, make_learner
 from rayclean.learn.mixmatch import co_guess, co_refine, draw_mixing, mix, mixmatch_loss, negative_entropy, ramped
 from rayclean.learn.rescoring import rescore
 from rayclean.storage.draws import drawn_of_each_class
@@ -44,55 +44,6 @@ from rayclean.train.spec import NetworkSpec
 Networks = tuple[Network, Network]
 Facts = dict[str, float | list[float]]
 StepLosses = dict[str, torch.Tensor]
-
-
-@dataclass
-class Learner:
-    """One of the two networks, what trains it, and what it thinks of the rows.
-
-    Attributes:
-        index: 0 or 1.
-        network: bare.
-        wrapped: the same through DDP, where there are several ranks.
-        split: of its last scoring; None before the first.
-        split_epoch: before which epoch that was; it tells which rows were drawn.
-        history: (R,) float32 cleanness of its last scorings, the newest last; empty where one alone counts.
-    """
-
-    index: int
-    network: Network
-    wrapped: torch.nn.Module
-    optimizer: torch.optim.SGD
-    split: Split | None = None
-    split_epoch: int = 0
-    history: list[Array] = field(default_factory=list)
-
-    def state(self) -> State:
-        """Tensors and plain values, of which the tensors are the live ones."""
-        split = self.split
-        return {
-            "model": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "split": None
-            if split is None
-            else {
-                "clean": torch.from_numpy(split.clean),
-                "is_labelled": torch.from_numpy(split.is_labelled),
-                "facts": split.facts,
-            },
-            "split_epoch": self.split_epoch,
-            "history": [torch.from_numpy(each) for each in self.history],
-        }
-
-    def load(self, state: State) -> None:
-        """Takes what `state` gave."""
-        self.network.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        split: dict[str, Any] | None = state["split"]
-        if split is not None:
-            self.split = Split(split["clean"].numpy(), split["is_labelled"].numpy(), split["facts"])
-        self.split_epoch = state["split_epoch"]
-        self.history = [each.numpy() for each in state["history"]]
 
 
 def dividemix_epochs(
@@ -132,7 +83,7 @@ def dividemix_epochs(
     check_scores(settings, source, given_scores, starts)
     torch.set_num_threads(settings.threads)
     torch.use_deterministic_algorithms(True, warn_only=settings.device != "cpu")
-    learners = [_learner(settings, network, index, rank) for index, network in enumerate(networks)]
+    learners = [make_learner(settings, network, index, rank) for index, network in enumerate(networks)]
     first = 1
     if state is not None:
         for learner, each in zip(learners, state["learners"], strict=True):
@@ -144,15 +95,6 @@ def dividemix_epochs(
             facts = training.epoch(learners[0], learners[1], epoch)
             after = {"learners": [learner.state() for learner in learners], "epoch": epoch}
             yield epoch, (learners[0].network, learners[1].network), facts, after
-
-
-def _learner(settings: DivideMixSettings, network: Network, index: int, rank: Rank) -> Learner:
-    network = network.to(torch.device(settings.device)).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(
-        network.parameters(), lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
-    )
-    wrapped = network if rank.count == 1 else torch.nn.parallel.DistributedDataParallel(network)
-    return Learner(index, network, wrapped, optimizer)
 
 
 @dataclass(frozen=True)
