@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import torch
 import yaml
 from hypothesis import settings
 from rich.console import Console
+from selenium import webdriver
 
 import rayclean.train.stage
 from rayclean import cluster
@@ -46,6 +48,20 @@ FEW, COPIES, LONELY = 3, 4, 5  # classes of 3 samples, of 3 exact copies, of 1 s
 TRUE_LABELS = [0] * 18 + [1] * 14 + [2] * 10 + [FEW] * 3 + [LONELY]
 WRONG_EVERY = 4  # one in so many of the first three classes carries the next one's label
 SHARD_SAMPLES = (13, 1, 21)  # the fourth shard has the rest
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+BROWSER_FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--hide-scrollbars",
+)
 
 
 def _image(rng: np.random.Generator, label: int) -> bytes:
@@ -187,3 +203,34 @@ def trained(
     """The tiny run, trained for 3 epochs with snapshots after the second and the third. Only to be read."""
     overrides = ("train.epochs=3", "train.snapshot_every=2", "train.from=")
     return finish(tiny_config(tmp_path_factory.mktemp("trained"), *overrides))
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    """A browser with an empty profile. Without one its tests fail: what people use is then not tested."""
+    binary = next(filter(None, map(shutil.which, BROWSERS)), None)
+    driver = shutil.which("chromedriver")
+    if binary is None or driver is None:
+        pytest.fail("no Chromium with chromedriver; install them: sh tools/install_browser.sh", pytrace=False)
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    for flag in (*BROWSER_FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    found = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    yield found
+    found.quit()
+
+
+@pytest.fixture(scope="session")
+def window(chromium: webdriver.Chrome) -> Callable[[int, int], webdriver.Chrome]:
+    """The browser with pages of a width and a height: `window(1280, 800)`. What other pages have left is gone."""
+
+    def sized(width: int, height: int) -> webdriver.Chrome:
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        chromium.get("about:blank")
+        chromium.get_log("browser")  # type: ignore[no-untyped-call]
+        return chromium
+
+    return sized

@@ -7,7 +7,7 @@ import json
 import pickle
 import shutil
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ import fsspec
 import pyarrow as pa
 import pytest
 
-from rayclean import exports
+from rayclean import exports, pool
 from rayclean.catalog.labels import LabelField
+from rayclean.cluster import Workers
 from rayclean.config import Config, Pool
 from rayclean.errors import ConfigError, InputError, RunHeldError, ShardChangedError, StageError
 from rayclean.export.choose import Decision, Rule, settle
@@ -34,7 +35,7 @@ from rayclean.start import look
 from rayclean.storage.contents import encode
 from rayclean.storage.lease import hold
 from rayclean.storage.store import Store
-from rayclean.storage.units import Job, compute_and_publish
+from rayclean.storage.units import Job
 from tests.conftest import SHARD_SAMPLES, Sample
 from tests.export.runs import columns_of, compute_here, doubtful_run, edited, exported, lines_of
 from tests.object_store import serving
@@ -207,21 +208,40 @@ def test_what_is_stopped_goes_on_to_the_same_bytes(
     assert shards_of(out) == shards_of(tmp_path / "whole")
 
 
-def test_the_order_of_the_units_does_not_matter(
+def without_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, replacement in (
+        ("connect", lambda _: nullcontext()),
+        ("check_nodes", lambda _: []),
+        ("settle", lambda *_, **__: Workers(1, 1, 0, "cpu")),
+    ):
+        monkeypatch.setattr(f"rayclean.cluster.{name}", replacement)
+
+
+def test_what_actors_are_sent_gives_the_same_bytes_in_any_order(
     doubtful: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def backwards(job: Job) -> None:
-        compute = job.open()
-        for unit in job.missing()[::-1]:
-            compute_and_publish(job, compute, unit, "{}")
+    """All that the pool does but Ray's own part: jobs are pickled, units come in another order and are counted."""
+    reports: list[JobReport] = []
 
+    def send(jobs: Sequence[Job], todo: Any, workers: Workers, mix: bool, meter: Any, found: list[JobReport]) -> None:
+        actor = pool.UnitActor(pickle.loads(pickle.dumps(jobs)), workers, mix)
+        for item in pool.grouped(jobs, todo)[::-1]:
+            for row in pa.table(actor({name: [value] for name, value in item.items()})).to_pylist():
+                pool._note(found[row["job"]], row, meter)
+        reports.extend(found)
+
+    with monkeypatch.context() as patch:
+        without_cluster(patch)
+        patch.setattr(pool, "_send", send)
+        exported(doubtful, "shards", tmp_path / "sent", cut=0.4)
     jobs_of(monkeypatch, compute_here)
-    exported(doubtful, "shards", tmp_path / "a", cut=0.4)
-    jobs_of(monkeypatch, backwards)
-    exported(doubtful, "shards", tmp_path / "b", cut=0.4)
-    assert shards_of(tmp_path / "a") == shards_of(tmp_path / "b")
+    exported(doubtful, "shards", tmp_path / "here", cut=0.4)
+    assert [(report.units, report.failed) for report in reports] == [(4, {})]
+    assert len(shards_of(tmp_path / "sent")) > 2
+    assert shards_of(tmp_path / "sent") == shards_of(tmp_path / "here")
 
 
+@pytest.mark.slow
 def test_on_the_pool_the_bytes_are_the_same(doubtful: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     one_actor = doubtful.resources.model_copy(update={"catalog": Pool(actors=1)})  # its start is most of the time
@@ -369,12 +389,7 @@ def test_a_run_that_is_held_waits_for_its_driver(doubtful: Config, tmp_path: Pat
 
 
 def test_failed_units_are_told(doubtful: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, replacement in (
-        ("connect", lambda _: nullcontext()),
-        ("check_nodes", lambda _: []),
-        ("settle", lambda *_, **__: None),
-    ):
-        monkeypatch.setattr(f"rayclean.cluster.{name}", replacement)
+    without_cluster(monkeypatch)
     for error, kind in (("OSError: away", StageError), ("InputError: gone; look", InputError)):
         report = JobReport(failed={"shards/000001": error})
         monkeypatch.setattr("rayclean.pool.run_units", lambda *_, report=report, **__: [report])

@@ -113,7 +113,7 @@ def test_two_beta_densities_are_those_of_the_rows_themselves() -> None:
     assert ((found.posterior > 0.5) != noisy).mean() > 0.95
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=12)
 @given(st.integers(0, 10**6), st.floats(0.2, 30), st.floats(0.2, 30), st.floats(0.05, 0.95))
 def test_p_clean_of_beta_densities_grows_with_the_score(seed: int, a: float, b: float, noise: float) -> None:
     rng = np.random.default_rng(seed)

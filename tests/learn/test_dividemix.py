@@ -25,6 +25,7 @@ from rayclean.train.models import Network
 from tests.learn.test_rescoring import ALONE, SPEC, MemorySource
 
 SETTINGS = DivideMixSettings(epochs=4, warmup=1, batch_size=6, lr=0.05, ramp=2, num=2, steps=2, score_batch_size=16)
+SHORT = replace(SETTINGS, epochs=2)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -46,19 +47,28 @@ def saved(state: State) -> State:
     return read
 
 
-def run(
-    settings: DivideMixSettings, source: MemorySource, stop: int | None = None, state: State | None = None, **more: Any
-) -> tuple[list[torch.Tensor], State, list[dict[str, Any]]]:
-    """Trains up to an epoch: weights, state and facts of each epoch."""
-    found: list[dict[str, Any]] = []
+Epochs = list[tuple[list[torch.Tensor], State, dict[str, Any]]]
+
+
+def epochs_of(settings: DivideMixSettings, source: MemorySource, state: State | None = None, **more: Any) -> Epochs:
+    """Trains to the end; weights, state as it would be read from a file, and facts after each epoch."""
+    found: Epochs = []
     networks = networks_of()
     for epoch, bare, facts, after in dividemix_epochs(settings, SPEC, networks, source, source.rank, state, **more):
         assert bare == networks
         assert epoch == (state["epoch"] if state else 0) + len(found) + 1
-        found.append(facts)
-        if epoch == (stop or settings.epochs):
-            return weights(bare), saved(after), found
-    raise AssertionError("nothing was left to train")
+        found.append((weights(bare), saved(after), facts))
+    assert found, "nothing was left to train"
+    return found
+
+
+def run(settings: DivideMixSettings, source: MemorySource, **more: Any) -> list[torch.Tensor]:
+    """Weights after the last epoch."""
+    return epochs_of(settings, source, **more)[-1][0]
+
+
+def equal(one: list[torch.Tensor], two: list[torch.Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
 
 
 def some_scores(num_rows: int = 40) -> tuple[Array, Array]:
@@ -82,19 +92,22 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 def test_a_resumed_training_is_the_unbroken_one(name: str) -> None:
     changes, more = CASES[name]
     settings, source = replace(SETTINGS, **changes), MemorySource.random(40)
-    whole, last, facts = run(settings, source, **more)
+    unbroken = epochs_of(settings, source, **more)
+    whole, last, _ = unbroken[-1]
     for stop in (2, 3):
-        there, state, before = run(settings, source, stop, **more)
-        assert any(not torch.equal(one, two) for one, two in zip(there, whole, strict=True))
+        there, state, _ = unbroken[stop - 1]
+        assert not equal(there, whole)
         torch.manual_seed(99)  # a new process draws from elsewhere
-        found, again, after = run(settings, source, state=state, **more)
-        assert all(torch.equal(one, two) for one, two in zip(found, whole, strict=True))
-        assert [*before, *after] == facts
+        resumed = epochs_of(settings, source, state, **more)
+        found, again, _ = resumed[-1]
+        assert equal(found, whole)
+        assert [facts for *_, facts in resumed] == [facts for *_, facts in unbroken[stop:]]
         assert again["epoch"] == last["epoch"] == 4
 
 
 def test_facts_say_what_was_done() -> None:
-    _, _, (first, second, third, _) = run(replace(SETTINGS, lambda_u=10.0), MemorySource.random(40))
+    settings = replace(SETTINGS, lambda_u=10.0, epochs=3)
+    first, second, third = (facts for *_, facts in epochs_of(settings, MemorySource.random(40)))
     assert set(first) == {"loss"}
     assert set(second) == {
         *("loss_labelled", "loss_unlabelled", "penalty", "lambda_u"),
@@ -109,15 +122,19 @@ def test_facts_say_what_was_done() -> None:
 
 def test_a_finished_training_is_left_alone() -> None:
     source = MemorySource.random(40)
-    _, state, _ = run(SETTINGS, source)
-    assert list(dividemix_epochs(SETTINGS, SPEC, networks_of(), source, ALONE, state)) == []
+    _, state, _ = epochs_of(SHORT, source)[-1]
+    assert list(dividemix_epochs(SHORT, SPEC, networks_of(), source, ALONE, state)) == []
+
+
+@pytest.fixture(scope="module")
+def short(one_thread: None) -> list[torch.Tensor]:
+    """Weights after a warm-up and one epoch of two parts."""
+    return run(SHORT, MemorySource.random(40))
 
 
 @pytest.mark.parametrize("changes", [{"seed": 1}, {"alpha": 1.0}, {"temperature": 1.0}, {"lambda_u": 0.0}])
-def test_settings_and_seeds_matter(changes: dict[str, Any]) -> None:
-    source = MemorySource.random(40)
-    base, other = (run(each, source, 2)[0] for each in (SETTINGS, replace(SETTINGS, **changes)))
-    assert any(not torch.equal(one, two) for one, two in zip(base, other, strict=True))
+def test_settings_and_seeds_matter(changes: dict[str, Any], short: list[torch.Tensor]) -> None:
+    assert not equal(short, run(replace(SHORT, **changes), MemorySource.random(40)))
 
 
 def test_each_network_learns_from_the_split_of_the_other() -> None:
@@ -126,20 +143,20 @@ def test_each_network_learns_from_the_split_of_the_other() -> None:
     source, (one, two) = MemorySource.random(40), some_scores()
 
     def first_network(starts: tuple[Array, Array]) -> list[torch.Tensor]:
-        found, *_ = run(settings, source, starts=starts)
+        found = run(settings, source, starts=starts)
         return found[: len(found) // 2]
 
     base = first_network((one, two))
-    assert all(torch.equal(a, b) for a, b in zip(base, first_network((one[::-1], two)), strict=True))
-    assert any(not torch.equal(a, b) for a, b in zip(base, first_network((one, two[::-1])), strict=True))
+    assert equal(base, first_network((one[::-1], two)))
+    assert not equal(base, first_network((one, two[::-1])))
 
 
 def test_a_network_that_is_sure_of_all_labels_trains_without_an_unlabelled_part() -> None:
     settings, source = replace(SETTINGS, score="joint", start="scores", warmup=0, epochs=1), MemorySource.random(40)
-    _, _, (facts,) = run(settings, source, given_scores=np.ones(40))
+    ((_, _, facts),) = epochs_of(settings, source, given_scores=np.ones(40))
     assert facts["labelled_share"] == [1, 1]
     assert facts["loss_unlabelled"] == [0, 0]
-    _, _, (facts,) = run(settings, source, given_scores=np.linspace(0, 0.4, 40))
+    ((_, _, facts),) = epochs_of(settings, source, given_scores=np.linspace(0, 0.4, 40))
     assert facts["labelled_share"] == [6 / 40] * 2
     assert facts["by_order"] == [1, 1]
 
@@ -154,7 +171,7 @@ def test_drawn_rows_are_even_over_the_labels_and_fresh() -> None:
 
     source = Watched(**vars(MemorySource.random(90)))
     source.labels[:] = np.repeat([0, 1, 2], [60, 25, 5])
-    run(replace(SETTINGS, sample_rows=30, lambda_u=0.0, use_unlabelled=False), source, 3)
+    run(replace(SETTINGS, epochs=3, sample_rows=30, lambda_u=0.0, use_unlabelled=False), source)
     counts = [np.bincount(source.labels[rows], minlength=3).tolist() for rows in seen[:2]]
     assert counts == [[20, 20, 5]] * 2  # twice as many in the warm-up, as far as there are
     labelled_and_rest = [np.sort(np.concatenate(seen[i : i + 2])) for i in (2, 4, 6, 8)]
@@ -287,9 +304,9 @@ def one_of_two(index: int, folder: str) -> None:
     source = MemorySource.random(41, rank=rank)
     rows, network = np.arange(41), SPEC.build(5)
     scores = [rescore(settings, SPEC, network, source, rows, rank) for settings in SCORES]
-    whole, *_ = run(SETTINGS, source)
-    _, state, _ = run(SETTINGS, source, 2)
-    resumed, *_ = run(SETTINGS, source, state=state)
+    settings = replace(SETTINGS, epochs=3)
+    _, (_, state, _), (whole, _, _) = epochs_of(settings, source)
+    resumed = run(settings, source, state=state)
     splits = [learner["split"]["clean"] for learner in state["learners"]]
     torch.save({"scores": scores, "whole": whole, "resumed": resumed, "splits": splits}, f"{folder}/{index}.pt")
     dist.destroy_process_group()
@@ -304,6 +321,6 @@ def test_two_ranks_are_one_training(tmp_path: Path) -> None:
         np.testing.assert_array_equal(found[0], found[1])
         np.testing.assert_allclose(found[0], alone, rtol=1e-5)
     for each in (one, two):
-        assert all(torch.equal(a, b) for a, b in zip(each["whole"], each["resumed"], strict=True))
+        assert equal(each["whole"], each["resumed"])
     for name in ("whole", "splits"):
-        assert all(torch.equal(a, b) for a, b in zip(one[name], two[name], strict=True))
+        assert equal(one[name], two[name])

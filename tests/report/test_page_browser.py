@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,31 +15,12 @@ from rayclean.pages import write_report
 from rayclean.run import Run
 from rayclean.show import FinalTable
 
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--window-size=1400,1200",
-)
+Window = Callable[[int, int], webdriver.Chrome]
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.fail("no browser: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    found = webdriver.Chrome(options, webdriver.ChromeService(driver))
-    yield found
-    found.quit()
+@pytest.fixture
+def browser(window: Window) -> webdriver.Chrome:
+    return window(1400, 1200)
 
 
 @pytest.fixture(scope="module")
@@ -173,8 +153,9 @@ def test_more_are_shown_when_asked_for(browser: webdriver.Chrome, report: Path) 
 
 
 @pytest.mark.parametrize("width", [1400, 700, 400])
-def test_no_page_is_wider_than_its_window(browser: webdriver.Chrome, report: Path, width: int) -> None:
-    browser.set_window_size(width, 1000)
+def test_no_page_is_wider_than_its_window(window: Window, report: Path, width: int) -> None:
+    browser = window(width, 1000)
     for name in ("index.html", "samples.html", "duplicates.html", "classes/class-00001.html"):
         browser.get(f"file://{report}/{name}")
+        assert browser.execute_script("return window.innerWidth") == width
         assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth"), name

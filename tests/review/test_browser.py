@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+from selenium.webdriver import Chrome
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -25,43 +24,15 @@ from tests.review.runs import NAMES, entries_of, serving, serving_apart
 # Set to a folder (docs/images), the pictures of the documentation are made there.
 SHOTS = "RAYCLEAN_DOC_IMAGES"
 WIDTH, HEIGHT = 1280, 800
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-    "--hide-scrollbars",
-    f"--window-size={WIDTH},{HEIGHT}",
-)
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 WAIT_S = 30
 ODD_NAME = "<b onclick=alert(1)>seven</b> & 'co'"
 ODD_KEY = "<img src=x onerror=\"document.title='broken'\"> & 'quotes'"
 Found = TypeVar("Found")
 
 
-@pytest.fixture(scope="session")
-def chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    """A browser with an empty profile. Without one these tests fail: what people use is then not tested."""
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    driver = shutil.which("chromedriver")
-    if browser is None or driver is None:
-        pytest.fail("no Chromium with chromedriver; install them: sh tools/install_browser.sh", pytrace=False)
-    options = ChromeOptions()
-    options.binary_location = browser
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    chrome = Chrome(options=options, service=ChromeService(driver))
-    size = {"width": WIDTH, "height": HEIGHT, "deviceScaleFactor": 1, "mobile": False}
-    chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    yield chrome
-    chrome.quit()
+@pytest.fixture
+def chrome(window: Callable[[int, int], Chrome]) -> Chrome:
+    return window(WIDTH, HEIGHT)
 
 
 class Page:
