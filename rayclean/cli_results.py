@@ -54,10 +54,7 @@ def review(
 
 def export(
     folder: RunDir,
-    to: Annotated[
-        str,
-        typer.Option("--to", metavar="KIND", help="csv, parquet, cleanlab, shards, datacomp, fiftyone or labelstudio."),
-    ],
+    to: Annotated[str, typer.Option("--to", metavar="KIND", help=KINDS)],
     output: Annotated[str, typer.Option("--out", metavar="PATH", help="Folder or URL, new or of the same export.")],
     cut: Annotated[float | None, typer.Option(help="Keep rows with label_score of at least this.")] = None,
     budget: Annotated[int | None, typer.Option(help="Keep so many rows, or with --removed remove so many.")] = None,
