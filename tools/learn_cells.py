@@ -4,6 +4,7 @@
     RAYCLEAN_CIFAR10N=... .venv/bin/python tools/learn_cells.py step            # all methods, in order of their cost
     RAYCLEAN_CIFAR10N=... .venv/bin/python tools/learn_cells.py step ce --seed 1
     .venv/bin/python tools/learn_cells.py --table                               # Markdown from what is there
+    RAYCLEAN_CIFAR10N=... .venv/bin/python tools/learn_cells.py step odd --classes  # what was left out of each class
 
 A cell is a run of `rayclean run` (10,000 CIFAR-10 images, small_resnet of width 16, one network, 40 epochs), and each
 method one `rayclean learn` on it. Of the 2,000 test images 20 a class are the validation samples; accuracy is that of
@@ -22,6 +23,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rayclean.config import load_config
+from rayclean.pipeline import CONFIG_FILE
+from rayclean.start import look
+from rayclean.storage.contents import map_arrays
+from rayclean.storage.store import Store
 from tools.run_cells import CELLS as SCORED
 from tools.run_cells import CLEAN, ONE_NETWORK, RAYCLEAN, TESTED, Cell
 
@@ -174,6 +180,21 @@ def differences(results: dict[str, dict[str, list[dict[str, Any]]]]) -> list[str
     return lines
 
 
+def by_class(cell: str, name: str) -> list[str]:
+    """Markdown: of each given label the rows, and the share of them that a method's last lesson leaves out."""
+    folder = RUNS / cell
+    this = look(load_config(folder / CONFIG_FILE, ()), Store(str(folder)))
+    result = json.loads(file_of(cell, name, 0).read_text())
+    lesson = [trial["facts"]["lesson"] for trial in result["trials"] if trial["facts"].get("lesson")][-1]
+    labels, given = map_arrays(this.store, lesson)["labels"], this.catalog.label
+    lines = ["| given label | rows | left out |", "|---" * 3 + "|"]
+    for label, class_name in enumerate(this.classes.names):
+        here = labels[given == label]
+        share = f"{(here < 0).mean():.2f}" if len(here) else "-"
+        lines.append(f"| {class_name} | {len(here):,} | {share} |")
+    return lines
+
+
 def interval(accuracy_a: float, accuracy_b: float, samples: int = TEST_SAMPLES) -> float:
     """Half width of the 95% interval of a difference of two accuracies, as if on two sets of samples.
 
@@ -190,6 +211,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("methods", nargs="*", metavar="method")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", nargs="*", default=[], help="fields that change no result, as resources.train.cpus=1")
+    parser.add_argument("--classes", action="store_true", help="print what the methods left out of each class")
     parser.add_argument("--table", action="store_true", help="print Markdown from what is there")
     options = parser.parse_args(arguments)
     if options.table:
@@ -201,6 +223,10 @@ def main(arguments: Sequence[str]) -> int:
     unknown = set(options.methods) - set(METHODS)
     if unknown:
         parser.error(f"no method {', '.join(sorted(unknown))}; methods: {', '.join(METHODS)}")
+    if options.classes:
+        for name in options.methods:
+            print("\n".join([name, "", *by_class(options.cell, name), ""]))
+        return 0
     for name in options.methods or METHODS:
         if not file_of(options.cell, name, options.seed).exists():
             run_method(options.cell, name, options.seed, options.set)

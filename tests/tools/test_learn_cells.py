@@ -7,6 +7,7 @@ import re
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -27,6 +28,7 @@ from tools.learn_cells import (
     DIVIDE_RATE,
     METHODS,
     NEW_NETWORK,
+    by_class,
     differences,
     interval,
     main,
@@ -294,3 +296,15 @@ def test_the_interval_holds_the_difference_in_19_of_20_draws() -> None:
     a, b = rng.binomial(1800, [[0.8], [0.7]], (2, 4000)) / 1800
     widths = np.array([interval(x, y, 1800) for x, y in zip(a, b, strict=True)])
     assert np.mean(np.abs(a - b - 0.1) <= widths) == pytest.approx(0.95, abs=0.015)
+
+
+def test_what_is_left_out_is_counted_by_given_label(results: Path, keep: Keep, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep("step", "odd", trial(facts={"lesson": "lesson-1/lesson.safetensors"}))
+    given = np.array([0, 0, 0, 0, 1, 1])
+    run = SimpleNamespace(
+        store=None, catalog=SimpleNamespace(label=given), classes=SimpleNamespace(names=("cat", "dog", "none"))
+    )
+    monkeypatch.setattr(learn_cells, "load_config", lambda *_: None)
+    monkeypatch.setattr(learn_cells, "look", lambda *_: run)
+    monkeypatch.setattr(learn_cells, "map_arrays", lambda *_: {"labels": np.array([0, 1, -1, 0, -1, -1])})
+    assert by_class("step", "odd")[2:] == ["| cat | 4 | 0.25 |", "| dog | 2 | 1.00 |", "| none | 0 | - |"]
