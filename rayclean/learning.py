@@ -22,7 +22,7 @@ from rayclean.catalog.stage import (
     scan_settings,
 )
 from rayclean.catalog.table import SHARDS_FILE, Catalog
-from rayclean.config import Config
+from rayclean.config import Config, DataSection
 from rayclean.errors import ConfigError, InputError
 from rayclean.failures import note_failures, noted_failures
 from rayclean.learn.course import Course, Trial
@@ -105,7 +105,7 @@ def learn(config: Config, method: str, console: Console, verbose: bool = False) 
     store.check()
     with hold(store), cluster.connect(verbose):
         cluster.check_nodes(store)
-        this = start(config, store, sources)
+        this = start(config, store, sources, leaves_word=False)
         if not store.exists(f"{this.catalog.folder}/{SHARDS_FILE}"):
             raise InputError(f"{store.root} has no catalog of these shards yet; give its `rayclean run` command first")
         return _learn(this, method, console)
@@ -128,7 +128,8 @@ def _course(this: Run, console: Console) -> Course:
     def compute(jobs: Sequence[Job]) -> None:
         _compute(this, jobs, console)
 
-    known = this.derived.get("held_out", this.validation)
+    verified = config.validation_data()
+    known = this.derived.get("held_out") if verified is None else _scanned(this, verified, compute)
     known_rows = np.empty(0, np.int64) if known is None else verified_rows(known, config.influence, config.run.seed)
     return Course(
         config=config,
@@ -150,17 +151,23 @@ def _is_usable(this: Run, name: str, role: Role) -> bool:
     return name not in this.planted and is_trained(role.task)
 
 
+def _scanned(this: Run, data: DataSection, compute: Callable[[Sequence[Job]], None]) -> Catalog:
+    """The catalog of shards that are not the run's own, made now where it is not there."""
+    sources = find_sources(data)
+    catalog = open_catalog(this.store, catalog_fingerprint(data, this.source_classes, sources))
+    this.store.create(f"{catalog.folder}/{SOURCES_FILE}", encode(SOURCES_FILE, sources, "{}"))
+    num_shards = read_table(this.store, f"{catalog.folder}/{SOURCES_FILE}", ["name"]).num_rows
+    compute([CatalogJob(this.store, catalog.folder, scan_settings(data, this.source_classes), num_shards)])
+    compute([ColumnsJob(this.store, catalog.folder, this.source_classes.num_classes)])
+    return catalog
+
+
 def _exam(this: Run, known: Catalog | None, known_rows: Array, compute: Callable[[Sequence[Job]], None]) -> Exam | None:
     """The test samples, cataloged now where they are not; without those that are verified ones."""
     data = this.config.test_data()
     if data is None:
         return None
-    sources = find_sources(data)
-    catalog = open_catalog(this.store, catalog_fingerprint(data, this.source_classes, sources))
-    this.store.create(f"{catalog.folder}/{SOURCES_FILE}", encode(SOURCES_FILE, sources, "{}"))
-    scanned = read_table(this.store, f"{catalog.folder}/{SOURCES_FILE}", ["name"]).num_rows
-    compute([CatalogJob(this.store, catalog.folder, scan_settings(data, this.source_classes), scanned)])
-    compute([ColumnsJob(this.store, catalog.folder, this.source_classes.num_classes)])
+    catalog = _scanned(this, data, compute)
     if not catalog.num_rows:
         raise InputError(f"learn.test: {this.config.learn.test} holds no usable sample; check learn.test_label")
     rows = np.arange(catalog.num_rows)

@@ -23,13 +23,15 @@ CATALOG_FILE = "catalog.json"
 log = logging.getLogger(__name__)
 
 
-def start(config: Config, store: Store, sources: pa.Table) -> Run:
+def start(config: Config, store: Store, sources: pa.Table, leaves_word: bool = True) -> Run:
     """A run on the cluster that is connected: pools sized, precision settled for its whole life.
 
     Args:
         config: the run.
         store: its files.
         sources: the shards as they are now.
+        leaves_word: whether commands that only look are to find this start's catalogs; not of a start that only
+            learns, perhaps with other verified samples than the run's.
 
     Raises:
         ConfigError: the classes or the noise cannot be right.
@@ -54,7 +56,8 @@ def start(config: Config, store: Store, sources: pa.Table) -> Run:
     catalog = _scanned(store, config.data, classes, sources)
     verified = config.validation_data()
     validation = None if verified is None else _scanned(store, verified, classes, find_sources(verified))
-    _note_catalog(store, catalog, validation)
+    if leaves_word:
+        _note_catalog(store, catalog, validation)
     run = Run(config, store, catalog, validation, workers, _settled_precision(config, store))
     _ = run.verified  # a file that cannot be read is an error now, not after the training
     for derived in (*run.derived.values(), *run.planted.values()):

@@ -47,7 +47,7 @@ def config(
 
 
 def opened(config: Config) -> Run:
-    return start(config, Store(config.run.dir), find_sources(config.data))
+    return start(config, Store(config.run.dir), find_sources(config.data), leaves_word=False)
 
 
 @pytest.fixture
@@ -244,6 +244,17 @@ def test_what_is_missing_is_said(learn: Learn, config: Config) -> None:
         learn("plain", "learn.train={}")
     with pytest.raises(InputError, match=r"learn\.test.*learn\.test_label"):
         learn("plain", "learn.test_label=json:nothing")
+
+
+def test_verified_samples_may_be_named_only_now(
+    learn: Learn, config: Config, write_tiny: Callable[..., str], tiny_samples: Any, tmp_path: Path
+) -> None:
+    shards = write_tiny(tmp_path / "known", tiny_samples[:40], [20])
+    marks = Store(config.run.dir).read("catalog.json")
+    fields = ["learn.from=main", "learn.rank.epochs=1", "learn.rank.rounds=1"]
+    result = learn("influential_rank", f"influence.validation={shards}", *fields)
+    assert result.trials[0].validation
+    assert Store(config.run.dir).read("catalog.json") == marks  # the run's own start still holds
 
 
 def test_a_phase_that_was_killed_goes_on_bit_for_bit(
