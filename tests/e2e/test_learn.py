@@ -123,6 +123,7 @@ def test_what_is_printed_is_what_is_kept(unbroken: Learned) -> None:
     assert json.loads(kept.read_text()) == json.loads(unbroken.ended.out)
 
 
+@pytest.mark.slow
 def test_a_killed_method_ends_with_the_same_bytes(unbroken: Learned, resumed: Learned) -> None:
     assert 0 < len(resumed.before) < len(_published(unbroken.run))
     assert not any(Path(name).match(RESULTS) for name in resumed.before)  # it was killed before its end
@@ -133,6 +134,7 @@ def test_a_killed_method_ends_with_the_same_bytes(unbroken: Learned, resumed: Le
     assert _trials(resumed) == _trials(unbroken)
 
 
+@pytest.mark.slow
 def test_learning_leaves_the_table_as_it_was(reference: Finished, unbroken: Learned, resumed: Learned) -> None:
     for learned in (unbroken, resumed):
         assert labels(learned.run.path) == labels(reference.run.path)
