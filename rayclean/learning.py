@@ -41,7 +41,7 @@ from rayclean.run import Run
 from rayclean.scores.influence_stage import verified_rows
 from rayclean.shards.access import PixelSettings
 from rayclean.start import start
-from rayclean.storage.contents import encode, map_arrays, read_json, read_table
+from rayclean.storage.contents import encode, map_arrays, read_table
 from rayclean.storage.fingerprint import fingerprint
 from rayclean.storage.lease import hold
 from rayclean.storage.store import Store
@@ -228,8 +228,3 @@ def _removal(this: Run, lesson: str) -> dict[str, Any]:
     found["relabelled_right"] = right / found["relabelled"] if found["relabelled"] else None
     found["kept_right"] = kept_right / kept if kept else None
     return found
-
-
-def find_results(store: Store) -> list[dict[str, Any]]:
-    """What methods have given in a run so far."""
-    return [read_json(store, f"{RESULTS}/{name}") for name in store.list(RESULTS)]

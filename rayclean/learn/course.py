@@ -67,11 +67,6 @@ class Learned:
     snapshot: Snapshot
     trial: Trial
 
-    @property
-    def weights(self) -> str:
-        """Where another phase starts from."""
-        return url_of(self.phase.store, self.snapshot.file)
-
 
 def url_of(store: Store, file: str) -> str:
     """A file of the run, as `train.from` names it."""

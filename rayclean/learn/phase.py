@@ -34,7 +34,6 @@ from rayclean.train.weights import load_weights_from
 from rayclean.train.worker import write_trajectories
 
 STATE_FILE = "state.pt"
-LESSON = "lesson"
 ROWS_AT_ONCE = 1024
 
 Report = Callable[[int, State | None], None]

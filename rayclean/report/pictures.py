@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import os
 from collections.abc import Iterator
@@ -91,8 +90,3 @@ def encoded(picture: Image.Image, kind: str) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, kind, **({"quality": 85} if kind == "JPEG" else {}))
     return buffer.getvalue()
-
-
-def data_uri(png: bytes) -> str:
-    """A PNG as a `data:` address, for pages of one file."""
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from rayclean.catalog.table import Catalog
 from rayclean.config import DataSection
 from rayclean.errors import ConfigError, InputError, ShardChangedError
 from rayclean.report.page_files import MARK, TINY, open_folder, write_pages, write_pictures
-from rayclean.report.pictures import data_uri, pictures, thumbnails
+from rayclean.report.pictures import pictures, thumbnails
 from rayclean.run import Run
 from rayclean.storage.contents import encode
 from rayclean.storage.store import Store
@@ -81,12 +80,6 @@ def test_a_picture_is_whole_fits_the_square_and_is_never_enlarged(catalog: Catal
     whole = Image.fromarray(random_pixels(3, 200, 100)).resize((48, 96), Image.Resampling.BICUBIC)
     near = np.abs(np.asarray(found[3]).astype(int) - np.asarray(whole).astype(int))
     assert near.max() <= 1
-
-
-def test_an_address_holds_the_picture() -> None:
-    head, _, body = data_uri(b"\x89PNG\0").partition(",")
-    assert head == "data:image/png;base64"
-    assert base64.b64decode(body) == b"\x89PNG\0"
 
 
 def test_another_shard_is_refused(catalog: Catalog, tmp_path: Path) -> None:
