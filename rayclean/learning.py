@@ -10,15 +10,13 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from rayclean import cluster, pool
+from rayclean import cluster
 from rayclean.arrays import Array
 from rayclean.catalog.stage import (
     SOURCES_FILE,
     CatalogJob,
     ColumnsJob,
-    catalog_fingerprint,
     find_sources,
-    open_catalog,
     scan_settings,
 )
 from rayclean.catalog.table import SHARDS_FILE, Catalog
@@ -32,7 +30,7 @@ from rayclean.learn.odd import odd
 from rayclean.learn.phase import Exam, Graded
 from rayclean.learn.retrain import plain, retrain
 from rayclean.learn.rog_job import rog
-from rayclean.pipeline import failure
+from rayclean.pipeline import Stage, do
 from rayclean.progress import meter, watched
 from rayclean.record import STEPS, record
 from rayclean.report.evaluate import UNKNOWN, truth_by_shard
@@ -40,7 +38,7 @@ from rayclean.roles import Role
 from rayclean.run import Run
 from rayclean.scores.influence_stage import verified_rows
 from rayclean.shards.access import PixelSettings
-from rayclean.start import start
+from rayclean.start import scanned, start
 from rayclean.storage.contents import encode, map_arrays, read_table
 from rayclean.storage.fingerprint import fingerprint
 from rayclean.storage.lease import hold
@@ -153,9 +151,7 @@ def _is_usable(this: Run, name: str, role: Role) -> bool:
 
 def _scanned(this: Run, data: DataSection, compute: Callable[[Sequence[Job]], None]) -> Catalog:
     """The catalog of shards that are not the run's own, made now where it is not there."""
-    sources = find_sources(data)
-    catalog = open_catalog(this.store, catalog_fingerprint(data, this.source_classes, sources))
-    this.store.create(f"{catalog.folder}/{SOURCES_FILE}", encode(SOURCES_FILE, sources, "{}"))
+    catalog = scanned(this.store, data, this.source_classes, find_sources(data))
     num_shards = read_table(this.store, f"{catalog.folder}/{SOURCES_FILE}", ["name"]).num_rows
     compute([CatalogJob(this.store, catalog.folder, scan_settings(data, this.source_classes), num_shards)])
     compute([ColumnsJob(this.store, catalog.folder, this.source_classes.num_classes)])
@@ -177,20 +173,8 @@ def _exam(this: Run, known: Catalog | None, known_rows: Array, compute: Callable
 
 
 def _compute(this: Run, jobs: Sequence[Job], console: Console) -> None:
-    todo = [job.missing() for job in jobs]
-    if not any(todo):
-        return
-    with meter(jobs[0].stage, sum(map(len, todo)), console) as progress:
-        mix = this.config.run.mix_environments
-        reports = pool.run_units(jobs, todo, this.workers[jobs[0].pool], mix, progress)
-    failed = {
-        job.file(unit): error
-        for job, report in zip(jobs, reports, strict=True)
-        for unit, error in report.failed.items()
-    }
-    note_failures(this.store, RESULTS, failed)
-    if failed:
-        raise failure(RESULTS, failed)
+    """Does what is missing of jobs, as a stage of its own."""
+    do(Stage(RESULTS, lambda _: jobs), this, console)
 
 
 def _train(this: Run, phase: Graded, function: TrainFunction, console: Console) -> None:

@@ -111,7 +111,7 @@ def run(
         _save_config(this)
         last = len(STAGES) - 1 if until is None else max(i for i, s in enumerate(STAGES) if s.name == until)
         for stage in STAGES[: last + 1]:
-            _do(stage, this, console)
+            do(stage, this, console)
         if last < len(STAGES) - 1:
             return this, None
         summary = publish(this)
@@ -154,7 +154,7 @@ def _save_config(this: Run) -> None:
     this.store.publish(CONFIG_FILE, text.encode())
 
 
-def _do(stage: Stage, this: Run, console: Console) -> None:
+def do(stage: Stage, this: Run, console: Console) -> None:
     """Computes what is missing of a stage, records it, and stops the run where units failed."""
     if stage.jobs is None:
         _check_rows(this)
@@ -185,7 +185,7 @@ def _do(stage: Stage, this: Run, console: Console) -> None:
         if report.units:
             record(this, job.folder, facts)
     if failed:
-        raise failure(stage.name, failed)
+        raise _failure(stage.name, failed)
 
 
 def _check_rows(this: Run) -> None:
@@ -220,8 +220,7 @@ def _driver_memory() -> dict[str, int]:
     return {"driver_peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
 
 
-def failure(stage: str, failed: dict[str, str]) -> Exception:
-    """The error of units that failed."""
+def _failure(stage: str, failed: dict[str, str]) -> Exception:
     unreadable = [error for error in failed.values() if error.startswith("InputError: ")]
     if unreadable:
         return InputError(unreadable[0].removeprefix("InputError: "))

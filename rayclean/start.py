@@ -53,9 +53,9 @@ def start(config: Config, store: Store, sources: pa.Table, leaves_word: bool = T
             for name in ("train", "score")
         }
         store.create(PRECISION_FILE, encode(PRECISION_FILE, found, "{}"))
-    catalog = _scanned(store, config.data, classes, sources)
+    catalog = scanned(store, config.data, classes, sources)
     verified = config.validation_data()
-    validation = None if verified is None else _scanned(store, verified, classes, find_sources(verified))
+    validation = None if verified is None else scanned(store, verified, classes, find_sources(verified))
     if leaves_word:
         _note_catalog(store, catalog, validation)
     run = Run(config, store, catalog, validation, workers, _settled_precision(config, store))
@@ -65,7 +65,7 @@ def start(config: Config, store: Store, sources: pa.Table, leaves_word: bool = T
     return run
 
 
-def _scanned(store: Store, data: DataSection, classes: ClassList, sources: pa.Table) -> Catalog:
+def scanned(store: Store, data: DataSection, classes: ClassList, sources: pa.Table) -> Catalog:
     """The catalog of shards as they are now, before it is made."""
     catalog = open_catalog(store, catalog_fingerprint(data, classes, sources))
     store.create(f"{catalog.folder}/{SOURCES_FILE}", encode(SOURCES_FILE, sources, "{}"))

@@ -81,7 +81,7 @@ def stage_of(*folders: str) -> pipeline.Stage:
 
 
 def do(stage: pipeline.Stage, run: Run) -> None:
-    pipeline._do(stage, run, QUIET)
+    pipeline.do(stage, run, QUIET)
 
 
 def test_failed_units_are_written_down_until_they_are_done(run: Run) -> None:
