@@ -47,7 +47,7 @@ def publish_labels(job: ApplyJob, class_names: list[str], clips: ClipsJob | None
             data = encode(name, content, "{}")
             store.publish(f"{LABELS}/{name}", data)
             entries.append({"name": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()})
-        manifest = {"merge": job.folder, "files": entries}
+        manifest = {"merge": job.folder, "classes": class_names, "files": entries}
         store.publish(MANIFEST, encode(MANIFEST, manifest, "{}"))
     published: dict[str, Any] = read_json(store, f"{LABELS}/summary.json")
     return published
@@ -109,7 +109,7 @@ def _summarise(job: ApplyJob, class_names: list[str]) -> tuple[pa.Table, dict[st
 
 
 def check_labels(store: Store) -> dict[str, Any]:
-    """The manifest of a complete table.
+    """The manifest of a complete table: the merge it is of, the class names in order, the files.
 
     Raises:
         InputError: there is no table, or files of it are missing.
