@@ -121,7 +121,10 @@ def gc(
     from rayclean.garbage import collect
     from rayclean.report.run_text import print_garbage
 
-    print_garbage(out, collect(config, dry_run), dry_run)
+    garbage = collect(config, dry_run)
+    print_garbage(out, garbage, dry_run)
+    if garbage.refused:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 RaycleanError             exit code 1   something that the user can act on
 ├── UnitError             exit code 1   a unit cannot be computed now; a rerun may
 │   ├── ShardChangedError exit code 1   a shard is not the one that the catalog saw
+│   ├── DamagedFile       exit code 1   a file of a run is missing or is not what was written
 │   └── EnvironmentMixError             files of another environment lie in the folder
 ├── StageError            exit code 1   units of a stage failed
 ├── ConfigError           exit code 2   a config, an option or a path that cannot be right
@@ -25,6 +26,24 @@ class UnitError(RaycleanError):
 
 class ShardChangedError(UnitError):
     """A shard's size or tag differs from what the catalog recorded."""
+
+
+class DamagedFile(UnitError):
+    """A file of a run is not there, or is not what was written.
+
+    `run` sets it aside and computes it again; for commands that only read it is the end.
+
+    Attributes:
+        path: the file, as its file system knows it.
+        reason: what is wrong with it.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path, self.reason = path, reason
+        super().__init__(f"{path}: {reason}; give the `rayclean run` command again, which makes it anew")
+
+    def __reduce__(self) -> tuple[type[DamagedFile], tuple[str, str]]:
+        return DamagedFile, (self.path, self.reason)
 
 
 class StageError(RaycleanError):

@@ -11,14 +11,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from rayclean.catalog.stage import SOURCES_FILE
 from rayclean.catalog.table import SHARDS_FILE, Catalog
 from rayclean.config import Config
-from rayclean.errors import RaycleanError
+from rayclean.errors import DamagedFile, RaycleanError
 from rayclean.start import look
-from rayclean.storage.contents import encode, read_json, read_table
+from rayclean.storage.contents import encode, open_table, read_json, read_table
 from rayclean.storage.store import Store
 from rayclean.storage.units import block_name
 
@@ -70,7 +69,11 @@ def noted_failures(store: Store, stage: str, what: str) -> Iterator[None]:
 
 def read_failures(store: Store) -> dict[str, Any]:
     """By stage: when its failures were noted, how many there were, and the first MAX_UNITS of them."""
-    found: dict[str, Any] = read_json(store, FAILED_FILE) if store.exists(FAILED_FILE) else {}
+    try:
+        found: dict[str, Any] = read_json(store, FAILED_FILE) if store.exists(FAILED_FILE) else {}
+    except DamagedFile as e:  # a record stops nobody
+        log.warning("%s", e)
+        return {}
     return found
 
 
@@ -165,6 +168,6 @@ def _reasons(catalog: Catalog, shards: list[int]) -> dict[str, int]:
 
 def _truncation(catalog: Catalog, shard: int) -> str:
     """How a shard's tar breaks off, empty for a whole one."""
-    rows = catalog.store.map(f"{catalog.folder}/rows/{block_name(shard)}.parquet")
-    text: bytes = pq.read_schema(pa.BufferReader(rows)).metadata[b"truncated"]
+    rows = open_table(catalog.store, f"{catalog.folder}/rows/{block_name(shard)}.parquet")
+    text: bytes = rows.schema_arrow.metadata[b"truncated"]
     return text.decode()

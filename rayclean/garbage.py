@@ -16,14 +16,18 @@ from pathlib import Path
 
 from rayclean.catalog.stage import SOURCES_FILE, catalog_fingerprint
 from rayclean.config import Config
-from rayclean.errors import InputError, RaycleanError
-from rayclean.merge.publish import MANIFEST
+from rayclean.errors import DamagedFile, InputError, RaycleanError
+from rayclean.merge.published import find_published
 from rayclean.pipeline import STAGES
 from rayclean.run import Run
 from rayclean.start import look
-from rayclean.storage.contents import read_json, read_table
+from rayclean.storage.contents import read_table
+from rayclean.storage.damage import ASIDE
 from rayclean.storage.lease import hold
 from rayclean.storage.store import TEMPORARY, Store
+from rayclean.storage.units import ENVIRONMENT_FILE
+from rayclean.train.snapshots import snapshot_name
+from rayclean.train.stage import DONE_FILE, WORKERS_FILE
 
 CATALOG, TRAIN = "catalog", "train"
 # What a stage's folder is called before its fingerprint. A kind that is missing here is never removed.
@@ -42,6 +46,11 @@ SCORE_KINDS = (
     "merge",
 )
 _FOLDER = re.compile(rf"({CATALOG}|{TRAIN}-[a-z][a-z0-9_]*|{'|'.join(SCORE_KINDS)})-[0-9a-f]{{8}}(-clips)?")
+# What a start leaves in a folder before anything else: without it a folder of such a name is somebody else's.
+_MARKS = {CATALOG: (SOURCES_FILE,), TRAIN: (WORKERS_FILE, DONE_FILE, snapshot_name(0))}
+# Where a run's files lie beside its stages' folders, and what those that a writer has not finished are called.
+_OTHERS = re.compile(r"record|labels|tables|lease|log|learn|report|(learn|lesson|export)-[0-9a-f]{8}")
+_UNFINISHED = re.compile(rf".+{re.escape(TEMPORARY)}.+-[0-9]+-[0-9]+")
 ABANDONED_S = 3600.0  # after which a temporary file has no writer any more
 LEAVING = f"{TEMPORARY}gc"  # ends the name of a folder that is being removed
 # What says that a stage's jobs cannot be told: a file of an earlier stage, or one that the config names, is missing.
@@ -84,12 +93,14 @@ class Garbage:
         kept: kinds of folders of which it cannot be told.
         cause: why.
         table: the folder that `labels/` comes from, where that is garbage: another config or version made it.
+        refused: what could not be removed, and why.
     """
 
     sizes: dict[str, int]
     kept: tuple[str, ...]
     cause: str | None
     table: str | None
+    refused: tuple[str, ...] = ()
 
     @property
     def num_bytes(self) -> int:
@@ -108,19 +119,39 @@ def collect(config: Config, dry_run: bool) -> Garbage:
         InputError: the run was never started, or its files are not those of its config.
         RunHeldError: a driver is at work.
     """
-    store = Store(config.run.dir)
-    with nullcontext() if dry_run else hold(store):
+    place = Store(config.run.dir)
+    with nullcontext(place) if dry_run else hold(place) as store:
         reached = find_reached(config)
-        folders = [name for name in store.list("") if reached.is_garbage(name)]
+        folders = [name for name in store.list("") if reached.is_garbage(name) and _is_ours(store, name)]
         records = [name for name in store.list("record") if reached.is_garbage(name.removesuffix(".json"))]
         sizes = dict(_abandoned(store, folders))
         sizes |= {name: _num_bytes(store, name) for name in (*folders, *(f"record/{name}" for name in records))}
-        if not dry_run:
-            for name in sizes:
+        refused: dict[str, str] = {}
+        for name in () if dry_run else sizes:
+            try:
                 _remove(store, name, is_folder=name in folders)
+            except OSError as e:
+                refused[name] = e.strerror or str(e)
         kept = tuple(kind for kind in (CATALOG, TRAIN, *SCORE_KINDS) if kind not in reached.known)
-        merge = read_json(store, MANIFEST)["merge"] if store.exists(MANIFEST) else None
-        return Garbage(sizes, kept, reached.cause, merge if merge in sizes else None)
+        merge = _merge_of_table(store)
+        gone = {name: size for name, size in sizes.items() if name not in refused}
+        said = tuple(f"{name}: {reason}" for name, reason in refused.items())
+        return Garbage(gone, kept, reached.cause, merge if merge in gone else None, said)
+
+
+def _is_ours(store: Store, folder: str) -> bool:
+    """Whether a start of this run has made a folder: it holds what that leaves there first."""
+    marks = _MARKS.get(folder.partition("-")[0], (ENVIRONMENT_FILE,))
+    return any(store.exists(f"{folder}/{mark}") for mark in marks)
+
+
+def _merge_of_table(store: Store) -> str | None:
+    """The folder that `labels/` comes from; None where there is no table, or none that can be read."""
+    try:
+        published = find_published(store)
+    except DamagedFile:
+        return None
+    return None if published is None else published.merge
 
 
 def find_reached(config: Config) -> Reached:
@@ -170,7 +201,8 @@ def _num_bytes(store: Store, name: str) -> int:
 
 
 def _abandoned(store: Store, folders: Collection[str]) -> Iterator[tuple[str, int]]:
-    """Names and bytes of what writers and removals that were killed have left outside of folders that go anyway.
+    """Names and bytes of what writers and removals that were killed have left in the run's own folders, and of damaged
+    files that were set aside, but for folders that go anyway.
 
     An object store has none: what is not written whole is not there.
     """
@@ -179,14 +211,22 @@ def _abandoned(store: Store, folders: Collection[str]) -> Iterator[tuple[str, in
     before_s = time.time() - ABANDONED_S
     for at, inside, files in os.walk(store.path):
         if at == store.path:
-            leaving = [name for name in inside if name.endswith(LEAVING) and _FOLDER.match(name)]
+            leaving = [
+                name for name in inside if _FOLDER.fullmatch(name.removesuffix(LEAVING)) and name.endswith(LEAVING)
+            ]
             yield from ((name, _num_bytes(store, name)) for name in leaving)
-            inside[:] = sorted(set(inside) - {*leaving, *folders})
+            inside[:] = sorted(name for name in inside if name not in folders and _holds_files(store, name))
         for name in files:
             path = Path(at, name)
             with suppress(FileNotFoundError):  # its writer lives, and was faster
-                if TEMPORARY in name and (facts := path.stat()).st_mtime < before_s:
-                    yield str(path.relative_to(store.path)), facts.st_size
+                is_left = _UNFINISHED.fullmatch(name) and path.stat().st_mtime < before_s
+                if is_left or name.endswith(ASIDE):
+                    yield str(path.relative_to(store.path)), path.stat().st_size
+
+
+def _holds_files(store: Store, folder: str) -> bool:
+    """Whether a folder is one in which the run publishes files."""
+    return bool(_OTHERS.fullmatch(folder)) or (bool(_FOLDER.fullmatch(folder)) and _is_ours(store, folder))
 
 
 def _remove(store: Store, name: str, is_folder: bool) -> None:

@@ -40,12 +40,14 @@ from rayclean.scores.influence_stage import verified_rows
 from rayclean.shards.access import PixelSettings
 from rayclean.start import scanned, start
 from rayclean.storage.contents import encode, map_arrays, read_table
+from rayclean.storage.damage import mended
 from rayclean.storage.fingerprint import fingerprint
 from rayclean.storage.lease import hold
+from rayclean.storage.resume import CHECKPOINTS
 from rayclean.storage.store import Store
 from rayclean.storage.units import Job
 from rayclean.train.stage import is_trained
-from rayclean.trainer import CHECKPOINTS, TrainFunction, run_training
+from rayclean.trainer import TrainFunction, run_training
 
 METHODS: dict[str, Callable[[Course], list[Trial]]] = {
     "plain": plain,
@@ -99,14 +101,19 @@ def learn(config: Config, method: str, console: Console, verbose: bool = False) 
     """
     if method not in METHODS:
         raise ConfigError(f"--method {method}: no such method; methods: {', '.join(METHODS)}")
-    sources, store = find_sources(config.data), Store(config.run.dir)
-    store.check()
-    with hold(store), cluster.connect(verbose):
+    sources, place = find_sources(config.data), Store(config.run.dir)
+    place.check()
+    with hold(place) as store, cluster.connect(verbose):
         cluster.check_nodes(store)
-        this = start(config, store, sources, leaves_word=False)
-        if not store.exists(f"{this.catalog.folder}/{SHARDS_FILE}"):
-            raise InputError(f"{store.root} has no catalog of these shards yet; give its `rayclean run` command first")
-        return _learn(this, method, console)
+
+        def work() -> Result:
+            this = start(config, store, sources, leaves_word=False)
+            if not store.exists(f"{this.catalog.folder}/{SHARDS_FILE}"):
+                message = f"{store.root} has no catalog of these shards yet; give its `rayclean run` command first"
+                raise InputError(message)
+            return _learn(this, method, console)
+
+        return mended(store, work)
 
 
 def _learn(this: Run, method: str, console: Console) -> Result:

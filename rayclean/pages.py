@@ -18,9 +18,9 @@ from rayclean.arrays import Array
 from rayclean.config import Config
 from rayclean.errors import ConfigError, InputError
 from rayclean.merge.models import Fitted
-from rayclean.merge.publish import LABELS, check_labels
+from rayclean.merge.published import Published
 from rayclean.merge.stage import MODEL
-from rayclean.merge.verified import read_verified
+from rayclean.merge.verified import NOTHING_VERIFIED, read_verified
 from rayclean.report import page_views as views
 from rayclean.report.evaluate import UNKNOWN
 from rayclean.report.page_facts import Classes, Report, Sample, make_samples
@@ -35,7 +35,7 @@ from rayclean.results import warnings
 from rayclean.run import Run
 from rayclean.show import FinalTable, stream
 from rayclean.start import look
-from rayclean.storage.contents import read_json, read_table
+from rayclean.storage.contents import read_json
 from rayclean.storage.store import Store
 from rayclean.storage.units import block_name, block_range
 from rayclean.train.stage import is_trained
@@ -75,12 +75,12 @@ def write_report(config: Config, out: str | None = None, top: int = 2000) -> str
 def _finished(config: Config) -> tuple[Run, FinalTable]:
     """The run and its table, which must be that of the config."""
     store = Store(config.run.dir)
-    manifest = check_labels(store)
-    this, table = look(config, store), FinalTable.open(store)
+    published = Published.open(store)
+    this, table = look(config, store), FinalTable.of(published)
     trained = all(is_trained(role.task) for role in this.roles.values())
-    if table is None or not trained or manifest["merge"] != this.merge()[1].folder:
+    if not trained or published.merge != this.merge()[1].folder:
         raise InputError(
-            f"{config.run.dir}: the table comes from {manifest['merge']}, made with another config or version of "
+            f"{config.run.dir}: the table comes from {published.merge}, made with another config or version of "
             "rayclean than this one; give its `rayclean run` command again to bring it up to date"
         )
     return this, table
@@ -91,13 +91,15 @@ class _Facts:
     """What is read of a run before its pictures.
 
     Attributes:
-        lines: of `classes.parquet`.
+        published: the table's files.
+        lines: of the table of classes.
         shares: (K,) how many rows of each class are shown.
         heated: (M,) labels of the heat map.
         scores: columns of the table.
         near: None where the run's files hold no distances.
     """
 
+    published: Published
     lines: list[dict[str, Any]]
     shares: Array
     heated: Array
@@ -109,12 +111,12 @@ class _Facts:
     @classmethod
     def read(cls, this: Run, table: FinalTable, top: int) -> _Facts:
         columns = ["label", "name", "rows", "issues", "noise_rate", "predicted"]
-        lines = read_table(this.store, f"{LABELS}/classes.parquet", columns).to_pylist()
+        lines = table.published.classes(columns).to_pylist()
         rows, issues = (np.array([line[name] for line in lines], np.int64) for name in ("rows", "issues"))
         shares, heated = shown_rows(top, rows, issues), views.heat_classes(issues)
         scores = [name for name in table.rows.schema.names if name.startswith("score_")]
         seen = scan(table.rows, this.catalog.num_rows, scores, shares, heated)
-        facts = cls(lines, shares, heated, scores, seen, _near(this), no_truth(len(lines)))
+        facts = cls(table.published, lines, shares, heated, scores, seen, _near(this), no_truth(len(lines)))
         if not this.config.has_truth:
             return facts
         rows = np.concatenate([seen.sample["row"], facts.rows])
@@ -158,11 +160,11 @@ def _report(this: Run, facts: _Facts, samples: Mapping[int, Sample], pictures: P
     seen, truth = facts.seen, facts.truth
     classes = Classes([line["name"] for line in facts.lines])
     lines, left_out = views.class_lines(facts.lines, truth, classes, facts.shares)
-    heat, heat_note = views.label_heat_map(_transition(this, facts.heated), seen, facts.heated, classes)
+    heat, heat_note = views.label_heat_map(_transition(facts), seen, facts.heated, classes)
     sample, true = seen.sample, truth.of(seen.sample["row"])
     columns = {name: sample[name] for name in facts.scores}
     calibrated = _calibration(this, seen, true)
-    summary = read_json(this.store, f"{LABELS}/summary.json")
+    summary = facts.published.summary()
     return Report(
         title=this.store.root.rpartition("/")[2],
         classes=classes,
@@ -203,11 +205,12 @@ def _warnings(this: Run, summary: Mapping[str, Any], pictures: Pictures) -> list
     return found
 
 
-def _transition(this: Run, shown: Array) -> Array | None:
+def _transition(facts: _Facts) -> Array | None:
     """(M, M) P(given label | true class) of some classes; None where the merge has none, or too many classes."""
-    if this.catalog.num_classes > MAX_TRANSITION or not len(shown):
+    shown = facts.heated
+    if len(facts.lines) > MAX_TRANSITION or not len(shown):
         return None
-    column = read_table(this.store, f"{LABELS}/classes.parquet", [TRANSITION])[TRANSITION].take(pa.array(shown))
+    column = facts.published.classes([TRANSITION])[TRANSITION].take(pa.array(shown))
     return None if column.null_count else np.array(column.to_pylist())[:, shown]
 
 
@@ -224,8 +227,9 @@ def _calibration(this: Run, seen: Seen, true: Array) -> Reliability | None:
 
 def _judged_again(this: Run) -> tuple[Array, Array]:
     """Of verified rows, what the model says of them by itself, (V,), and whether their labels are right."""
-    folder, files = this.merge()[0].folder, this.score_files()
-    verified = read_verified(this.store, folder)
+    (_, apply), files = this.merge(), this.score_files()
+    folder = apply.folder
+    verified = read_verified(this.store, folder) if apply.has_verified else NOTHING_VERIFIED
     scores, right = [np.empty(0)], [np.empty(0, bool)]
     if len(verified.rows):
         fitted = Fitted.from_json(read_json(this.store, f"{folder}/{MODEL}.json"))

@@ -18,17 +18,18 @@ from rich.console import Console
 from rayclean import cluster, pool, steps
 from rayclean.catalog.stage import find_sources
 from rayclean.config import MAIN, Config, dump_config
-from rayclean.errors import ConfigError, InputError, StageError
+from rayclean.errors import ConfigError, DamagedFile, InputError, StageError
 from rayclean.failures import note_failures, noted_failures
 from rayclean.merge.publish import publish_labels
 from rayclean.progress import meter
 from rayclean.record import STEPS, record
 from rayclean.run import Run
 from rayclean.start import start
+from rayclean.storage.damage import DamageFound, mended
 from rayclean.storage.lease import hold
 from rayclean.storage.store import Store
 from rayclean.storage.units import Job
-from rayclean.train.stage import is_trained, train_role
+from rayclean.train.stage import is_trained, lost_epochs, train_role
 
 CONFIG_FILE = "config.yaml"
 
@@ -103,26 +104,30 @@ def run(
         raise ConfigError(f"--until {until}: no such stage; stages: {', '.join(STAGE_NAMES)}")
     config.merge_score()
     sources = find_sources(config.data)  # what cannot be read fails before anything starts
-    store = Store(config.run.dir)
-    store.check()
-    with hold(store), cluster.connect(verbose):
+    place = Store(config.run.dir)
+    place.check()
+    with hold(place) as store, cluster.connect(verbose):
         cluster.check_nodes(store)
-        this = start(config, store, sources)
-        _save_config(this)
-        last = len(STAGES) - 1 if until is None else max(i for i, s in enumerate(STAGES) if s.name == until)
-        for stage in STAGES[: last + 1]:
-            do(stage, this, console)
-        if last < len(STAGES) - 1:
-            return this, None
-        summary = publish(this)
-        tidy(this)
-        return this, summary
+
+        def work() -> tuple[Run, dict[str, Any] | None]:
+            this = start(config, store, sources)
+            _save_config(this)
+            last = len(STAGES) - 1 if until is None else max(i for i, s in enumerate(STAGES) if s.name == until)
+            for stage in STAGES[: last + 1]:
+                do(stage, this, console)
+            if last < len(STAGES) - 1:
+                return this, None
+            summary = publish(this, store.number)
+            tidy(this)
+            return this, summary
+
+        return mended(store, work)
 
 
-def publish(this: Run) -> dict[str, Any]:
+def publish(this: Run, lease: int = 0) -> dict[str, Any]:
     """Makes `labels/` the run's result; returns its summary."""
-    clips = this.merge_clips()
-    return publish_labels(this.merge()[1], list(this.classes.names), None if clips is None else clips[1])
+    clips, names = this.merge_clips(), list(this.classes.names)
+    return publish_labels(this.merge()[1], names, None if clips is None else clips[1], lease)
 
 
 def tidy(this: Run) -> None:
@@ -170,6 +175,8 @@ def do(stage: Stage, this: Run, console: Console) -> None:
     with noted_failures(this.store, stage.name, stage.name), meter(stage.name, total, console, name) as progress:
         reports = pool.run_units(jobs, todo, this.workers[jobs[0].pool], this.config.run.mix_environments, progress)
     each = list(zip(jobs, reports, strict=True))
+    if damaged := [DamagedFile(*found) for report in reports for found in report.damaged.items()]:
+        raise DamageFound(damaged)
     failed = {job.file(unit): error for job, report in each for unit, error in report.failed.items()}
     note_failures(this.store, stage.name, failed)
     record(this, STEPS, {"step": stage.name, "wall_s": time.monotonic() - started_s, **_driver_memory()})
@@ -200,7 +207,7 @@ def _check_rows(this: Run) -> None:
 
 def _train(this: Run, console: Console) -> None:
     for name, role in this.roles.items():
-        if is_trained(role.task):
+        if is_trained(role.task) and not lost_epochs(role.task):
             continue
         started_s = time.monotonic()
         title = "train" if name == MAIN else f"train {name}"

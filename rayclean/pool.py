@@ -18,7 +18,7 @@ import ray.data
 from ray.util.annotations import RayDeprecationWarning
 
 from rayclean.cluster import Workers, fitting, keep_freed_memory
-from rayclean.errors import StageError
+from rayclean.errors import DamagedFile, StageError
 from rayclean.progress import Meter
 from rayclean.storage.fingerprint import environment_stamp
 from rayclean.storage.units import Job, UnitResult, check_environment, compute_and_publish
@@ -37,7 +37,11 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class JobReport:
-    """What became of one job's units in this start; `facts` are sums over the units computed now."""
+    """What became of one job's units in this start; `facts` are sums over the units computed now.
+
+    Attributes:
+        damaged: by path, files that units met and could not read, and why.
+    """
 
     units: int = 0
     skipped: int = 0
@@ -46,6 +50,7 @@ class JobReport:
     peak_rss_bytes: int = 0
     facts: dict[str, float] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    damaged: dict[str, str] = field(default_factory=dict)
 
 
 class UnitActor:
@@ -71,14 +76,15 @@ class UnitActor:
 
     def _run(self, index: int, unit: str) -> dict[str, Any]:
         started_s = time.monotonic()
-        row: dict[str, Any] = {"job": index, "unit": unit, "error": "", "rows": 0, "facts": "{}"}
+        row: dict[str, Any] = {"job": index, "unit": unit, "error": "", "damaged": "", "rows": 0, "facts": "{}"}
         try:
             job = self.jobs[index]
-            if not job.store.exists(job.file(unit)):  # a retry of a group whose actor died
+            if not job.is_done(unit):  # a retry of a group whose actor died
                 result = compute_and_publish(job, self._compute(index), unit, self.stamp)
                 row |= {"rows": result.rows, "facts": json.dumps(dict(result.facts))}
         except Exception as e:
             row["error"] = f"{type(e).__name__}: {e}"
+            row["damaged"] = json.dumps([e.path, e.reason]) if isinstance(e, DamagedFile) else ""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         return row | {"seconds": time.monotonic() - started_s, "peak_rss_bytes": peak}
 
@@ -151,7 +157,7 @@ def _total(todo: Sequence[Sequence[str]]) -> int:
 
 def _lost(job: Job, report: JobReport) -> list[str]:
     """Units of which nobody told and no file is there; those with a file have not failed."""
-    report.failed = {unit: error for unit, error in report.failed.items() if not job.store.exists(job.file(unit))}
+    report.failed = {unit: error for unit, error in report.failed.items() if not job.is_done(unit)}
     return [unit for unit, error in report.failed.items() if error == WORKER_DIED]
 
 
@@ -203,6 +209,7 @@ def _note(report: JobReport, row: dict[str, Any], meter: Meter) -> None:
     report.peak_rss_bytes = max(report.peak_rss_bytes, row["peak_rss_bytes"])
     if row["error"]:
         report.failed[row["unit"]] = row["error"]
+        report.damaged |= dict([json.loads(row["damaged"])] if row["damaged"] else [])
         meter.advance(0, failed=1)
         return
     report.failed.pop(row["unit"], None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from rayclean.errors import DamagedFile
 from rayclean.run import Run
 from rayclean.storage.contents import encode, read_json
 
@@ -18,7 +19,7 @@ def record(this: Run, name: str, facts: dict[str, Any]) -> None:
     A disk that is too full even for this is no further error: the units say it.
     """
     file = f"record/{name}.json"
-    entries = read_json(this.store, file) if this.store.exists(file) else []
+    entries = _entries(this, file)
     try:
         this.store.publish(file, encode(file, [*entries, facts], "{}"))
     except OSError as e:
@@ -29,6 +30,18 @@ def wall_times(this: Run) -> dict[str, float]:
     """Seconds that each stage took, over all starts of the run."""
     file = f"record/{STEPS}.json"
     times: dict[str, float] = {}
-    for entry in read_json(this.store, file) if this.store.exists(file) else []:
+    for entry in _entries(this, file):
         times[entry["step"]] = times.get(entry["step"], 0) + entry["wall_s"]
     return times
+
+
+def _entries(this: Run, file: str) -> list[Any]:
+    """What a record holds; nothing is computed from it, so a damaged one is begun anew and stops nobody."""
+    if not this.store.exists(file):
+        return []
+    try:
+        entries = read_json(this.store, file)
+        return [entry for entry in entries if isinstance(entry, dict)]
+    except (DamagedFile, TypeError) as e:
+        log.warning("%s: cannot be read (%s); it is begun anew", this.store.full(file), e)
+        return []

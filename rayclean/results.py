@@ -7,7 +7,7 @@ from typing import Any
 from rayclean.arrays import Array
 from rayclean.config import PLANT, Config
 from rayclean.errors import InputError
-from rayclean.merge.publish import check_labels
+from rayclean.merge.published import Published
 from rayclean.report.curves import Epochs, OddEpoch
 from rayclean.report.evaluate import UNKNOWN, Evaluation, evaluate, read_truth, truth_by_shard
 from rayclean.report.simulated import PLANTED, SimulatedLosses, histograms, split_by_truth
@@ -31,11 +31,11 @@ def evaluate_run(config: Config) -> Evaluation:
     if not config.has_truth:
         raise InputError(f"{config.run.dir} has no truth to compare with; set data.truth where the shards hold it")
     store = Store(config.run.dir)
-    manifest = check_labels(store)
+    table = Published.open(store)
     this = look(config, store)
-    if not all(is_trained(role.task) for role in this.roles.values()) or manifest["merge"] != this.merge()[1].folder:
+    if not all(is_trained(role.task) for role in this.roles.values()) or table.merge != this.merge()[1].folder:
         raise InputError(
-            f"{config.run.dir}: the table comes from {manifest['merge']}, made with another config or version of "
+            f"{config.run.dir}: the table comes from {table.merge}, made with another config or version of "
             "rayclean than this one; give its `rayclean run` command again to bring it up to date"
         )
     labels = read_truth(this.catalog)
@@ -50,7 +50,7 @@ def evaluate_run(config: Config) -> Evaluation:
         last=this.main.last.epoch,
         odd=_odd_epoch(this),
     )
-    noise_rate = read_json(store, "labels/summary.json")["noise_rate"]
+    noise_rate = table.summary()["noise_rate"]
     simulated = _simulated(this, labels)
     return evaluate(this.score_files(), epochs, labels, noise_rate, config.merge.threshold, simulated)
 

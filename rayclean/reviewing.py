@@ -17,7 +17,7 @@ from rayclean.catalog.table import SHARDS_FILE, Catalog
 from rayclean.config import Config
 from rayclean.errors import InputError
 from rayclean.merge.decisions import REVIEW
-from rayclean.merge.publish import LABELS, check_labels
+from rayclean.merge.published import LABELS, Published, find_published
 from rayclean.report.pictures import thumbnails
 from rayclean.review.log import checked_reviewer
 from rayclean.review.queue import HELD, Queue
@@ -71,7 +71,7 @@ def open_review(config: Config, port: int, reviewer: str | None, held: int = HEL
             f"catalog-*/, *.json and {CONFIG_FILE} of the run to a folder here, review that, and copy its {REVIEW}/ "
             "back into the run"
         )
-    check_labels(store)
+    Published.open(store)
     reviewer = None if reviewer is None else checked_reviewer(reviewer)
     catalog = look(config, store).catalog
     review = Review(Path(store.full(REVIEW)), lambda known: _open_queue(config, store, catalog, known, held))
@@ -94,9 +94,10 @@ def take_in(store: Store) -> str:
 
 def _open_queue(config: Config, store: Store, catalog: Catalog, known: str | None, held: int) -> Queue | None:
     """The queue of the table as it is now; None where that is the known one, or none that is complete."""
-    table = FinalTable.open(store)
-    if table is None or table.merge == known:
+    published = find_published(store)
+    if published is None or published.merge == known:
         return None
+    table = FinalTable.of(published)
     has_other_labels = config.merge.verified not in (None, REVIEW)  # a file's: these rows need no second look
     queue = Queue(table.merge, table.names, table.rows, has_other_labels, held)
     _check_rows(store, catalog, table)

@@ -162,8 +162,8 @@ class Run(Families):
     def interpolate(self, walk: Walk) -> InterpolateJob:
         """The interpolation scores of a walk up to its round."""
         embedding = self.main.embed(walk.snapshot).embedding
-        folders = tuple(self.paths(each).folder for each in walk.rounds)
-        return interpolate_job(self.catalog, embedding, folders, walk.steps, walk.end_weight)
+        paths = tuple(self.paths(each) for each in walk.rounds)
+        return interpolate_job(self.catalog, embedding, paths, walk.steps, walk.end_weight)
 
     def vote(self, snapshot: Snapshot) -> Job:
         """The vote at a snapshot."""
@@ -226,4 +226,4 @@ class Run(Families):
         folder, clips = f"{rows.folder}-clips", ClipFiles(self.score_files())
         fit = FitJob(self.store, folder, clips, rows.score, rows.sample_rows, rows.seed, rows.verified)
         model = fit.file(MODEL)
-        return fit, ClipsJob(self.store, folder, clips, model, apply.threshold, self.config.blocks.table_rows)
+        return fit, ClipsJob(self.store, folder, clips, model, apply.threshold, apply.table_rows, apply.has_verified)

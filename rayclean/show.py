@@ -20,11 +20,11 @@ from rayclean.catalog.table import NO_ROW, SHARDS_FILE, Catalog
 from rayclean.config import MAIN, Config
 from rayclean.errors import InputError, RaycleanError
 from rayclean.failures import shard_names, shards_with_quarantine
-from rayclean.merge.publish import LABELS, check_labels
+from rayclean.merge.published import LABELS, Published, find_published
 from rayclean.merge.table import NONE_OF_CLASSES
 from rayclean.run import Run
 from rayclean.start import look
-from rayclean.storage.contents import map_arrays, read_table
+from rayclean.storage.contents import map_arrays, open_table
 from rayclean.storage.store import Store
 from rayclean.storage.units import block_name
 
@@ -46,7 +46,8 @@ def describe(config: Config, key: str, shard: str | None = None) -> Facts:
         InputError: no such sample, or several.
     """
     this = look(config, Store(config.run.dir))
-    table, catalog = FinalTable.open(this.store), _known_rows(this)
+    published, catalog = find_published(this.store), _known_rows(this)
+    table = None if published is None else FinalTable.of(published)
     files = _files(catalog, "rows")
     found = table.places(key) if table else _with_key(catalog, files, ["index_in_shard"], key)
     places: dict[str, Any] = {line["shard"]: line.get("row") for line in found}
@@ -85,6 +86,8 @@ def open_tables(store: Store, names: Sequence[str]) -> ds.Dataset | None:
     """Parquet files of one schema as one table that is not read yet; None where there is no file."""
     if not names:
         return None
+    for name in names:
+        open_table(store, name)  # compares it with its checksum
     remote = None if store.is_local else pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(store.fs))
     return ds.dataset([store.full(name) for name in names], format="parquet", filesystem=remote)
 
@@ -103,25 +106,32 @@ class FinalTable:
     """`labels/` as a stream.
 
     Attributes:
-        merge: the folder that it comes from.
-        names: of the classes.
+        published: its files.
+        rows: of its parts.
     """
 
-    merge: str
-    names: list[str]
+    published: Published
     rows: ds.Dataset
 
     @classmethod
-    def open(cls, store: Store) -> FinalTable | None:
-        """The table; None while it is not complete."""
-        try:
-            manifest = check_labels(store)
-        except InputError:
-            return None
-        parts = sorted(each["name"] for each in manifest["files"] if each["name"].startswith("part-"))
-        rows = open_tables(store, [f"{LABELS}/{name}" for name in parts])
-        names = read_table(store, f"{LABELS}/classes.parquet", ["name"])["name"].to_pylist()
-        return None if rows is None else cls(manifest["merge"], names, rows)
+    def of(cls, published: Published) -> FinalTable:
+        """The rows of a published table, each part compared with the manifest first."""
+        for part in published.parts:
+            published.check(part)
+        rows = open_tables(published.store, published.parts)
+        if rows is None:
+            raise InputError(f"{published.store.root}/{LABELS}: the table has no parts; run `rayclean run` again")
+        return cls(published, rows)
+
+    @property
+    def merge(self) -> str:
+        """The folder that it comes from."""
+        return self.published.merge
+
+    @property
+    def names(self) -> list[str]:
+        """Of the classes."""
+        return list(self.published.names)
 
     def places(self, key: str) -> list[Facts]:
         """Shard and row of the samples with a key."""

@@ -16,8 +16,7 @@ from rayclean.pipeline import CONFIG_FILE, STAGE_NAMES, STAGES
 from rayclean.record import wall_times
 from rayclean.run import Run
 from rayclean.start import look
-from rayclean.storage.contents import read_json
-from rayclean.storage.lease import LEASE_FILE, TAKEOVER_S
+from rayclean.storage.lease import TAKEOVER_S, current
 from rayclean.storage.store import Store
 from rayclean.storage.units import num_blocks
 from rayclean.train.stage import is_trained
@@ -134,11 +133,8 @@ def read_status(config: Config, now_s: float | None = None) -> Status:
 
 
 def _driver(store: Store, now_s: float) -> Driver | None:
-    try:
-        holder, beaten_s = read_json(store, LEASE_FILE), store.modified_s(LEASE_FILE)
-    except FileNotFoundError:
-        return None
-    return Driver(holder["host"], holder["pid"], max(now_s - beaten_s, 0.0))
+    found = current(store)
+    return None if found is None else Driver(found[0].host, found[0].pid, max(now_s - found[1], 0.0))
 
 
 def _steps(this: Run, since_s: float, now_s: float | None) -> Iterator[StageStatus]:

@@ -6,29 +6,43 @@ import tempfile
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import ray.train
-import torch
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from rayclean.cluster import Workers, keep_freed_memory
 from rayclean.errors import StageError
 from rayclean.storage.checkpoint_store import checkpoint_filesystem
+from rayclean.storage.resume import (
+    CHECKPOINTS,
+    Resume,
+    State,
+    checkpoint_name,
+    find_resume,
+    set_damaged_record_aside,
+    write_state,
+)
 from rayclean.storage.store import Store
 
-CHECKPOINTS = "checkpoints"
-STATE_FILE = "state.pt"
 MAX_FAILURES = 3
 
-State: TypeAlias = dict[str, Any]
 Report: TypeAlias = Callable[[int, State | None], None]
 # What each rank runs: the task, its index, the number of ranks, where to go on, and what to call after each epoch.
-TrainFunction: TypeAlias = Callable[[Any, int, int, State | None, Report], None]
+TrainFunction: TypeAlias = Callable[[Any, int, int, Resume, Report], None]
 
 
-def run_training(function: TrainFunction, task: Any, store: Store, folder: str, workers: Workers) -> None:
+def run_training(
+    function: TrainFunction,
+    task: Any,
+    store: Store,
+    folder: str,
+    workers: Workers,
+    lost: int | None = None,
+    stop: int | None = None,
+) -> None:
     """Runs a train function to its end, going on from the last checkpoint of an earlier start.
 
     Args:
@@ -39,15 +53,22 @@ def run_training(function: TrainFunction, task: Any, store: Store, folder: str, 
         store: the run's files.
         folder: below which the checkpoints lie.
         workers: how many ranks, and what each may use.
+        lost: the first epoch of which a published file is missing, to go on from there; None where none is.
+        stop: the epoch to end after, where all were trained before.
 
     Raises:
         StageError: the workers failed more often than Ray Train restarts them.
     """
+    set_damaged_record_aside(store, folder)
     resources = {"CPU": workers.cpus} | ({"GPU": workers.gpus} if workers.gpus else {})
     filesystem = None if store.is_local else checkpoint_filesystem(store.fs)
     trainer = TorchTrainer(
         _train_on_worker,
-        train_loop_config={"function": function, "task": task},
+        train_loop_config={
+            "function": function,
+            "task": task,
+            "find_resume": partial(_find_resume, Store(store.root), folder, lost, stop),
+        },
         torch_config=TorchConfig(backend="nccl" if workers.gpus else "gloo"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers.actors, use_gpu=bool(workers.gpus), resources_per_worker=resources
@@ -89,20 +110,22 @@ def _train_on_worker(config: dict[str, Any]) -> None:
     """One rank."""
     keep_freed_memory()
     context = ray.train.get_context()
-    state: State | None = None
+    resume = config["find_resume"]()
+    config["function"](config["task"], context.get_world_rank(), context.get_world_size(), resume, _report)
+
+
+def _find_resume(store: Store, folder: str, lost: int | None, stop: int | None) -> Resume:
     checkpoint = ray.train.get_checkpoint()
-    if checkpoint is not None:
-        with checkpoint.as_directory() as folder:
-            state = torch.load(Path(folder) / STATE_FILE, map_location="cpu", weights_only=True)
-    config["function"](config["task"], context.get_world_rank(), context.get_world_size(), state, _report)
+    registered = None if checkpoint is None else int(Path(checkpoint.path).name.removeprefix("epoch-"))
+    return find_resume(store, folder, registered, lost, stop)
 
 
 def _report(epoch: int, state: State | None) -> None:
-    name = f"epoch-{epoch:04d}"
+    name = checkpoint_name(epoch)
     if state is None:
         ray.train.report({"epoch": epoch}, checkpoint_dir_name=name)
         return
     with tempfile.TemporaryDirectory() as folder:
-        torch.save(state, Path(folder) / STATE_FILE)
+        write_state(Path(folder), state)
         checkpoint = ray.train.Checkpoint.from_directory(folder)
         ray.train.report({"epoch": epoch}, checkpoint=checkpoint, checkpoint_dir_name=name)

@@ -31,6 +31,7 @@ from rayclean.pipeline import STAGES, publish
 from rayclean.progress import Meter
 from rayclean.run import Run
 from rayclean.start import start
+from rayclean.storage.resume import Resume
 from rayclean.storage.store import Store
 from rayclean.storage.units import Job, run_inline
 from rayclean.train.models import build_model
@@ -151,7 +152,7 @@ def tiny_config(tiny_shards: str, tiny_snapshot: Path) -> Callable[..., Config]:
 
 def train_here(function: TrainFunction, task: Any, *_: Any) -> None:
     """What Ray Train does, as one rank in this process."""
-    function(task, 0, 1, None, lambda epoch, state: None)
+    function(task, 0, 1, Resume(), lambda epoch, state: None)
 
 
 @pytest.fixture(scope="session")

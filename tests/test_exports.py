@@ -27,6 +27,7 @@ from rayclean.export.options import ExportOptions
 from rayclean.export.rows import Chosen
 from rayclean.export.shards_job import ShardsJob, inside
 from rayclean.export.table import LabelTable
+from rayclean.merge.published import Entry, Published
 from rayclean.pool import JobReport
 from rayclean.run import Run
 from rayclean.shards.stream import stream_shard
@@ -404,7 +405,9 @@ def test_a_shards_name_cannot_lead_outside() -> None:
 
 
 def test_a_job_is_small_to_send() -> None:
-    table = LabelTable(Store("run"), "merge-0", ("labels/part-00000.parquet",), "0")
+    table = LabelTable(
+        Published(Store("run"), "merge-0", ("a",), 0, (Entry("labels/part-0-00000.parquet", 1, "0", None),))
+    )
     chosen = Chosen(None, None, table, Rule("given", 0.9, Cut(1)), False)  # type: ignore[arg-type]
     job = ShardsJob(Store("run"), "export-0", Store("out"), chosen, LabelField.parse("cls"), ("a",), ("a",))
     assert len(pickle.dumps(job)) < 2000

@@ -20,9 +20,9 @@ from rayclean.pipeline import CONFIG_FILE, STAGES, tidy
 from rayclean.record import STEPS, record
 from rayclean.run import Run
 from rayclean.start import CATALOG_FILE, PRECISION_FILE, look
-from rayclean.storage.lease import LEASE_FILE, hold
+from rayclean.storage.lease import LEASES, hold
 from rayclean.storage.store import Store
-from rayclean.storage.units import Job
+from rayclean.storage.units import ENVIRONMENT_FILE, Job
 
 Files = dict[str, bytes]
 # All families, all kinds of catalogs, rounds, several networks.
@@ -47,9 +47,10 @@ EVERYTHING = (
 
 
 def files_of(store: Store) -> Files:
-    """All files below the run, but what a removal itself writes and removes."""
+    """All files below the run, but who held it."""
     root = Path(store.path)
-    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+    files = (path for path in sorted(root.rglob("*")) if path.is_file() and path.parent.name != LEASES)
+    return {str(path.relative_to(root)): path.read_bytes() for path in files}
 
 
 def save_config(run: Run) -> None:
@@ -105,11 +106,11 @@ def test_nothing_of_a_finished_run_is_garbage(copied: Config) -> None:
     store = Store(copied.run.dir)
     before = files_of(store)
     kinds = {name.split("-")[0] for name in folders_of(before)}
-    assert kinds == {*SCORE_KINDS, "catalog", "train", "labels", "record"}
+    assert kinds == {*SCORE_KINDS, "catalog", "train", "labels", "tables", "record"}
     found = collect(copied, dry_run=False)
     assert (found.sizes, found.kept, found.cause, found.table) == ({}, (), None, None)
     assert files_of(store) == before
-    assert find_reached(copied).folders == folders_of(before) - {"labels", "record"}
+    assert find_reached(copied).folders == folders_of(before) - {"labels", "tables", "record"}
 
 
 def test_a_run_that_was_tidied_loses_nothing_either(copied: Config) -> None:
@@ -146,7 +147,6 @@ def test_what_stays_is_what_a_fresh_run_of_the_last_config_makes(
     assert folders_of(after) == folders_of(files_of(fresh.store))
     records = {name for name in after if name.startswith("record/")}
     assert records == {name for name in files_of(fresh.store) if name.startswith("record/")}
-    assert {LEASE_FILE} & set(after) == set()
     assert {CONFIG_FILE, CATALOG_FILE, PRECISION_FILE, "labels/_manifest.json"} <= set(after)
     this = look(config, run.store)
     assert not any(job.missing() for stage in STAGES if stage.jobs for job in stage.jobs(this))
@@ -192,11 +192,11 @@ def test_a_file_that_the_config_names_and_that_is_gone_keeps_what_needs_it(copie
     assert files_of(store) == before
     verified.write_text("key,label\nk03,1\n")
     merge = look(copied, store).merge()[1].folder
-    labels = {name: data for name, data in before.items() if name.startswith("labels/")}
+    labels = {name: data for name, data in before.items() if name.startswith(("labels/", "tables/"))}
     found = collect(config, dry_run=False)
     assert set(found.sizes) == {merge, f"record/{merge}.json"}
     assert found.table == merge
-    assert {name: data for name, data in files_of(store).items() if name.startswith("labels/")} == labels
+    assert {name: data for name, data in files_of(store).items() if name.startswith(("labels/", "tables/"))} == labels
 
 
 @pytest.mark.parametrize("section", [{"data": {"max_pixels": 1e6}}, {"data": {"classes": 7}}])
@@ -217,7 +217,7 @@ def test_a_driver_at_work_is_left_alone(copied: Config) -> None:
         with pytest.raises(RunHeldError):
             collect(config, dry_run=False)
         assert collect(config, dry_run=True).sizes
-        assert {**files_of(store), LEASE_FILE: b""} == {**before, LEASE_FILE: b""}
+        assert files_of(store) == before
 
 
 def test_what_is_not_a_stages_folder_stays(copied: Config) -> None:
@@ -225,6 +225,10 @@ def test_what_is_not_a_stages_folder_stays(copied: Config) -> None:
     store = Store(config.run.dir)
     strangers = [
         "mine/paths-00000000/x",
+        "photos/my.tmp-backup",
+        "photos/.a.tmp-host-1-2",
+        "train-data-deadbeef/dog.jpg",
+        "embed-deadbeef/dog.safetensors",
         "report-20261121/index.html",
         "train-20261121/x",
         "paths-0000000/x",
@@ -239,8 +243,11 @@ def test_what_is_not_a_stages_folder_stays(copied: Config) -> None:
     ]
     for name in strangers:
         store.publish(name, b"-")
-    store.publish("paths-00000000/x", b"-")
+    for name in ("paths-00000000/x", f"paths-00000000/{ENVIRONMENT_FILE}"):
+        store.publish(name, b"-")
     store.publish("record/paths-00000000.json", b"-")
+    for name in strangers:
+        os.utime(store.full(name), (time.time() - 1e6,) * 2)
     found = collect(config, dry_run=False)
     assert {"paths-00000000", "record/paths-00000000.json"} <= set(found.sizes)
     assert all(store.exists(name) for name in strangers)
@@ -269,7 +276,7 @@ def test_a_removal_that_is_killed_leaves_no_half_folder_and_is_finished_later(
     expected = collect(config, dry_run=True)
 
     def killed(self: Store, name: str) -> None:
-        if name != LEASE_FILE:
+        if not name.startswith(LEASES):
             next(path for path in Path(self.path, name).rglob("*") if path.is_file()).unlink()
             raise KeyboardInterrupt
 
@@ -281,7 +288,7 @@ def test_a_removal_that_is_killed_leaves_no_half_folder_and_is_finished_later(
         for name in before:
             if name.startswith(f"{folder}/"):
                 assert store.exists(name)
-    store.remove(LEASE_FILE)
+    store.remove(LEASES)
     found = collect(config, dry_run=False)
     assert len(found.sizes) == len(expected.sizes)
     assert not set(files_of(store)) & {name for name in before if name.partition("/")[0] in expected.sizes}
@@ -297,7 +304,8 @@ def test_an_object_store_is_cleared_alike(copied: Config) -> None:
         there = load_run(remote.root)
         expected = collect(config, dry_run=False)
         assert collect(there, dry_run=False) == expected
-        left = {path.removeprefix(f"{remote.path}/") for path in remote.fs.find(remote.path)}
+        found = {path.removeprefix(f"{remote.path}/") for path in remote.fs.find(remote.path)}
+        left = {name for name in found if not name.startswith(f"{LEASES}/")}
         assert left == set(files_of(Store(config.run.dir)))
     finally:
         remote.remove("")

@@ -22,6 +22,7 @@ from rayclean.report.evaluate import read_truth
 from rayclean.run import Run
 from rayclean.start import start
 from rayclean.storage.contents import map_arrays
+from rayclean.storage.resume import Resume
 from rayclean.storage.store import Store
 from rayclean.storage.units import run_inline
 from tests.conftest import train_here
@@ -277,8 +278,8 @@ def test_a_phase_that_was_killed_goes_on_bit_for_bit(
                 raise Killed
 
         with pytest.raises(Killed):
-            run_phase(phase, 0, 1, None, report)
-        run_phase(phase, 0, 1, states[0], lambda epoch, state: None)
+            run_phase(phase, 0, 1, Resume(), report)
+        run_phase(phase, 0, 1, Resume(states[0]), lambda epoch, state: None)
 
     monkeypatch.setattr(learning, "run_training", killed_once)
     (resumed,) = learn("plain", "learn.train={epochs: 4}").trials

@@ -17,6 +17,7 @@ import pytest
 from rayclean import pages
 from rayclean.config import Config
 from rayclean.errors import ConfigError, InputError
+from rayclean.merge.published import Published
 from rayclean.pages import write_report
 from rayclean.report.evaluate import read_truth
 from rayclean.report.page_files import MARK
@@ -47,7 +48,7 @@ def hostile(
 
 @pytest.fixture(scope="module")
 def lines(hostile: Run) -> Lines:
-    table = FinalTable.open(hostile.store)
+    table = FinalTable.of(Published.open(hostile.store))
     assert table is not None
     found: Lines = table.rows.to_table().to_pylist()
     return found

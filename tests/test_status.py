@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -28,7 +29,7 @@ from rayclean.report.run_text import print_status
 from rayclean.run import Run
 from rayclean.start import look
 from rayclean.status import RATE_FILES, StageStatus, read_status, sampled_distances, units_per_s
-from rayclean.storage.lease import LEASE_FILE, TAKEOVER_S, hold
+from rayclean.storage.lease import TAKEOVER_S, hold, lease_file
 from rayclean.storage.store import Store
 from rayclean.storage.units import Job
 from rayclean.train.trajectories import trajectory_name
@@ -186,8 +187,9 @@ def test_the_rate_gives_the_time_left(copied: Config) -> None:
     stage = stages_of(copied)["interpolate"]
     assert stage.per_s == pytest.approx(0.1)
     assert stage.left_s == pytest.approx(10)
-    this.store.publish(LEASE_FILE, b'{"token": "t", "host": "h", "pid": 1, "started": 0, "beat": 9}')
-    published_at(this.store, LEASE_FILE, NOW_S + 7)
+    holder = {"host": "h", "pid": 1, "started": 0, "machine": "m", "token": "t"}
+    this.store.publish(lease_file(1), json.dumps(holder).encode())
+    published_at(this.store, lease_file(1), NOW_S + 7)
     assert stages_of(copied, NOW_S + 10)["interpolate"].per_s == pytest.approx(2 / 40)  # a driver is at work, slowly
 
 
@@ -227,7 +229,6 @@ def test_who_holds_the_run_is_told_until_it_is_dead(copied: Config) -> None:
         assert dead is not None
         assert not dead.is_alive
         assert dead.heartbeat_age_s == pytest.approx(TAKEOVER_S + 5, abs=10)
-    assert not store.exists(LEASE_FILE)
     assert read_status(copied).driver is None
 
 
@@ -251,7 +252,8 @@ def test_a_run_before_its_catalog_is_done_shows_its_shards(
 
     def first_shards(jobs: Sequence[Job]) -> None:
         for unit in jobs[0].units()[:3]:
-            jobs[0].store.publish(jobs[0].file(unit), b"")
+            for file in jobs[0].all_files(unit):
+                jobs[0].store.publish(file, b"")
         raise Stopped
 
     config = tiny_config(tmp_path)

@@ -42,6 +42,7 @@ from rayclean.run import Run
 from rayclean.shards.decode import fit_image
 from rayclean.shards.urls import expand_shards
 from rayclean.shards.write import write_shards
+from rayclean.storage.resume import CHECKPOINTS, Resume
 from rayclean.storage.units import Job, UnitResult, compute_and_publish
 from rayclean.train import worker
 from rayclean.train.augment import augment_float, augment_uint8, normalize
@@ -298,7 +299,7 @@ def train_turns(task: TrainTask, report: Report | None = None) -> list[Turn]:
         start = Spent.now()
 
     with patch.object(worker, "write_trajectories", timed_evaluate):
-        worker.train(task, Rank(0, 1), None, end_of_epoch)
+        worker.train(task, Rank(0, 1), Resume(), end_of_epoch)
     return found[1:]
 
 
@@ -321,7 +322,7 @@ def train_turns_on_ray(task: TrainTask) -> list[Turn]:
         torch_config=TorchConfig(backend="gloo"),
         scaling_config=ray.train.ScalingConfig(num_workers=1),
         run_config=ray.train.RunConfig(
-            name=trainer.CHECKPOINTS,
+            name=CHECKPOINTS,
             storage_path=task.store.full(task.folder),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
             logging_config=ray.train.LoggingConfig(log_level="CRITICAL"),

@@ -21,9 +21,9 @@ import yaml
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from rayclean.merge import published as labels
 from rayclean.pipeline import STAGE_NAMES
 from rayclean.shards.write import write_shards
-from rayclean.storage.contents import read_json
 from rayclean.storage.store import TEMPORARY, Store
 from tests.e2e.driver import BIN, Ended, started
 from tests.e2e.runs import BESIDE, NUM_BAD, NUM_GOOD, NUM_SHARDS, PARTS
@@ -128,7 +128,7 @@ class Place:
 
     def samples_missing(self) -> int:
         """Samples of the shards that are neither rows nor in quarantine."""
-        summary = read_json(self.store, "labels/summary.json")
+        summary = labels.Published.open(self.store).summary()
         return int(summary["samples"] - summary["rows"] - sum(summary["quarantined"].values()))
 
 
@@ -212,6 +212,6 @@ class Bench:
         place = self.fresh(name)
         stages = ["train", "merge"] if stage == "train" else STAGE_NAMES[STAGE_NAMES.index(stage) :]
         left_out = [pattern for each in stages for pattern in (f"{each}-*", *BESIDE.get(each, ()))]
-        ignored = shutil.ignore_patterns(*left_out, "lease.json")
+        ignored = shutil.ignore_patterns(*left_out, "lease")
         shutil.copytree(self.reference.run_dir, place.run_dir, ignore=ignored)
         return place

@@ -9,6 +9,7 @@ CELL/ROLE/state.safetensors              network, momentum and epoch to go on fr
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -84,7 +85,7 @@ def _numpy(tensors: dict[str, torch.Tensor]) -> dict[str, Array]:
     return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
 
 
-def _tensors(arrays: dict[str, Array], prefix: str = "") -> dict[str, torch.Tensor]:
+def _tensors(arrays: Mapping[str, Array], prefix: str = "") -> dict[str, torch.Tensor]:
     """Tensors of the arrays with a prefix, which is dropped."""
     named = {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
     return {name: torch.from_numpy(np.array(value)) for name, value in named.items()}

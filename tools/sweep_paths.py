@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rayclean.storage.contents import read_json
+from rayclean.merge.published import Published
 from rayclean.storage.store import Store
 from tools.run_cells import CELLS, RUNS, Cell, evaluated, read_costs
 
@@ -106,7 +106,7 @@ def measure(cell: Cell, folder: Path, setting: Setting, start: int, evaluate: Ev
     before = read_costs(store)
     result = evaluate(cell, folder, [f"run.dir={folder}", *cell.changes, *setting.changes(start)])
     costs = spent(before, read_costs(store))
-    rows, snapshots = read_json(store, "labels/summary.json")["rows"], len(result["scores"]["iofm"]["curve"])
+    rows, snapshots = Published.open(store).summary()["rows"], len(result["scores"]["iofm"]["curve"])
     kept = ("best", "best_epoch", "final")
     return {
         **asdict(setting),

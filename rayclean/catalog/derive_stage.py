@@ -5,7 +5,7 @@ The thresholds of what stays are found once over all rows; then each shard is do
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -124,9 +124,15 @@ class DeriveJob(Job):
         """A unit a shard."""
         return [f"rows/{block_name(i)}" for i in range(self.source.shards.num_rows)]
 
+    def beside(self, unit: str) -> Sequence[str]:
+        """What is left out, in quarantine, and the truth."""
+        return [f"{kind}/{unit.removeprefix('rows/')}.parquet" for kind in ("left_out", "quarantine", "truth")]
+
     def open(self) -> Callable[[str], UnitResult]:
         """Loads the plan."""
-        plan = map_arrays(self.store, f"{self.folder}/{PLAN}.safetensors") if self.derivation.leaves_out else {}
+        plan: Mapping[str, Array] = {}
+        if self.derivation.leaves_out:
+            plan = map_arrays(self.store, f"{self.folder}/{PLAN}.safetensors")
         truth = base_labels(self.source, self.derivation.base)
 
         def compute(unit: str) -> UnitResult:
@@ -135,7 +141,7 @@ class DeriveJob(Job):
 
         return compute
 
-    def _shard(self, shard: int, name: str, plan: dict[str, Array], all_truth: Array) -> UnitResult:
+    def _shard(self, shard: int, name: str, plan: Mapping[str, Array], all_truth: Array) -> UnitResult:
         entry = self.source.shards.slice(shard, 1).to_pylist()[0]
         rows = np.arange(entry["first_row"], entry["first_row"] + entry["rows"])
         table, truth, ids = self.source.rows_of_shard(shard), all_truth[rows], self.source.clip_id[rows]

@@ -74,6 +74,11 @@ class CatalogJob(Job):
         """A unit a shard."""
         return [f"rows/{block_name(i)}" for i in range(self.num_shards)]
 
+    def beside(self, unit: str) -> Sequence[str]:
+        """What is in quarantine, and the truth where there is any."""
+        kinds = ("quarantine", "truth") if self.settings.truth is not None else ("quarantine",)
+        return [f"{kind}/{unit.removeprefix('rows/')}.parquet" for kind in kinds]
+
     def open(self) -> Callable[[str], UnitResult]:
         """Loads the list of shards."""
         sources = read_table(self.store, f"{self.folder}/{SOURCES_FILE}").to_pylist()
@@ -123,6 +128,10 @@ class ColumnsJob(Job):
     def units(self) -> Sequence[str]:
         """The one unit."""
         return [COLUMNS_FILE.removesuffix(self.suffix)]
+
+    def beside(self, unit: str) -> Sequence[str]:
+        """The shards, and the counts."""
+        return [SHARDS_FILE, SUMMARY_FILE]
 
     def open(self) -> Callable[[str], UnitResult]:
         """Nothing to load."""

@@ -14,6 +14,7 @@ from rayclean.arrays import Array
 from rayclean.shards.access import PixelReader, PixelSettings
 from rayclean.shards.node_cache import NodeCache, open_cache
 from rayclean.shards.urls import ShardIdentity
+from rayclean.storage.checksums import CheckedArrays
 from rayclean.storage.contents import map_arrays, read_json, read_table
 from rayclean.storage.store import Store
 from rayclean.storage.units import block_name
@@ -21,6 +22,7 @@ from rayclean.storage.units import block_name
 COLUMNS_FILE = "columns.safetensors"
 SHARDS_FILE = "shards.parquet"
 SUMMARY_FILE = "summary.json"
+TRUTH = "truth"  # the folder of the shards' truth; where a shard has any, all have
 NO_ROW = -1
 
 
@@ -42,7 +44,7 @@ class Catalog:
         return {"store": self.store, "folder": self.folder, "fingerprint": self.fingerprint}
 
     @cached_property
-    def _columns(self) -> dict[str, Array]:
+    def _columns(self) -> CheckedArrays:
         return map_arrays(self.store, f"{self.folder}/{COLUMNS_FILE}")
 
     @cached_property
@@ -176,8 +178,13 @@ class Catalog:
 
     def truth_of_shard(self, shard: int) -> pa.Table | None:
         """The truth of one shard's rows (index_in_shard, label), None where the run has none. Benchmarks only."""
-        name = f"{self.folder}/truth/{block_name(shard)}.parquet"
-        return read_table(self.store, name) if self.store.exists(name) else None
+        if not self._has_truth:
+            return None
+        return read_table(self.store, f"{self.folder}/{TRUTH}/{block_name(shard)}.parquet")
+
+    @cached_property
+    def _has_truth(self) -> bool:
+        return bool(self.store.list(f"{self.folder}/{TRUTH}"))
 
     def shards_of(self, start: int, stop: int) -> list[tuple[int, int, int]]:
         """The shards that rows [start, stop) lie in: (shard, first, last + 1) as indexes in the shard."""
@@ -231,5 +238,5 @@ class RowPixels:
 
     def _decode(self, rows: Array) -> Iterator[tuple[int, Array]]:
         columns = self.catalog._columns
-        digests = columns["digest"][rows]
-        return self.reader.read(columns["shard"][rows], columns["offset"][rows], columns["size"][rows], digests)
+        shards, offsets, sizes, digests = (columns.take(name, rows) for name in ("shard", "offset", "size", "digest"))
+        return self.reader.read(shards, offsets, sizes, digests)

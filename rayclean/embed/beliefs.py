@@ -6,6 +6,8 @@ that a file dropped. The entry at the given label is never dropped, so a score a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from rayclean.arrays import Array
@@ -44,7 +46,7 @@ def pack(beliefs: Array, labels: Array) -> dict[str, Array]:
     return {"classes": classes.astype(np.int32), "values": values.astype(np.float32), "rest": rest.astype(np.float32)}
 
 
-def unpack(arrays: dict[str, Array], which: Array | slice, num_classes: int) -> Array:
+def unpack(arrays: Mapping[str, Array], which: Array | slice, num_classes: int) -> Array:
     """(R, K + 1) float64 beliefs of some rows of a file that `pack` gave."""
     values = arrays["values"][which].astype(np.float64)
     if "classes" not in arrays:

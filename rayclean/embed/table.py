@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -32,16 +32,16 @@ class Embedding:
         return {name: getattr(self, name) for name in fields}  # not the mapped files
 
     @cached_property
-    def _blocks(self) -> dict[int, dict[str, Array]]:
+    def _blocks(self) -> dict[int, Mapping[str, Array]]:
         return {}
 
-    def block(self, index: int) -> dict[str, Array]:
+    def block(self, index: int) -> Mapping[str, Array]:
         """The arrays of one block of rows."""
         if index not in self._blocks:
             self._blocks[index] = map_arrays(self.store, f"{self.folder}/{block_name(index)}.safetensors")
         return self._blocks[index]
 
-    def _gather(self, rows: Array, read: Callable[[dict[str, Array], Array], Array]) -> Array:
+    def _gather(self, rows: Array, read: Callable[[Mapping[str, Array], Array], Array]) -> Array:
         blocks = rows // self.block_rows
         pieces = [
             (here, read(self.block(int(block)), rows[here] - block * self.block_rows))
@@ -63,7 +63,7 @@ class Embedding:
         There the classes that a file dropped share alike what is left of the belief.
         """
 
-        def read(block: dict[str, Array], which: Array) -> Array:
+        def read(block: Mapping[str, Array], which: Array) -> Array:
             if "logits" in block:
                 return block["logits"][which]
             beliefs = unpack(block, which, self.num_classes)
@@ -77,7 +77,7 @@ class Embedding:
     def beliefs(self, rows: Array) -> Array:
         """(R, K + 1) float64 softmax of one or more `rows` (R,), the sum of what the file dropped last."""
 
-        def read(block: dict[str, Array], which: Array) -> Array:
+        def read(block: Mapping[str, Array], which: Array) -> Array:
             if "logits" in block:
                 return with_rest(softmax(block["logits"][which]))
             return unpack(block, which, self.num_classes)

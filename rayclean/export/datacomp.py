@@ -48,6 +48,10 @@ class UidsJob(Job):
         """A unit a shard."""
         return [f"uids/{block_name(shard)}" for shard in range(self.chosen.catalog.shards.num_rows)]
 
+    def beside(self, unit: str) -> Sequence[str]:
+        """Counts."""
+        return [f"{unit}.json"]
+
     def open(self) -> Callable[[str], UnitResult]:
         """Opens the table."""
         reader = ShardRowReader(self.chosen)

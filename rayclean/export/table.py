@@ -11,9 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rayclean.arrays import Array
-from rayclean.merge.publish import LABELS, check_labels
-from rayclean.storage.contents import read_table
-from rayclean.storage.fingerprint import digest
+from rayclean.merge.published import Published
 from rayclean.storage.store import Store
 
 BATCH_ROWS = 2**17
@@ -21,45 +19,56 @@ BATCH_ROWS = 2**17
 
 @dataclass(frozen=True)
 class LabelTable:
-    """`labels/`. Picklable and cheap; of a part only the columns that are asked for are read.
+    """A published table by its rows. Picklable and cheap; of a part only the columns that are asked for are read.
 
     Attributes:
-        store: the run's files.
-        merge: the folder that the table comes from.
-        parts: its files, in the order of the rows; all but the last have equally many.
-        digest: of all their bytes.
+        published: its files.
     """
 
-    store: Store
-    merge: str
-    parts: tuple[str, ...]
-    digest: str
+    published: Published
 
     @classmethod
     def open(cls, store: Store) -> LabelTable:
         """The table of a run.
 
         Raises:
-            InputError: it is not complete.
+            InputError: there is none.
+            DamagedFile: a file of it is missing.
         """
-        manifest = check_labels(store)
-        files = sorted((each["name"], each["sha256"]) for each in manifest["files"] if each["name"].startswith("part-"))
-        together = digest("".join(sha256 for _, sha256 in files).encode())
-        return cls(store, manifest["merge"], tuple(f"{LABELS}/{name}" for name, _ in files), together)
+        return cls(Published.open(store))
 
     def __getstate__(self) -> dict[str, object]:
-        return {"store": self.store, "merge": self.merge, "parts": self.parts, "digest": self.digest}
+        return {"published": self.published}
+
+    @property
+    def store(self) -> Store:
+        """The run's files."""
+        return self.published.store
+
+    @property
+    def merge(self) -> str:
+        """The folder that the table comes from."""
+        return self.published.merge
+
+    @property
+    def digest(self) -> str:
+        """Of all bytes of its parts."""
+        return self.published.digest
+
+    @cached_property
+    def parts(self) -> tuple[str, ...]:
+        """Its files, in the order of the rows; all but the last have equally many."""
+        return self.published.parts
 
     @cached_property
     def schema(self) -> pa.Schema:
         """Its columns, with their meanings."""
         return self._file(0).schema_arrow
 
-    @cached_property
+    @property
     def names(self) -> list[str]:
         """Of the classes, by label."""
-        names: list[str] = read_table(self.store, f"{LABELS}/classes.parquet", ["name"])["name"].to_pylist()
-        return names
+        return list(self.published.names)
 
     @cached_property
     def part_rows(self) -> int:
@@ -73,7 +82,7 @@ class LabelTable:
         return self.part_rows * last + int(self._file(last).metadata.num_rows)
 
     def _file(self, part: int) -> pq.ParquetFile:
-        return pq.ParquetFile(pa.BufferReader(self.store.map(self.parts[part])))
+        return self.published.open_part(self.parts[part])
 
     def batches(self, columns: Sequence[str], part: int | None = None) -> Iterator[pa.RecordBatch]:
         """Columns of all rows, or of those of one part, in order, at most `BATCH_ROWS` rows at a time."""
@@ -82,7 +91,7 @@ class LabelTable:
 
     def part(self, part: int, columns: Sequence[str]) -> pa.Table:
         """Columns of all rows of a part."""
-        return read_table(self.store, self.parts[part], list(columns))
+        return self.published.read(self.parts[part], columns)
 
     def take(self, rows: Array, columns: Sequence[str]) -> pa.Table:
         """Columns of some rows, in ascending order of the rows.

@@ -17,13 +17,14 @@ from rayclean.learn.dividemix_settings import DivideMixSettings, Starts
 from rayclean.learn.lesson_jobs import read_columns
 from rayclean.learn.phase import Exam, Report, accuracies, examine, read_lesson
 from rayclean.learn.rescoring import rescore
-from rayclean.merge.publish import check_labels
+from rayclean.merge.published import Published
 from rayclean.storage.contents import encode, map_arrays, read_json
 from rayclean.storage.fingerprint import digest, fingerprint
+from rayclean.storage.resume import Resume
 from rayclean.storage.store import Store
 from rayclean.train.feed import Feed, FeedSettings
 from rayclean.train.forward import Forward
-from rayclean.train.loop import Rank, State
+from rayclean.train.loop import Rank
 from rayclean.train.plan import epoch_seed, role_seed, steps_of
 from rayclean.train.snapshots import load_snapshot, publish_weights
 from rayclean.train.spec import NetworkSpec
@@ -109,14 +110,14 @@ class Ensemble(Forward):
         return super().logits(inputs) + self.other.logits(inputs)
 
 
-def run_dividemix(phase: DividePhase, index: int, ranks: int, state: State | None, report: Report) -> None:
-    """Trains as one rank, from `state` or from the start, to the last epoch."""
+def run_dividemix(phase: DividePhase, index: int, ranks: int, resume: Resume, report: Report) -> None:
+    """Trains as one rank, from a state or from the start, to the last epoch."""
     rank, settings = Rank(index, ranks), phase.settings
     source = FeedSource(phase, rank)
     one, two = (phase.spec.build(seed, phase.weights) for seed in phase.seeds)
     given = read_columns(phase.store, ["label_score"])["label_score"][source.rows] if phase.is_joint else None
     starts = _start_scores(phase, source, rank)
-    epochs = dividemix_epochs(settings, phase.spec, (one, two), source, rank, state, given, starts)
+    epochs = dividemix_epochs(settings, phase.spec, (one, two), source, rank, resume.state, given, starts)
     for epoch, networks, facts, after in epochs:
         examine(phase, Ensemble(networks, phase.spec, settings), epoch, rank)
         if rank.index == 0:
@@ -153,7 +154,7 @@ def dividemix(course: Course) -> list[Trial]:
     trials, starts, marks = [], None, [course.catalog.fingerprint, course.people or ""]
     is_joint = section.score == "joint"
     if is_joint:
-        marks.append(check_labels(course.store)["merge"])
+        marks.append(Published.open(course.store).merge)
     elif section.start == "scores":
         learned = [course.learn(course.phase(f"start {p}", course.train, purpose=p)) for p in PURPOSES]
         trials = [each.trial for each in learned]

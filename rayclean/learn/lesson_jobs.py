@@ -24,13 +24,13 @@ from rayclean.learn.lessons import (
     without,
 )
 from rayclean.merge.joint import DROPPED
-from rayclean.merge.publish import LABELS, MANIFEST
+from rayclean.merge.published import Published
 from rayclean.merge.verified import VerifiedSource
 from rayclean.scores.influence_scores import influence_scores
 from rayclean.scores.influence_stage import FitJob, RawJob
 from rayclean.scores.influence_votes import gamma_count, noisy_probable
 from rayclean.scores.simulate_stage import JudgeJob
-from rayclean.storage.contents import map_arrays, read_json, read_table
+from rayclean.storage.contents import map_arrays
 from rayclean.storage.fingerprint import fingerprint
 from rayclean.storage.store import Store
 from rayclean.storage.units import Job, UnitResult
@@ -136,8 +136,8 @@ class TableLesson(LessonJob):
 
 def read_columns(store: Store, names: list[str]) -> dict[str, Array]:
     """Columns of the final table by row, nulls as NaN."""
-    parts = sorted(e["name"] for e in read_json(store, MANIFEST)["files"] if e["name"].startswith("part-"))
-    tables = [read_table(store, f"{LABELS}/{part}", names) for part in parts]
+    published = Published.open(store)
+    tables = [published.read(part, names) for part in published.parts]
     return {name: np.concatenate([t[name].to_numpy(zero_copy_only=False) for t in tables]) for name in names}
 
 
@@ -189,7 +189,7 @@ class RankLesson(LessonJob):
             yield noisy_probable(-scores["osm"], num_votes, count if "osd_votes" in scores else 0)
 
 
-def blocks_of(embedding: Embedding, catalog: Catalog) -> Iterator[dict[str, Array]]:
+def blocks_of(embedding: Embedding, catalog: Catalog) -> Iterator[Mapping[str, Array]]:
     """The arrays of an embedding, block by block."""
     return (embedding.block(index) for index in range(-(-catalog.num_rows // embedding.block_rows)))
 

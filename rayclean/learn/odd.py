@@ -7,7 +7,8 @@ from rayclean.learn.course import Course, Trial
 from rayclean.learn.lesson_jobs import OddLesson, lesson_folder
 from rayclean.learn.phase import Phase
 from rayclean.scores.simulate_stage import JudgeJob, ThresholdJob, simulate_jobs
-from rayclean.storage.fingerprint import digest, fingerprint
+from rayclean.storage.contents import content_digest
+from rayclean.storage.fingerprint import fingerprint
 from rayclean.storage.units import num_blocks
 from rayclean.train.snapshots import Snapshot
 from rayclean.train.trajectories import trajectory_name
@@ -53,7 +54,7 @@ def _simulate(course: Course, phase: Phase, snapshot: Snapshot) -> tuple[Thresho
         embedding = embed.embedding
     blocks = range(num_blocks(course.catalog.num_rows, phase.block_rows))
     names = [trajectory_name(epoch, block) for epoch in phase.judged for block in blocks]
-    marks = [digest(course.store.map(f"{phase.folder}/{name}")) for name in names]
+    marks = [content_digest(course.store, f"{phase.folder}/{name}") for name in names]
     trajectories = fingerprint("trajectories", 1, {}, marks)
     seed = course.config.run.seed
     return simulate_jobs(

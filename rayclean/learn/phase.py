@@ -21,7 +21,8 @@ from rayclean.catalog.table import Catalog
 from rayclean.config import TrainSection
 from rayclean.errors import UnitError
 from rayclean.shards.access import PixelSettings
-from rayclean.storage.contents import encode, map_arrays, read_json
+from rayclean.storage.contents import encode, map_arrays, read_bytes, read_json
+from rayclean.storage.resume import Resume
 from rayclean.storage.store import Store
 from rayclean.storage.units import num_blocks
 from rayclean.train.batches import Lesson
@@ -149,8 +150,9 @@ def read_lesson(store: Store, file: str | None, catalog: Catalog) -> Lesson:
     return Lesson(arrays["labels"], arrays.get("weights"))
 
 
-def run_phase(phase: Phase, index: int, ranks: int, state: State | None, report: Report) -> None:
-    """Trains a phase as one rank, from `state` or from its start, to its last epoch."""
+def run_phase(phase: Phase, index: int, ranks: int, resume: Resume, report: Report) -> None:
+    """Trains a phase as one rank, from a state or from its start, to its last epoch."""
+    state = resume.state
     rank = Rank(index, ranks)
     lesson = read_lesson(phase.store, phase.lesson, phase.catalog)
     settings = LoopSettings(
@@ -167,7 +169,7 @@ def run_phase(phase: Phase, index: int, ranks: int, state: State | None, report:
     if phase.start is not None:
         load_weights_from(phase.start, network)
     if state is None and phase.goes_on is not None:
-        data = phase.store.read(phase.goes_on)
+        data = read_bytes(phase.store, phase.goes_on)
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     elif state is None and phase.start is not None:
         examine(phase, Forward(network, phase.spec, phase.forward), 0, rank)
@@ -187,7 +189,7 @@ def run_phase(phase: Phase, index: int, ranks: int, state: State | None, report:
 def _leave(phase: Phase, state: State) -> None:
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    phase.store.publish(phase.state_file, buffer.getvalue())
+    phase.store.publish(phase.state_file, encode(phase.state_file, buffer.getvalue(), "{}"))
 
 
 def examine(phase: Graded, forward: Forward, epoch: int, rank: Rank) -> None:

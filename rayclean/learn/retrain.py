@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rayclean.learn.course import Course, Trial
 from rayclean.learn.lesson_jobs import TableLesson, lesson_folder
-from rayclean.merge.publish import check_labels
+from rayclean.merge.published import Published
 
 
 def plain(course: Course) -> list[Trial]:
@@ -20,7 +20,7 @@ def retrain(course: Course) -> list[Trial]:
     """
     settings = course.config.learn.retrain
     cut = course.config.merge.threshold if settings.cut is None else settings.cut
-    table = check_labels(course.store)["merge"]
+    table = Published.open(course.store).merge
     folder = lesson_folder(
         "table", settings.model_dump() | {"cut": cut}, [course.catalog.fingerprint, table, course.people or ""]
     )

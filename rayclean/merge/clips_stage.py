@@ -13,7 +13,7 @@ from rayclean.arrays import Array
 from rayclean.catalog.table import Catalog
 from rayclean.merge.models import Fitted
 from rayclean.merge.table import judgement
-from rayclean.merge.verified import Verified, read_verified
+from rayclean.merge.verified import NOTHING_VERIFIED, Verified, read_verified
 from rayclean.schema import clip_schema
 from rayclean.scores.clips_table import ClipFiles
 from rayclean.storage.contents import read_json
@@ -27,6 +27,7 @@ class ClipsJob(Job):
     Attributes:
         model: the fitted model's file.
         table_rows: clips of a part.
+        has_verified: whether people have verified any.
     """
 
     stage: ClassVar[str] = "merge"
@@ -36,6 +37,7 @@ class ClipsJob(Job):
     model: str
     threshold: float
     table_rows: int
+    has_verified: bool = False
 
     def units(self) -> Sequence[str]:
         """A unit a part of the table."""
@@ -44,7 +46,7 @@ class ClipsJob(Job):
     def open(self) -> Callable[[str], UnitResult]:
         """Loads the model."""
         fitted = Fitted.from_json(read_json(self.store, self.model))
-        verified = read_verified(self.store, self.folder)
+        verified = read_verified(self.store, self.folder) if self.has_verified else NOTHING_VERIFIED
 
         def compute(unit: str) -> UnitResult:
             block_rows = self.files.block_rows

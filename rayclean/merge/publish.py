@@ -1,75 +1,122 @@
-"""`labels/`: the final table, put there from the merge's parts; its manifest is written last."""
+"""Makes a finished merge the run's table: its files are put beside what is there, then the manifest names them."""
 
 from __future__ import annotations
 
-import hashlib
+import re
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rayclean.errors import InputError
+from rayclean.errors import DamagedFile, InputError, StageError
 from rayclean.merge.clips_stage import ClipsJob
 from rayclean.merge.joint import JointModel
 from rayclean.merge.models import Fitted
+from rayclean.merge.published import CLASSES, CLIPS, LABELS, MANIFEST, PART, SUMMARY, TABLES, Entry, Published
 from rayclean.merge.stage import MODEL, ApplyJob
 from rayclean.schema import CLASS_SCHEMA
+from rayclean.storage.checksums import check_table
 from rayclean.storage.contents import encode, map_arrays, read_json, read_table
 from rayclean.storage.store import Store
 
-LABELS = "labels"
-MANIFEST = f"{LABELS}/_manifest.json"
+# What runs of this release and earlier ones put into the two folders; all else is somebody else's.
+_OURS = re.compile(rf"({PART}|{CLIPS}|{CLASSES}|{SUMMARY})(-[0-9a-f]{{8}})?(-[0-9]{{5,}})?\.(parquet|json)")
+MAX_RIVALS = 3
 
 
-def publish_labels(job: ApplyJob, class_names: list[str], clips: ClipsJob | None = None) -> dict[str, Any]:
-    """Makes `labels/` the result of a finished merge; does nothing where it is that already.
+def publish_labels(
+    job: ApplyJob, class_names: list[str], clips: ClipsJob | None = None, lease: int = 0
+) -> dict[str, Any]:
+    """Makes `labels/` and `tables/` the result of a finished merge; does nothing where they are that already.
+
+    Files are named by the merge that they come from and put beside those that are there; then one file, the manifest,
+    names them, and what it does not name is removed. A driver that publishes another merge meanwhile may remove ours,
+    so a table that is still ours is looked at again in the end.
 
     Args:
         job: has the parts of the table.
         class_names: by label.
         clips: has those of the table of clips, where rows are frames.
+        lease: number of the lease by which this driver holds the run.
 
     Returns:
         The summary: rows, issues, estimated noise rate, whether the mixture is reliable, quarantine.
+
+    Raises:
+        StageError: another driver publishes at the same time.
+        DamagedFile: a file of the merge is not what was written.
     """
     store = job.store
-    if not _is_published(store, job.folder):
-        store.remove(MANIFEST)
-        for name in store.list(LABELS):
-            store.remove(f"{LABELS}/{name}")
-        parts = [each.file(unit) for each in (job, clips) if each is not None for unit in each.units()]
-        entries = [_copy(store, part, f"{LABELS}/{part.split('/')[-1]}") for part in parts]
-        classes, summary = _summarise(job, class_names)
-        if clips is not None:
-            summary["clip_issues"] = _count_issues(clips)
-        for name, content in (("classes.parquet", classes), ("summary.json", summary)):
-            data = encode(name, content, "{}")
-            store.publish(f"{LABELS}/{name}", data)
-            entries.append({"name": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()})
-        manifest = {"merge": job.folder, "classes": class_names, "files": entries}
-        store.publish(MANIFEST, encode(MANIFEST, manifest, "{}"))
-    published: dict[str, Any] = read_json(store, f"{LABELS}/summary.json")
-    return published
+    table = _current(store, job.folder)
+    for _ in range(MAX_RIVALS):
+        if table is not None:
+            _remove_stale(store)
+            return table.summary()
+        store.publish(MANIFEST, _put(job, class_names, clips, lease).encode())
+        _remove_stale(store)
+        table = _current(store, job.folder)
+        if table is None and (merge := Published.open(store).merge) != job.folder:
+            raise StageError(f"{store.root}/{LABELS}: another driver has published {merge} meanwhile; its table stands")
+    raise StageError(f"{store.root}/{LABELS} does not stay as it is published; is another driver at work on this run?")
 
 
-def _is_published(store: Store, folder: str) -> bool:
-    if not store.exists(MANIFEST):
-        return False
-    manifest = read_json(store, MANIFEST)
-    present = set(store.list(LABELS))
-    return manifest["merge"] == folder and all(entry["name"] in present for entry in manifest["files"])
+def _current(store: Store, merge: str) -> Published | None:
+    """The table that is there, where it is of this merge and whole."""
+    try:
+        table = Published.open(store)
+    except (InputError, DamagedFile):
+        return None
+    return table if table.merge == merge and table.is_whole() else None
+
+
+def _put(job: ApplyJob, class_names: list[str], clips: ClipsJob | None, lease: int) -> Published:
+    """Puts the files of a table beside what is there."""
+    store, mark = job.store, job.folder.partition("-")[2]
+    entries = [_copy(store, job.file(unit), f"{LABELS}/{_marked(unit, mark)}.parquet") for unit in job.units()]
+    if clips is not None:
+        entries += [_copy(store, clips.file(unit), f"{TABLES}/{_marked(unit, mark)}.parquet") for unit in clips.units()]
+    classes, summary = _summarise(job, class_names)
+    if clips is not None:
+        summary["clip_issues"] = _count_issues(clips)
+    for name, content in ((f"{CLASSES}-{mark}.parquet", classes), (f"{SUMMARY}-{mark}.json", summary)):
+        data = encode(name, content, "{}")
+        store.publish(f"{TABLES}/{name}", data)
+        entries.append(Entry.of(f"{TABLES}/{name}", data))
+    return Published(store, job.folder, tuple(class_names), lease, tuple(entries))
+
+
+def _marked(unit: str, mark: str) -> str:
+    """`part-00000` with the merge's fingerprint: `part-<mark>-00000`."""
+    kind, _, number = unit.partition("-")
+    return f"{kind}-{mark}-{number}"
+
+
+def _copy(store: Store, source: str, target: str) -> Entry:
+    try:
+        data = store.map(source)
+    except FileNotFoundError as e:
+        raise DamagedFile(store.full(source), "there is no such file") from e
+    check_table(data, store.full(source))
+    store.publish(target, data)
+    return Entry.of(target, data)
+
+
+def _remove_stale(store: Store) -> None:
+    """Removes files of other tables, each only while the manifest does not name it."""
+    for folder in (LABELS, TABLES):
+        for name in store.list(folder):
+            if _OURS.fullmatch(name) and f"{folder}/{name}" not in _named(store):
+                store.remove(f"{folder}/{name}")
+
+
+def _named(store: Store) -> set[str]:
+    return {Entry.from_json(entry).path for entry in read_json(store, MANIFEST)["files"]}
 
 
 def _count_issues(clips: ClipsJob) -> int:
     tables = (read_table(clips.store, clips.file(unit), ["is_label_issue"]) for unit in clips.units())
     return sum(pc.sum(table["is_label_issue"]).as_py() for table in tables)
-
-
-def _copy(store: Store, source: str, target: str) -> dict[str, Any]:
-    data = store.map(source)
-    store.publish(target, data)
-    return {"name": target.split("/")[-1], "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
 def _summarise(job: ApplyJob, class_names: list[str]) -> tuple[pa.Table, dict[str, Any]]:
@@ -106,18 +153,3 @@ def _summarise(job: ApplyJob, class_names: list[str]) -> tuple[pa.Table, dict[st
         "reason": model.reason,
     }
     return classes, summary
-
-
-def check_labels(store: Store) -> dict[str, Any]:
-    """The manifest of a complete table: the merge it is of, the class names in order, the files.
-
-    Raises:
-        InputError: there is no table, or files of it are missing.
-    """
-    if not store.exists(MANIFEST):
-        raise InputError(f"{store.root} holds no complete table (no {MANIFEST}); run `rayclean run` to its end")
-    manifest: dict[str, Any] = read_json(store, MANIFEST)
-    missing = {entry["name"] for entry in manifest["files"]} - set(store.list(LABELS))
-    if missing:
-        raise InputError(f"{store.root}/{LABELS} lacks {', '.join(sorted(missing))}; run `rayclean run` again")
-    return manifest

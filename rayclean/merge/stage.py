@@ -17,7 +17,7 @@ from rayclean.merge.models import Fitted, fit_model, fit_rows, is_near_row
 from rayclean.merge.near import Near
 from rayclean.merge.table import NO_LABEL, shard_column, table_of_block
 from rayclean.merge.trust import Trust, agreement, trusted
-from rayclean.merge.verified import VERIFIED, Verified, VerifiedSource, read_verified
+from rayclean.merge.verified import NOTHING_VERIFIED, VERIFIED, Verified, VerifiedSource, read_verified
 from rayclean.schema import JOINT
 from rayclean.scores.block import joined
 from rayclean.scores.clips_table import ClipFiles
@@ -48,6 +48,10 @@ class FitJob(Job):
     def units(self) -> Sequence[str]:
         """The model."""
         return [MODEL]
+
+    def beside(self, unit: str) -> Sequence[str]:
+        """What people have verified, where anything."""
+        return [] if self.verified is None else [VERIFIED]
 
     def open(self) -> Callable[[str], UnitResult]:
         """Nothing to load."""
@@ -106,7 +110,11 @@ class FitJob(Job):
 
 @dataclass(frozen=True)
 class ApplyJob(Job):
-    """Writes the parts of the final table, with counts a class beside each."""
+    """Writes the parts of the final table, with counts a class beside each.
+
+    Attributes:
+        has_verified: whether people have verified rows of it.
+    """
 
     stage: ClassVar[str] = "merge"
     suffix: ClassVar[str] = ".parquet"
@@ -115,15 +123,20 @@ class ApplyJob(Job):
     threshold: float
     num_neighbors: int
     table_rows: int
+    has_verified: bool = False
 
     def units(self) -> Sequence[str]:
         """A unit a part of the table."""
         return [f"part-{i:05d}" for i in range(num_blocks(self.files.catalog.num_rows, self.table_rows))]
 
+    def beside(self, unit: str) -> Sequence[str]:
+        """Counts by class."""
+        return [f"classes-{unit}.safetensors"]
+
     def open(self) -> Callable[[str], UnitResult]:
         """Loads the model."""
         fitted = Fitted.from_json(read_json(self.store, f"{self.folder}/{MODEL}.json"))
-        verified = read_verified(self.store, self.folder)
+        verified = read_verified(self.store, self.folder) if self.has_verified else NOTHING_VERIFIED
         catalog = self.files.catalog
         conflicts = conflicting_rows(catalog.duplicate_of, catalog.label)
         shard_names = catalog.shards["name"].to_pylist()
@@ -220,5 +233,5 @@ def merge_jobs(
     store = files.catalog.store
     return (
         FitJob(store, folder, files, score, settings.sample_rows, seed, verified),
-        ApplyJob(store, folder, files, settings.threshold, num_neighbors, table_rows),
+        ApplyJob(store, folder, files, settings.threshold, num_neighbors, table_rows, verified is not None),
     )

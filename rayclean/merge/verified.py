@@ -179,6 +179,5 @@ def _one_each(keys: Sequence[str], shards: Sequence[str | None], rows: Sequence[
 
 
 def read_verified(store: Store, folder: str) -> Verified:
-    """What people have verified of the rows, or clips, of a merge."""
-    name = f"{folder}/{VERIFIED}"
-    return Verified(**map_arrays(store, name)) if store.exists(name) else NOTHING_VERIFIED
+    """What people have verified of the rows, or clips, of a merge that takes that in."""
+    return Verified(**map_arrays(store, f"{folder}/{VERIFIED}"))

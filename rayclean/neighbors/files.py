@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,11 +57,11 @@ class IndexFiles:
     def __init__(self, store: Store, folder: str, parts: list[Part]) -> None:
         self.store, self.folder, self.parts = store, folder, parts
         self.edges = np.array([part.start for part in parts] + [parts[-1].stop])
-        self.mapped: dict[int, dict[str, Array]] = {}
+        self.mapped: dict[int, Mapping[str, Array]] = {}
         self.opened: dict[int, Any] = {}
         self.held: OrderedDict[Span, Array] = OrderedDict()
 
-    def _part(self, index: int) -> dict[str, Array]:
+    def _part(self, index: int) -> Mapping[str, Array]:
         if index not in self.mapped:
             self.mapped[index] = map_arrays(self.store, f"{self.folder}/{part_name(index)}.safetensors")
         return self.mapped[index]

@@ -15,7 +15,8 @@ import faiss
 import numpy as np
 
 from rayclean.arrays import Array
-from rayclean.errors import UnitError
+from rayclean.errors import DamagedFile
+from rayclean.storage.contents import read_bytes
 from rayclean.storage.store import Store
 
 CELLS_PER_ROOT = 4  # cells = 4 sqrt(N): choosing cells and scanning a few of them cost about the same
@@ -96,16 +97,17 @@ def load_lists(store: Store, name: str) -> Any:
     """Opens the IVF file of a part, mapped: its pages are shared by all processes of a node.
 
     Raises:
-        UnitError: the file is not a whole index.
+        DamagedFile: the file is missing, or not what was written.
     """
+    data = read_bytes(store, name)
     path = store.copy(name)
     if path is not None and os.path.exists(path):
         with suppress(RuntimeError):  # not whole, or a copy that went just now: read below
             return faiss.read_index(path, faiss.IO_FLAG_MMAP_IFC)
     try:
-        return faiss.deserialize_index(np.frombuffer(store.read(name), np.uint8))
+        return faiss.deserialize_index(np.frombuffer(data, np.uint8))
     except RuntimeError as e:  # what FAISS raises for whatever is wrong with a file
-        raise UnitError(f"{store.full(name)}: is not a whole FAISS index; remove it and rerun") from e
+        raise DamagedFile(store.full(name), "it is no whole FAISS index") from e
 
 
 def search_lists(

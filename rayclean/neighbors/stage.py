@@ -39,6 +39,10 @@ class IndexJob(Job):
         parts = plan_parts(self.catalog.class_counts, self.settings.part_rows)
         return [part_name(i) for i in range(len(parts))]
 
+    def beside(self, unit: str) -> Sequence[str]:
+        """The IVF lists, where they pay."""
+        return [lists_name(unit)] if self.settings.needs_ivf(self.catalog.class_counts) else []
+
     def open(self) -> Callable[[str], UnitResult]:
         """Plans the parts; maps the coarse quantiser."""
         parts = dict(zip(self.units(), plan_parts(self.catalog.class_counts, self.settings.part_rows), strict=True))

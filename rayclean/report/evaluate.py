@@ -10,12 +10,12 @@ import numpy as np
 
 from rayclean.arrays import Array
 from rayclean.catalog.table import Catalog
+from rayclean.merge.published import CLIPS, PART, Published
 from rayclean.report import metrics
 from rayclean.report.curves import Curve, Epochs, point, score_curves
 from rayclean.report.metrics import average_precision, expected_calibration_error, flag_metrics
 from rayclean.report.simulated import SimulatedLosses
 from rayclean.scores.table import ScoreFiles
-from rayclean.storage.contents import read_table
 from rayclean.storage.store import Store
 from rayclean.storage.units import num_blocks
 
@@ -146,7 +146,7 @@ def evaluate(
     final = {name: np.concatenate([block.scores[name] for block in blocks])[known] for name in files.names}
     for name, scores in final.items():
         curves.setdefault(name, {epochs.last: point(scores, clean)})
-    table = _read_labels(store, "part-", ["label_score", "predicted_label"])
+    table = _read_labels(store, PART, ["label_score", "predicted_label"])
     probability, predicted = table["label_score"][known], table["predicted_label"][known]
     flags = flag_metrics(probability, clean, threshold)
     calibration = expected_calibration_error(probability, clean)
@@ -176,7 +176,7 @@ def evaluate(
 def _clips(store: Store, names: Sequence[str], labels: Array) -> dict[str, float]:
     """AUROC over the clips whose first frame has a truth."""
     columns = {"label_score": "label_score", **{name: f"score_{name}" for name in names}}
-    table = _read_labels(store, "clips-", ["first_row", "given_label", *columns.values()])
+    table = _read_labels(store, CLIPS, ["first_row", "given_label", *columns.values()])
     truth = labels[table["first_row"]]
     known = truth != UNKNOWN
     clean = table["given_label"][known] == truth[known]
@@ -189,7 +189,7 @@ def _reliability(calibration: metrics.Calibration) -> list[Bin]:
 
 
 def _read_labels(store: Store, kind: str, columns: list[str]) -> dict[str, Array]:
-    """Columns of a table in `labels/`."""
-    parts = [name for name in store.list("labels") if name.startswith(kind)]
-    tables = [read_table(store, f"labels/{name}", columns) for name in parts]
+    """Columns of the published table, of rows or of clips."""
+    published = Published.open(store)
+    tables = [published.read(path, columns) for path in published.of_kind(kind)]
     return {name: np.concatenate([table[name].to_numpy() for table in tables]) for name in columns}

@@ -115,6 +115,8 @@ def print_garbage(console: Console, garbage: Any, dry_run: bool) -> None:
         _print(console, f"{size / 1e6:>12,.1f} MB  {name}")
     did = "would be removed" if dry_run else "removed"
     _print(console, f"{garbage.num_bytes / 1e6:,.1f} MB in {len(garbage.sizes):,} folders and files {did}")
+    for line in garbage.refused:
+        _print(console, f"could not be removed: {line}")
     if garbage.table is not None:
         _print(
             console,

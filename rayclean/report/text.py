@@ -9,10 +9,10 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
+from rayclean.merge.published import Published
 from rayclean.report.evaluate import Evaluation
 from rayclean.report.plan import Plan, SearchPlan
 from rayclean.schema import SCORES
-from rayclean.storage.contents import read_table
 from rayclean.storage.store import Store
 
 # How far the loss must fall below its best before `evaluate` says that labels were memorised.
@@ -85,13 +85,11 @@ def print_curves(console: Console, result: Evaluation) -> None:
 
 def worst_rows(root: str, count: int) -> pa.Table:
     """The rows with the smallest label_score, worst first; ties by row."""
-    store = Store(root)
+    table = Published.open(Store(root))
     columns = ["row", "shard", "key", "given_label", "predicted_label", "label_score"]
     worst: pa.Table | None = None
-    for name in store.list("labels"):
-        if not name.startswith("part-"):
-            continue
-        part = read_table(store, f"labels/{name}", columns)
+    for name in table.parts:
+        part = table.read(name, columns)
         both = part if worst is None else pa.concat_tables([worst, part], promote_options="permissive")
         worst = both.sort_by([("label_score", "ascending"), ("row", "ascending")]).slice(0, count)
     return worst if worst is not None else pa.table({})

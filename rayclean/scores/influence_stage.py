@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -76,6 +76,10 @@ class SolveJob(InfluenceJob):
         """The one unit."""
         return [SOLVED]
 
+    def beside(self, unit: str) -> Sequence[str]:
+        """What the solver says of itself."""
+        return [SOLVER_FILE]
+
     def open(self) -> Callable[[str], UnitResult]:
         """Nothing to load."""
         return lambda _: self._solve()
@@ -138,10 +142,10 @@ class RawJob(InfluenceJob):
 
         return compute
 
-    def _of_frames(self, solved: dict[str, Array], rows: Array) -> dict[str, Array]:
+    def _of_frames(self, solved: Mapping[str, Array], rows: Array) -> dict[str, Array]:
         return raw_influence(solved, _last_layer(self.embedding, self.catalog, rows))
 
-    def _of_clips(self, solved: dict[str, Array], rows: Array) -> dict[str, Array]:
+    def _of_clips(self, solved: Mapping[str, Array], rows: Array) -> dict[str, Array]:
         """Of the whole clips that the rows are frames of: one that two blocks share is done in both, alike."""
         clips, clip_of_row = np.unique(self.catalog.clip[rows], return_inverse=True)
         frames, clip_of_frame = self.catalog.frames_of(clips)
@@ -170,9 +174,9 @@ class FitJob(InfluenceJob):
                 here = counted[start:stop]
                 if self.by_clip:  # one row stands for its clip
                     here = here & self.catalog.is_first_of_clip(start, stop)
-                raw, drawn = {name: values[here] for name, values in raw.items()}, drawn[here]
-                blocks.append(raw)
-                sampled.append({name: values[drawn] for name, values in raw.items()})
+                kept, drawn = {name: values[here] for name, values in raw.items()}, drawn[here]
+                blocks.append(kept)
+                sampled.append({name: values[drawn] for name, values in kept.items()})
             sample = {name: np.concatenate([each[name] for each in sampled]) for name in sampled[0]}
             return UnitResult(fit(totals_of(blocks), sample, self.settings.standardize), rows=total)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -25,13 +25,13 @@ class InterpolateJob(Job):
     """Reduces a snapshot's partial sums.
 
     Attributes:
-        paths_folders: one a round.
+        paths: one a round; what they compute is read by their units' names, never by what happens to lie there.
     """
 
     stage: ClassVar[str] = "interpolate"
     catalog: Catalog
     embedding: Embedding
-    paths_folders: tuple[str, ...]
+    paths: tuple[Job, ...]
     steps: int
     end_weight: float
 
@@ -41,12 +41,7 @@ class InterpolateJob(Job):
 
     def open(self) -> Callable[[str], UnitResult]:
         """Maps the partial sums of all blocks of pairs; their rows ascend, so a block of rows is a slice each."""
-        files = [
-            map_arrays(self.store, f"{folder}/{name}")
-            for folder in self.paths_folders
-            for name in self.store.list(folder)
-            if name.endswith(self.suffix)
-        ]
+        files = [map_arrays(self.store, job.file(unit)) for job in self.paths for unit in job.units()]
 
         def compute(unit: str) -> UnitResult:
             start, stop = block_range(int(unit), self.embedding.block_rows, self.catalog.num_rows)
@@ -60,7 +55,7 @@ class InterpolateJob(Job):
         return compute
 
 
-def reduce_by_row(files: Sequence[dict[str, Array]], start: int, stop: int, num_classes: int) -> tuple[Array, Array]:
+def reduce_by_row(files: Sequence[Mapping[str, Array]], start: int, stop: int, num_classes: int) -> tuple[Array, Array]:
     """Adds up the partial sums of rows [start, stop), file by file in order.
 
     Returns:
@@ -77,8 +72,8 @@ def reduce_by_row(files: Sequence[dict[str, Array]], start: int, stop: int, num_
 
 
 def interpolate_job(
-    catalog: Catalog, embedding: Embedding, paths_folders: tuple[str, ...], steps: int, end_weight: float
+    catalog: Catalog, embedding: Embedding, paths: tuple[Job, ...], steps: int, end_weight: float
 ) -> InterpolateJob:
     """The scores of a snapshot's paths, of all rounds."""
-    mark = fingerprint("interpolate", VERSION, {"block_rows": embedding.block_rows}, list(paths_folders))
-    return InterpolateJob(catalog.store, f"interpolate-{mark}", catalog, embedding, paths_folders, steps, end_weight)
+    mark = fingerprint("interpolate", VERSION, {"block_rows": embedding.block_rows}, [job.folder for job in paths])
+    return InterpolateJob(catalog.store, f"interpolate-{mark}", catalog, embedding, paths, steps, end_weight)

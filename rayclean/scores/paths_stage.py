@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -52,7 +52,7 @@ class PathsJob(Job):
             names += [f"{block_name(group)}-{block_name(i)}" for i in range(num_blocks(total, self.block_pairs))]
         return names
 
-    def _group(self, group: int) -> dict[str, Array]:
+    def _group(self, group: int) -> Mapping[str, Array]:
         return map_arrays(self.store, f"{self.pairs_folder}/{block_name(group)}.safetensors")
 
     def open(self) -> Callable[[str], UnitResult]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -92,7 +93,7 @@ class ScoreFiles:
             f"aum {self.aum_folder}",
         ]
 
-    def _map(self, folder: str, block: int) -> dict[str, Array]:
+    def _map(self, folder: str, block: int) -> Mapping[str, Array]:
         return map_arrays(self.catalog.store, f"{folder}/{block_name(block)}.safetensors")
 
     def read(self, block: int, sources: Sources = LAST) -> BlockScores:
@@ -115,7 +116,7 @@ class ScoreFiles:
         if self.aum_folder is not None:
             scores |= self._map(f"{self.aum_folder}/rows", block)
         if self.simulate_folder is not None:
-            judged = self._map(f"{self.simulate_folder}/rows", block)
+            judged = dict(self._map(f"{self.simulate_folder}/rows", block))
             scores["odd"] = judged.pop("odd")
             facts |= judged
         return BlockScores(

@@ -1,13 +1,14 @@
 """What unit files hold, as bytes: Parquet for rows with names, safetensors for plain arrays, JSON for facts.
 
-All three are byte-deterministic: the same content gives the same file. Each carries the environment stamp.
+All three are byte-deterministic: the same content gives the same file. Each carries the environment stamp and a
+checksum; what is read here is compared with it, and a file that is missing or damaged is a `DamagedFile`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
-import struct
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,59 +16,116 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.numpy import save
 
-from rayclean.arrays import Array
-from rayclean.errors import UnitError
+from rayclean.errors import DamagedFile
+from rayclean.storage import checksums
+from rayclean.storage.checksums import CheckedArrays
 from rayclean.storage.store import Store
 
 Content: TypeAlias = Any  # a pa.Table, named arrays, plain values for JSON, or bytes: see `encode`
 STAMP_KEY = "rayclean.environment"
 
-_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1"}
-_DTYPES |= {"U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?"}
-
 
 def encode(name: str, content: Content, stamp: str) -> bytes:
     """The file's bytes, by the extension of `name`: .parquet, .safetensors, .json; anything else is bytes."""
     if name.endswith(".parquet"):
-        metadata = {**(content.schema.metadata or {}), STAMP_KEY.encode(): stamp.encode()}
+        marks = {STAMP_KEY.encode(): stamp.encode(), checksums.PARQUET_KEY: checksums.PARQUET_BLANK}
+        table = content.replace_schema_metadata({**(content.schema.metadata or {}), **marks})
         sink = io.BytesIO()
-        pq.write_table(content.replace_schema_metadata(metadata), sink, compression="zstd")
-        return sink.getvalue()
+        pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+        return checksums.seal_table(sink.getvalue())
     if name.endswith(".safetensors"):
         arrays = {key: np.asarray(value, order="C") for key, value in content.items()}
-        return bytes(save(arrays, metadata={STAMP_KEY: stamp}))
+        return checksums.seal_arrays(bytes(save(arrays, metadata={STAMP_KEY: stamp})))
     if name.endswith(".json"):
-        return (json.dumps(content, indent=1, sort_keys=True, allow_nan=True) + "\n").encode()
-    return bytes(content)
+        text = (json.dumps(content, indent=1, sort_keys=True, allow_nan=True) + "\n").encode()
+        return checksums.seal_json(text) if isinstance(content, dict) else text
+    return checksums.seal_bytes(content)
+
+
+def _mapped(store: Store, name: str) -> memoryview:
+    try:
+        data = store.map(name)
+    except (FileNotFoundError, IsADirectoryError) as e:
+        raise DamagedFile(store.full(name), "there is no such file") from e
+    if not len(data):
+        raise DamagedFile(store.full(name), "it is empty")
+    return data
+
+
+def open_table(store: Store, name: str) -> pq.ParquetFile:
+    """A Parquet file, compared with its checksum, of which groups of rows can be read.
+
+    Raises:
+        DamagedFile: it is missing, or not what was written.
+    """
+    data = _mapped(store, name)
+    checksums.check_table(data, store.full(name))
+    try:
+        return pq.ParquetFile(pa.BufferReader(data))
+    except (pa.ArrowException, OSError) as e:
+        raise DamagedFile(store.full(name), f"it is no whole Parquet file: {e}") from e
 
 
 def read_table(store: Store, name: str, columns: list[str] | None = None) -> pa.Table:
-    """Reads a Parquet file."""
-    return pq.read_table(pa.BufferReader(store.map(name)), columns=columns)
+    """Reads a Parquet file; errors as `open_table`."""
+    file = open_table(store, name)
+    try:
+        return file.read(columns=columns)
+    except (pa.ArrowException, OSError) as e:
+        raise DamagedFile(store.full(name), f"it is no whole Parquet file: {e}") from e
 
 
 def read_json(store: Store, name: str) -> Any:
-    """Reads a JSON file."""
-    return json.loads(store.read(name))
+    """Reads a JSON file.
+
+    Raises:
+        DamagedFile: it is missing, or not what was written.
+    """
+    return checksums.open_json(bytes(_mapped(store, name)), store.full(name))
 
 
-def map_arrays(store: Store, name: str) -> dict[str, Array]:
+def read_bytes(store: Store, name: str) -> memoryview:
+    """Reads a file of another kind than the three.
+
+    Raises:
+        DamagedFile: it is missing, or not what was written.
+    """
+    return checksums.open_bytes(_mapped(store, name), store.full(name))
+
+
+def map_arrays(store: Store, name: str) -> CheckedArrays:
     """The arrays of a safetensors file as read-only views of the mapped file: nothing is read until touched.
 
     Raises:
-        UnitError: the file is not a whole safetensors file.
+        DamagedFile: the file is missing, or its header is not what was written; later, where an array is taken that is
+            not what was written.
     """
-    try:
-        data = store.map(name)
-        (length,) = struct.unpack("<Q", data[:8])
-        header = json.loads(bytes(data[8 : 8 + length]))
-        header.pop("__metadata__", None)
-        body = data[8 + length :]
-        arrays = {}
-        for key, entry in header.items():
-            start, stop = entry["data_offsets"]
-            view = np.frombuffer(body[start:stop], dtype=_DTYPES[entry["dtype"]])
-            arrays[key] = view.reshape(entry["shape"])
-        return arrays
-    except (struct.error, ValueError, KeyError) as e:
-        raise UnitError(f"{store.full(name)}: is not a whole safetensors file ({e}); remove it and rerun") from e
+    return CheckedArrays(_mapped(store, name), store.full(name))
+
+
+def content_digest(store: Store, name: str) -> str:
+    """SHA-256, in hex, of what a safetensors or Parquet file holds, whatever checksums it carries.
+
+    That of a safetensors file is of the file as it would be without them; that of a Parquet file is of its columns. A
+    file of an earlier release, which carries none, keeps the digest of its bytes, so that such a run goes on under its
+    names.
+
+    Raises:
+        DamagedFile: the file is missing, or not what was written.
+    """
+    found = hashlib.sha256()
+    data = _mapped(store, name)
+    if name.endswith(".safetensors"):
+        arrays = CheckedArrays(data, store.full(name))
+        for key in arrays:
+            _ = arrays[key]  # checks it
+        for part in checksums.plain_arrays(data):
+            found.update(part)
+        return found.hexdigest()
+    table = read_table(store, name)
+    if checksums.PARQUET_KEY not in (table.schema.metadata or {}):
+        return hashlib.sha256(data).hexdigest()
+    for key in table.column_names:
+        found.update(f"{key}:{table[key].type}:{len(table)};".encode())
+        found.update(np.ascontiguousarray(table[key].to_numpy()).tobytes())
+    return found.hexdigest()

@@ -79,6 +79,8 @@ class Store:
         try:
             if path is not None:
                 with open(path, "rb") as file:
+                    if not os.fstat(file.fileno()).st_size:  # nothing can be mapped of it
+                        return memoryview(b"")
                     return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         except FileNotFoundError:
             if self.is_local:
@@ -140,13 +142,41 @@ class Store:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.link(temporary, final)  # fails if it is there; rename would replace
+            self._link(temporary, final, data)
         except FileExistsError:
             return False
         finally:
             if os.path.exists(temporary):
                 os.unlink(temporary)
         return True
+
+    @staticmethod
+    def _link(temporary: str, final: str, data: bytes) -> None:
+        """Gives a file its name unless that is taken; a rename would replace what has it.
+
+        Raises:
+            FileExistsError: it is taken.
+        """
+        try:
+            os.link(temporary, final)
+        except FileExistsError:
+            raise
+        except OSError:  # no hard links, as on gcsfuse and SMB: exclusive all the same, but seen before it is whole
+            with open(final, "xb") as file:
+                try:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                except BaseException:
+                    os.unlink(final)
+                    raise
+
+    def move(self, name: str, to: str) -> None:
+        """Gives a file another name, replacing what had it."""
+        if self.is_local:
+            os.replace(self.full(name), self.full(to))
+        else:
+            patiently(self.fs.mv, self.full(name), self.full(to))
 
     def remove(self, name: str) -> None:
         """Removes a file or a folder with all below it; missing is fine, also where another driver was faster."""
@@ -173,6 +203,9 @@ class Store:
         try:
             if self.is_local:
                 self.publish(probe, b"rayclean")
+                self.remove(probe)
+                if [self.create(probe, b"rayclean") for _ in range(2)] != [True, False]:
+                    raise OSError("a file cannot be created only if it is absent, so that two drivers could hold a run")
             else:
                 tried_for(START_PATIENCE_S, self.fs.pipe_file, self.full(probe), b"rayclean")
             self.remove(probe)

@@ -1,7 +1,7 @@
 """The unit protocol: a stage is a list of units, a unit is a pure function whose result is one published file.
 
-Done means that the file exists. So any number of workers, retries, kills and leftover workers of a dead driver
-give the same bytes, and a rerun computes what is missing and nothing else.
+Done means that its files are there: its own, and those beside it. So any number of workers, retries, kills and leftover
+workers of a dead driver give the same bytes, and a rerun computes what is missing and nothing else.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from rayclean.errors import EnvironmentMixError
-from rayclean.storage.contents import Content, encode
+from rayclean.storage.contents import Content, encode, read_json
 from rayclean.storage.store import Store
 
 ENVIRONMENT_FILE = "_environment.json"
@@ -68,18 +68,29 @@ class Job(ABC):
         """The path of a unit's file in the store."""
         return f"{self.folder}/{unit}{self.suffix}"
 
+    def beside(self, unit: str) -> Sequence[str]:
+        """Further files that a unit publishes, by their paths in the folder; a unit is done when all are there."""
+        return ()
+
+    def all_files(self, unit: str) -> list[str]:
+        """The paths of all files of a unit in the store, its own last."""
+        return [*(f"{self.folder}/{name}" for name in self.beside(unit)), self.file(unit)]
+
     def missing(self) -> list[str]:
-        """Units without a file, in order."""
-        units = self.units()
-        done: dict[str, set[str]] = {}
-        missing = []
-        for unit in units:
-            folder, _, name = self.file(unit).rpartition("/")
-            if folder not in done:
-                done[folder] = set(self.store.list(folder))
-            if name not in done[folder]:
-                missing.append(unit)
-        return missing
+        """Units of which a file is not there, in order."""
+        there: dict[str, set[str]] = {}
+
+        def is_there(file: str) -> bool:
+            folder, _, name = file.rpartition("/")
+            if folder not in there:
+                there[folder] = set(self.store.list(folder))
+            return name in there[folder]
+
+        return [unit for unit in self.units() if not all(map(is_there, self.all_files(unit)))]
+
+    def is_done(self, unit: str) -> bool:
+        """Whether all files of a unit are there."""
+        return all(map(self.store.exists, self.all_files(unit)))
 
 
 def check_environment(store: Store, folder: str, stamp: str, mix_allowed: bool) -> None:
@@ -89,12 +100,12 @@ def check_environment(store: Store, folder: str, stamp: str, mix_allowed: bool) 
         EnvironmentMixError: another environment computed what lies there.
     """
     name = f"{folder}/{ENVIRONMENT_FILE}"
-    if mix_allowed or store.create(name, stamp.encode()):
+    new = json.loads(stamp)
+    if store.create(name, encode(name, new, stamp)) or mix_allowed:
         return
-    found = store.read(name).decode()
-    if found == stamp:
+    old = read_json(store, name)
+    if old == new:
         return
-    old, new = json.loads(found), json.loads(stamp)
     changed = [f"{key}: {old.get(key)} there, {new[key]} here" for key in new if old.get(key) != new[key]]
     raise EnvironmentMixError(
         f"{folder} holds units computed in another environment ({'; '.join(changed)}); finish the run there, "
@@ -110,6 +121,8 @@ def compute_and_publish(job: Job, compute: Callable[[str], UnitResult], unit: st
     for pause_s in (*RETRY_PAUSES_S, None):
         try:
             result = compute(unit)
+            if set(result.beside) != set(job.beside(unit)):  # a file that is not named would never be made again
+                raise ValueError(f"{job.stage} {unit}: publishes {set(result.beside)}, names {set(job.beside(unit))}")
             for name, content in result.beside.items():
                 job.store.publish(f"{job.folder}/{name}", encode(name, content, stamp))
             job.store.publish(job.file(unit), encode(job.file(unit), result.content, stamp))
@@ -151,6 +164,7 @@ def run_inline(jobs: Iterable[Job], stamp: str = "{}") -> None:
     for job in jobs:
         missing = job.missing()
         if missing:
+            check_environment(job.store, job.folder, stamp, mix_allowed=True)  # leaves the folder's mark
             compute = job.open()
             for unit in missing:
                 compute_and_publish(job, compute, unit, stamp)

@@ -60,6 +60,7 @@ def train_epochs(
     batches: Callable[[int], Iterator[Batch]],
     rank: Rank,
     state: State | None = None,
+    again: bool = False,
 ) -> Iterator[tuple[int, Network, State]]:
     """Trains from `state`, or from the start, and hands over after each epoch.
 
@@ -69,6 +70,7 @@ def train_epochs(
         batches: those of an epoch, for this rank.
         rank: this process.
         state: what an earlier start handed over last; None at the start.
+        again: whether the epoch of `state` is handed over once more, before the first new one.
 
     Yields:
         The epoch, the bare network with the buffers of rank 0, and the state to go on from.
@@ -88,6 +90,8 @@ def train_epochs(
         network.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         first = state["epoch"] + 1
+        if again:
+            yield state["epoch"], network, state
     last = settings.train.epochs if settings.stop is None else settings.stop
     if first > last:
         return

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from rayclean.storage.contents import encode, map_arrays
-from rayclean.storage.fingerprint import digest
+from rayclean.storage.contents import content_digest, encode, map_arrays
 from rayclean.storage.store import Store
 from rayclean.train.models import Network
 from rayclean.train.spec import NetworkSpec
@@ -23,7 +22,7 @@ class Snapshot:
         role: the training run that it is of.
         epoch: counted from 1; 0 for weights that were not trained here.
         file: path in the store.
-        fingerprint: first 8 hex digits of the SHA-256 of the file.
+        fingerprint: first 8 hex digits of the SHA-256 of what the file holds.
     """
 
     role: str
@@ -40,7 +39,7 @@ def snapshot_name(epoch: int) -> str:
 def find_snapshot(store: Store, folder: str, role: str, epoch: int) -> Snapshot:
     """A published snapshot with its fingerprint."""
     file = f"{folder}/{snapshot_name(epoch)}"
-    return Snapshot(role, epoch, file, digest(store.map(file))[:8])
+    return Snapshot(role, epoch, file, content_digest(store, file)[:8])
 
 
 def publish_weights(store: Store, file: str, network: torch.nn.Module) -> None:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import Any
 
 from rayclean.catalog.table import Catalog
 from rayclean.cluster import Workers
 from rayclean.config import MAIN, Config, TrainSection
 from rayclean.progress import Meter, watched
-from rayclean.storage.contents import encode, read_json
-from rayclean.storage.fingerprint import digest, fingerprint
+from rayclean.storage.contents import content_digest, encode, read_json
+from rayclean.storage.fingerprint import fingerprint
+from rayclean.storage.resume import Resume
 from rayclean.storage.store import Store
 from rayclean.storage.units import num_blocks
 from rayclean.train.feed import FeedSettings
 from rayclean.train.forward import ForwardSettings
-from rayclean.train.loop import Rank, State
+from rayclean.train.loop import Rank
 from rayclean.train.plan import role_seed
 from rayclean.train.snapshots import (
     Snapshot,
@@ -125,7 +127,8 @@ def train_role(task: TrainTask, workers: Workers, meter: Meter) -> Trained:
     Raises:
         StageError: the workers failed more often than Ray Train restarts them.
     """
-    if not is_trained(task):
+    lost = lost_epochs(task) if is_trained(task) else ()
+    if lost or not is_trained(task):
         if task.train.epochs == 0:
             network = task.spec.build(task.feed.seed, task.weights)
             if task.train.from_ is not None:
@@ -134,14 +137,39 @@ def train_role(task: TrainTask, workers: Workers, meter: Meter) -> Trained:
         else:
             _note_workers(task, workers)
             with watched(meter, lambda: _num_finished(task), task.catalog.num_rows):
-                run_training(_train_on_rank, task, task.store, task.folder, workers)
-        done = {"trajectories": _digest_trajectories(task)}
-        task.store.publish(f"{task.folder}/{DONE_FILE}", encode(DONE_FILE, done, "{}"))
+                first = next((epoch for epoch in range(1, task.train.epochs + 1) if task.missing_of(epoch)), None)
+                stop = lost[-1] if lost else None
+                run_training(_train_on_rank, task, task.store, task.folder, workers, first, stop)
+        _publish_done(task, bool(lost))
     return find_trained(task)
 
 
-def _train_on_rank(task: TrainTask, rank: int, ranks: int, state: State | None, report: Report) -> None:
-    train(task, Rank(rank, ranks), state, report)
+def _train_on_rank(task: TrainTask, rank: int, ranks: int, resume: Resume, report: Report) -> None:
+    train(task, Rank(rank, ranks), resume, report)
+
+
+def lost_epochs(task: TrainTask) -> tuple[int, ...]:
+    """Epochs of a finished role of which a snapshot or a trajectory is missing."""
+    epochs = range(1, task.train.epochs + 1) if task.train.epochs else [0]
+    return tuple(epoch for epoch in epochs if task.missing_of(epoch))
+
+
+def _publish_done(task: TrainTask, was_lost: bool) -> None:
+    """Says that a role is finished, and what its files hold; where some were lost, whether these came back the same."""
+    name = f"{task.folder}/{DONE_FILE}"
+    snapshots = (find_snapshot(task.store, task.folder, task.role, epoch) for epoch in task.kept_epochs())
+    done: dict[str, Any] = {
+        "trajectories": _digest_trajectories(task),
+        "snapshots": {str(snapshot.epoch): snapshot.fingerprint for snapshot in snapshots},
+    }
+    if was_lost and (before := read_json(task.store, name)) != done:
+        changed = [e for e, mark in done["snapshots"].items() if before.get("snapshots", {}).get(e, mark) != mark]
+        log.warning(
+            "%s: lost files came back with other bits (%s); what was computed from them is computed again",
+            task.folder,
+            f"snapshots of epochs {', '.join(changed)}" if changed else "trajectories",
+        )
+    task.store.publish(name, encode(name, done, "{}"))
 
 
 def _note_workers(task: TrainTask, workers: Workers) -> None:
@@ -170,5 +198,5 @@ def _digest_trajectories(task: TrainTask) -> str:
         return ""
     blocks = num_blocks(task.catalog.num_rows, task.block_rows)
     names = [trajectory_name(epoch, block) for epoch in range(1, task.train.epochs + 1) for block in range(blocks)]
-    digests = [digest(task.store.map(f"{task.folder}/{name}")) for name in names]
+    digests = [content_digest(task.store, f"{task.folder}/{name}") for name in names]
     return fingerprint("trajectories", VERSION, {}, digests)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,6 +12,7 @@ from rayclean.catalog.table import Catalog
 from rayclean.config import TrainSection
 from rayclean.errors import UnitError
 from rayclean.storage.contents import encode
+from rayclean.storage.resume import Resume
 from rayclean.storage.store import Store
 from rayclean.storage.units import block_range, num_blocks
 from rayclean.train.feed import Feed, FeedSettings
@@ -50,19 +51,31 @@ class TrainTask:
         """Epochs after which weights are published as snapshots."""
         return tuple(sorted({*self.train.snapshot_epochs(), *self.also_kept}))
 
+    def missing_of(self, epoch: int) -> set[str]:
+        """Files of an epoch that are not there: its trajectories, and its snapshot where it is kept."""
+        blocks = num_blocks(self.catalog.num_rows, self.block_rows) if epoch else 0
+        names = {f"{self.folder}/{trajectory_name(epoch, block)}" for block in range(blocks)}
+        folders = {f"{self.folder}/{trajectory_name(epoch, 0)}".rpartition("/")[0]}
+        if epoch in self.kept_epochs():
+            names.add(f"{self.folder}/{snapshot_name(epoch)}")
+            folders.add(f"{self.folder}/{snapshot_name(epoch)}".rpartition("/")[0])
+        return names - {f"{folder}/{name}" for folder in folders for name in self.store.list(folder)}
 
-def train(task: TrainTask, rank: Rank, state: State | None, report: Callable[[int, State | None], None]) -> None:
-    """Trains from `state`, or from the start, to the last epoch.
+
+def train(task: TrainTask, rank: Rank, resume: Resume, report: Callable[[int, State | None], None]) -> None:
+    """Trains from a state, or from the start, to the last epoch.
+
+    Of epochs whose files are final only what is missing is written: their other files have been read, and weights that
+    are trained again need not have the same bits on every device.
 
     Args:
         task: what to train.
         rank: this process.
-        state: what the last registered report held; None at the start.
+        resume: where to go on.
         report: called by every rank at the end of each epoch with the epoch and, on rank 0, the state.
             The snapshot and trajectories of the epoch lie in the store by then.
     """
-    if state is not None and state["epoch"] >= task.train.epochs:
-        return
+    state, stop = resume.state, resume.stop or task.train.epochs
     settings = LoopSettings(
         train=task.train,
         spec=task.spec,
@@ -71,13 +84,20 @@ def train(task: TrainTask, rank: Rank, state: State | None, report: Callable[[in
         precision=task.precision,
         device=task.forward.device,
         threads=task.threads,
+        stop=stop,
     )
+    network = _start_network(task)
+    if state is not None and state["epoch"] >= stop and not task.missing_of(state["epoch"]):
+        return
     feed = Feed(task.catalog, task.feed, rank.index, rank.count)
-    for epoch, network, after in train_epochs(settings, _start_network(task), feed.batches, rank, state):
-        write_trajectories(task, Forward(network, task.spec, task.forward), feed, epoch, rank)
-        if rank.index == 0 and epoch in task.kept_epochs():
-            publish_weights(task.store, f"{task.folder}/{snapshot_name(epoch)}", network)
-        report(epoch, after if rank.index == 0 else None)
+    for epoch, bare, after in train_epochs(settings, network, feed.batches, rank, state, again=True):
+        missing = task.missing_of(epoch) if epoch <= resume.final else None
+        write_trajectories(task, Forward(bare, task.spec, task.forward), feed, epoch, rank, missing)
+        snapshot = f"{task.folder}/{snapshot_name(epoch)}"
+        if rank.index == 0 and epoch in task.kept_epochs() and (missing is None or snapshot in missing):
+            publish_weights(task.store, snapshot, bare)
+        if state is None or epoch != state["epoch"]:
+            report(epoch, after if rank.index == 0 else None)
 
 
 def _start_network(task: TrainTask) -> Network:
@@ -112,10 +132,24 @@ class Judged(Protocol):
         """How it is trained, for the error."""
 
 
-def write_trajectories(task: Judged, forward: Forward, feed: Feed, epoch: int, rank: Rank) -> None:
-    """Writes the trajectories of an epoch; the ranks share the blocks out. `forward` has the bare module, not DDP's."""
+def write_trajectories(
+    task: Judged, forward: Forward, feed: Feed, epoch: int, rank: Rank, wanted: Collection[str] | None = None
+) -> None:
+    """Writes the trajectories of an epoch; the ranks share the blocks out.
+
+    Args:
+        task: whose.
+        forward: with the bare module, not DDP's.
+        feed: has the images.
+        epoch: whose end it is.
+        rank: this process.
+        wanted: files to write; None for all.
+    """
     total = task.catalog.num_rows
     for block in range(rank.index, num_blocks(total, task.block_rows), rank.count):
+        name = f"{task.folder}/{trajectory_name(epoch, block)}"
+        if wanted is not None and name not in wanted:
+            continue
         start, stop = block_range(block, task.block_rows, total)
         logits = forward.logits(forward.normalized(feed.images(np.arange(start, stop)))).float().cpu().numpy()
         if not np.isfinite(logits).all():
@@ -123,5 +157,4 @@ def write_trajectories(task: Judged, forward: Forward, feed: Feed, epoch: int, r
                 f"training diverged: the network's output is not finite after epoch {epoch}; lower train.lr "
                 f"({task.train.lr:g}) or set train.precision=float32"
             )
-        name = f"{task.folder}/{trajectory_name(epoch, block)}"
         task.store.publish(name, encode(name, trajectory_table(logits, task.catalog.label[start:stop]), "{}"))

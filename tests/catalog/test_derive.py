@@ -13,6 +13,7 @@ from rayclean.catalog.noise import flip_labels
 from rayclean.catalog.table import Catalog
 from rayclean.config import Config, parse_config
 from rayclean.errors import ConfigError
+from rayclean.merge.published import Published
 from rayclean.report.evaluate import read_truth
 from rayclean.results import evaluate_run
 from rayclean.run import Run
@@ -62,7 +63,7 @@ def test_labels_are_flipped_and_the_truth_is_kept_aside(tiny_config: Tiny, finis
     assert_nothing_lost(run)
     found = evaluate_run(run.config)
     assert found.true_noise_rate == pytest.approx((run.catalog.label != before.label).mean())
-    assert "truth" not in " ".join(read_table(run.store, "labels/part-00000.parquet").column_names)
+    assert "truth" not in " ".join(read_table(run.store, Published.open(run.store).parts[0]).column_names)
 
 
 def test_another_seed_is_another_noise(tiny_config: Tiny, finish: Finish, tmp_path: Path) -> None:
@@ -106,7 +107,7 @@ def test_two_classes_are_named_anew(tiny_config: Tiny, finish: Finish, tmp_path:
     assert all(source[key] == (2, 0)[label] for key, label in truth.items())
     assert run.catalog.summary["left_out"]["imbalance"] > 0
     assert_nothing_lost(run)
-    assert read_table(run.store, "labels/classes.parquet")["name"].to_pylist() == ["2", "0"]
+    assert Published.open(run.store).classes()["name"].to_pylist() == ["2", "0"]
 
 
 @pytest.mark.parametrize("overrides", [(), SYMMETRIC], ids=["human", "made"])

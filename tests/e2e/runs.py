@@ -14,7 +14,7 @@ from tests.e2e.driver import BIN, Ended, started
 NUM_GOOD, NUM_BAD, NUM_SHARDS = 240, 2, 4
 RUN_TIMEOUT_S = 400  # a run takes 30-60 s on two idle cores
 # What a stage leaves beside its own folders.
-BESIDE = {"embed": ("trajectory-*",), "interpolate": ("vote-*",), "merge": ("labels",)}
+BESIDE = {"embed": ("trajectory-*",), "interpolate": ("vote-*",), "merge": ("labels", "tables")}
 
 # Files of which some, but not all, are there in the middle of a stage.
 PARTS = {

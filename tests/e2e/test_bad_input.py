@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from rayclean import cli
+from rayclean.storage.lease import current
+from rayclean.storage.store import Store
 from tests.e2e.driver import seen, started, wait_for
 from tests.e2e.runs import PARTS, RUN_TIMEOUT_S, Finished, RunFolder, finish
 from tests.helpers import sample, write_tar
@@ -104,4 +106,4 @@ def test_an_interrupted_run_says_how_to_go_on_and_leaves_nothing_running(
     assert f"interrupted; go on with: {shlex.join(['rayclean', *run.command()[1:]])}" in ended.err
     assert "Traceback" not in ended.err
     assert seen(run.path, "catalog-*/**/*") == catalog
-    assert not (run.path / "lease.json").exists()
+    assert current(Store(str(run.path))) is None

@@ -60,7 +60,7 @@ def test_the_table_is_that_of_a_run_on_a_disk(
     store = Store(f"{server.bucket}/run")
     here = {name: data for name, data in labels(reference.run.path).items() if name.endswith(".parquet")}
     assert here
-    assert {name: store.read(f"labels/{name}") for name in here} == here
+    assert {name: store.read(name) for name in here} == here
 
 
 def test_credentials_are_written_nowhere(server: ObjectStore, killed_and_resumed: Ended) -> None:

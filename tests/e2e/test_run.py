@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rayclean import cli
+from rayclean.merge.published import Published
 from rayclean.pipeline import STAGE_NAMES
 from rayclean.schema import label_schema
 from rayclean.storage.lease import hold
@@ -52,7 +53,7 @@ def test_the_table_has_the_documented_columns(reference: Finished) -> None:
 def test_every_sample_is_a_row_or_in_quarantine(reference: Finished) -> None:
     parts = sorted((reference.run.path / "labels").glob("part-*.parquet"))
     table = pq.ParquetDataset(parts).read(["row", "key"])
-    summary = json.loads((reference.run.path / "labels/summary.json").read_text())
+    summary = Published.open(Store(str(reference.run.path))).summary()
     assert table["row"].to_pylist() == list(range(NUM_GOOD))
     assert table["key"].to_pylist() == [f"{row:03d}" for row in range(NUM_GOOD)]
     assert summary["quarantined"] == {"missing_label": 1, "undecodable": 1}
@@ -61,10 +62,10 @@ def test_every_sample_is_a_row_or_in_quarantine(reference: Finished) -> None:
 
 def test_the_manifest_names_every_file_with_its_digest(reference: Finished) -> None:
     files = labels(reference.run.path)
-    manifest = json.loads(files.pop("_manifest.json"))
-    found = {entry["name"]: (entry["bytes"], entry["sha256"]) for entry in manifest["files"]}
+    merge, entries = json.loads(files.pop("labels/_manifest.json"))
+    found = {entry["name"]: (entry["bytes"], entry["sha256"]) for entry in entries}
     assert found == {name: (len(data), hashlib.sha256(data).hexdigest()) for name, data in files.items()}
-    assert (reference.run.path / manifest["merge"]).is_dir()
+    assert (reference.run.path / merge).is_dir()
 
 
 def test_a_finished_run_is_not_done_again(reference: Finished, again: Finished) -> None:

@@ -15,10 +15,9 @@ from rayclean.export.choose import COLUMNS, Lines
 from rayclean.export.options import ExportOptions
 from rayclean.export.table import LabelTable
 from rayclean.exports import export
-from rayclean.merge.publish import MANIFEST
+from rayclean.merge.published import MANIFEST, Entry
 from rayclean.run import Run
 from rayclean.storage.contents import encode, read_json, read_table
-from rayclean.storage.fingerprint import digest
 from rayclean.storage.store import Store
 from rayclean.storage.units import Job, run_inline
 
@@ -32,16 +31,16 @@ def edited(run: Run, folder: Path, **columns: Any) -> Config:
     store = Store(str(folder))
     manifest = read_json(store, MANIFEST)
     for entry in manifest["files"]:
-        if entry["name"].startswith("part-"):
-            table = read_table(store, f"labels/{entry['name']}")
+        if entry["name"].startswith("labels/part-"):
+            table = read_table(store, entry["name"])
             rows = table["row"].to_numpy()
             for name, values in columns.items():
                 at = table.schema.get_field_index(name)
                 column = pa.array([values[row] for row in rows], table.schema.field(name).type)
                 table = table.set_column(at, table.schema.field(name), column)
             data = encode(entry["name"], table, "{}")
-            store.publish(f"labels/{entry['name']}", data)
-            entry |= {"bytes": len(data), "sha256": digest(data)}
+            store.publish(entry["name"], data)
+            entry |= Entry.of(entry["name"], data).to_json()
     store.publish(MANIFEST, encode(MANIFEST, manifest, "{}"))
     return run.config.model_copy(update={"run": run.config.run.model_copy(update={"dir": str(folder)})})
 

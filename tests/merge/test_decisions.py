@@ -27,9 +27,10 @@ from rayclean.merge.decisions import (
     standing,
 )
 from rayclean.merge.joint import DROPPED
+from rayclean.merge.published import Published
 from rayclean.merge.stage import MODEL
 from rayclean.run import Run
-from rayclean.storage.contents import read_json, read_table
+from rayclean.storage.contents import read_table
 from rayclean.storage.store import Store
 
 Tiny = Callable[..., Config]
@@ -210,12 +211,12 @@ def test_a_run_takes_them_in(tiny_config: Tiny, finish: Finish, tmp_path: Path) 
     assert all(after[key]["verified_label"] is None for key in others)
     order = [sorted(others, key=lambda key, rows=rows: (rows[key]["label_score"], key)) for rows in (before, after)]  # type: ignore[misc]
     assert order[0] == order[1]
-    assert read_json(run.store, "labels/summary.json")["verified"] == 4
+    assert Published.open(run.store).summary()["verified"] == 4
     assert "-1 none of the classes" in _meaning(run)
 
 
 def _meaning(run: Run) -> str:
-    field = read_table(run.store, "labels/part-00000.parquet").schema.field("verified_label")
+    field = read_table(run.store, Published.open(run.store).parts[0]).schema.field("verified_label")
     return str(field.metadata[b"meaning"].decode())
 
 

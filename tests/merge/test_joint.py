@@ -22,6 +22,7 @@ from rayclean.config import Config
 from rayclean.merge.joint import JointModel, fit_joint
 from rayclean.merge.models import MAX_NUMBERS, Fitted, fit_rows
 from rayclean.merge.near import Near
+from rayclean.merge.published import Published
 from rayclean.merge.transition import _evidence, find_anchors, noisier, pooled_transition, surest
 from rayclean.report.metrics import expected_calibration_error
 from rayclean.run import Run
@@ -285,7 +286,7 @@ def test_a_run_merges_by_it(
 ) -> None:
     run = finish(tiny_config(tmp_path / "run", "merge.score=joint", f"scores={scores}"))
     files = run.score_files()
-    sources = Sources(read_json(run.store, "labels/summary.json")["belief_epoch"])
+    sources = Sources(Published.open(run.store).summary()["belief_epoch"])
     beliefs = np.concatenate(
         [files.read(block, sources).belief for block in range(num_blocks(files.num_rows, files.block_rows))]
     )
@@ -299,7 +300,7 @@ def test_a_run_merges_by_it(
     found = table_of(run)
     np.testing.assert_allclose(found["label_score"].to_numpy(), expected.label_score, rtol=0, atol=1e-6)
     assert found["predicted_label"].to_pylist() == expected.predicted.tolist()
-    assert read_json(run.store, "labels/summary.json")["merge_score"] == "joint"
+    assert Published.open(run.store).summary()["merge_score"] == "joint"
 
 
 def test_another_models_predictions_are_merged_by_it() -> None:

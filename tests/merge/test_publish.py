@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from rayclean.config import Config
-from rayclean.errors import InputError
-from rayclean.merge.publish import MANIFEST, check_labels, publish_labels
+from rayclean.errors import DamagedFile, InputError
+from rayclean.merge.publish import publish_labels
+from rayclean.merge.published import CLASSES, LABELS, MANIFEST, PART, SUMMARY, TABLES, Published, find_published
 from rayclean.run import Run
-from rayclean.storage.contents import read_json, read_table
+from rayclean.storage.contents import encode, read_json, read_table
 from rayclean.storage.store import Store
 
 NAMES = [str(i) for i in range(6)]
@@ -26,37 +30,45 @@ def run(tiny_config: Callable[..., Config], finish: Callable[..., Run], tmp_path
 
 
 def labels_of(store: Store) -> dict[str, bytes]:
-    return {name: store.read(f"labels/{name}") for name in store.list("labels")}
+    return {f"{f}/{name}": store.read(f"{f}/{name}") for f in (LABELS, TABLES) for name in store.list(f)}
 
 
 def test_the_manifest_names_every_file_as_it_is(run: Run) -> None:
-    manifest = check_labels(run.store)
-    assert manifest == read_json(run.store, MANIFEST)
-    assert manifest["merge"] == run.merge()[1].folder
+    published = Published.open(run.store)
+    assert (published.merge, published.names) == (run.merge()[1].folder, tuple(NAMES))
     found = labels_of(run.store)
-    assert {entry["name"] for entry in manifest["files"]} == set(found) - {"_manifest.json"}
-    for entry in manifest["files"]:
-        assert entry["bytes"] == len(found[entry["name"]])
-        assert entry["sha256"] == hashlib.sha256(found[entry["name"]]).hexdigest()
+    assert {entry.path for entry in published.entries} == set(found) - {MANIFEST}
+    for entry in published.entries:
+        assert entry.num_bytes == len(found[entry.path])
+        assert entry.sha256 == hashlib.sha256(found[entry.path]).hexdigest()
+        assert entry.fits(found[entry.path])
+    assert published.is_whole()
+    assert pickle.loads(pickle.dumps(published)).entries == published.entries
+
+
+def test_the_folder_of_labels_holds_the_parts_alone(run: Run) -> None:
+    parts = Published.open(run.store).parts
+    assert sorted(run.store.list(LABELS)) == sorted(["_manifest.json", *(part.rpartition("/")[2] for part in parts)])
+    # What leaves out hidden files and such with an underscore, as pandas and others do, opens it as one table.
+    assert pq.read_table(run.store.full(LABELS)).num_rows == run.catalog.num_rows
 
 
 def test_parts_are_the_merges_and_follow_each_other(run: Run) -> None:
-    names = [name for name in run.store.list("labels") if name.startswith("part-")]
-    assert len(names) == 2
-    folder = run.merge()[1].folder
-    assert all(run.store.read(f"labels/{name}") == run.store.read(f"{folder}/{name}") for name in names)
-    rows = [row for name in names for row in read_table(run.store, f"labels/{name}")["row"].to_pylist()]
+    parts, job = Published.open(run.store).parts, run.merge()[1]
+    assert len(parts) == 2
+    assert [run.store.read(part) for part in parts] == [run.store.read(job.file(unit)) for unit in job.units()]
+    rows = [row for part in parts for row in read_table(run.store, part)["row"].to_pylist()]
     assert rows == list(range(run.catalog.num_rows))
 
 
 def test_no_path_nor_host_is_in_the_tables_bytes(run: Run) -> None:
     import socket
 
-    for name, data in labels_of(run.store).items():
-        if name.startswith("part-"):
-            assert run.store.path.encode() not in data
-            assert socket.gethostname().encode() not in data
-            assert str(Path(str(run.config.data.shards)).parent).encode() not in data
+    for part in Published.open(run.store).parts:
+        data = run.store.read(part)
+        assert run.store.path.encode() not in data
+        assert socket.gethostname().encode() not in data
+        assert str(Path(str(run.config.data.shards)).parent).encode() not in data
 
 
 def test_publishing_again_changes_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,37 +77,34 @@ def test_publishing_again_changes_nothing(run: Run, monkeypatch: pytest.MonkeyPa
         patch.setattr(Store, "publish", lambda *_: pytest.fail("nothing is to be written"))
         summary = publish_labels(run.merge()[1], NAMES)
     assert labels_of(run.store) == before
-    assert summary == read_json(run.store, "labels/summary.json")
+    assert summary == Published.open(run.store).summary()
 
 
-@pytest.mark.parametrize("fails_at", range(4))
-def test_a_publication_that_breaks_off_is_not_taken_for_complete(
-    fails_at: int,
-    run: Run,
-    tiny_config: Callable[..., Config],
-    finish: Callable[..., Run],
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("fails_at", range(5))
+def test_a_publication_that_breaks_off_leaves_the_table_that_was_there(
+    fails_at: int, run: Run, tiny_config: Callable[..., Config], finish: Callable[..., Run], tmp_path: Path
 ) -> None:
-    expected = labels_of(run.store)
-    run.store.publish("labels/part-00009.parquet", b"of an older, larger table")
-    run.store.remove(MANIFEST)
+    before = labels_of(run.store)
     publish, count = Store.publish, [0]
 
     def breaks(self: Store, name: str, data: bytes | memoryview) -> None:
-        count[0] += 1
-        if count[0] > fails_at:
-            raise OSError("disk full")
+        if name.startswith((LABELS, TABLES)):
+            count[0] += 1
+            if count[0] > fails_at:
+                raise OSError("disk full")
         publish(self, name, data)
 
-    with monkeypatch.context() as patch:
+    other = tiny_config(tmp_path, "merge.score=loss")
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Store, "publish", breaks)
         with pytest.raises(OSError, match="disk full"):
-            publish_labels(run.merge()[1], NAMES)
-    with pytest.raises(InputError, match="no complete table"):
-        check_labels(run.store)
-    publish_labels(run.merge()[1], NAMES)
-    assert labels_of(run.store) == expected  # the stale part is gone
-    check_labels(run.store)
+            finish(other)
+    published = Published.open(run.store)
+    assert published.is_whole()
+    assert {entry.path for entry in published.entries} == before.keys() - {MANIFEST}
+    assert len(labels_of(run.store)) == len(before) + fails_at  # of the new one, what no manifest names
+    finished = finish(other)
+    assert {entry.path for entry in Published.open(finished.store).entries} == labels_of(run.store).keys() - {MANIFEST}
 
 
 def test_another_merge_takes_the_place_of_the_old_one(
@@ -104,33 +113,87 @@ def test_another_merge_takes_the_place_of_the_old_one(
     before = labels_of(run.store)
     other = finish(tiny_config(tmp_path, "merge.score=loss", "blocks.table_rows=64"))
     found = labels_of(other.store)
-    assert "part-00001.parquet" not in found
-    assert check_labels(other.store)["merge"] != run.merge()[1].folder
-    assert read_json(other.store, "labels/summary.json")["merge_score"] == "loss"
+    assert not (before.keys() - {MANIFEST}) & found.keys()
+    published = Published.open(other.store)
+    assert (published.merge, len(published.parts)) == (other.merge()[1].folder, 1)
+    assert published.summary()["merge_score"] == "loss"
     again = finish(tiny_config(tmp_path))  # nothing was overwritten: the first merge is still there
     assert labels_of(again.store) == before
 
 
-@pytest.mark.parametrize("lost", ["part-00000.parquet", "summary.json", "classes.parquet"])
-def test_a_file_that_is_lost_is_noticed_and_put_back(lost: str, run: Run) -> None:
-    before = labels_of(run.store)
-    run.store.remove(f"labels/{lost}")
-    with pytest.raises(InputError, match=rf"lacks {lost}"):
-        check_labels(run.store)
+def test_what_somebody_else_puts_there_stays(run: Run) -> None:
+    strangers = [f"{LABELS}/notes.txt", f"{LABELS}/part-of-mine.parquet", f"{TABLES}/summary.xlsx"]
+    stale = [f"{LABELS}/part-0badf00d-00000.parquet", f"{LABELS}/classes.parquet"]
+    stale += [f"{TABLES}/clips-0badf00d-00001.parquet"]
+    for name in (*strangers, *stale):
+        run.store.publish(name, b"-")
+    publish_labels(run.merge()[1], NAMES)
+    assert all(run.store.exists(name) for name in strangers)
+    assert not any(run.store.exists(name) for name in stale)
+
+
+@pytest.mark.parametrize("kind", [PART, SUMMARY, CLASSES])
+@pytest.mark.parametrize("how", ["lost", "half", "flipped", "another"])
+def test_a_file_that_is_damaged_is_noticed_and_put_back(kind: str, how: str, run: Run) -> None:
+    before, path = labels_of(run.store), Published.open(run.store).of_kind(kind)[0]
+    data = bytearray(before[path])
+    if how == "lost":
+        run.store.remove(path)
+    elif how == "half":
+        run.store.publish(path, bytes(data[: len(data) // 2]))
+    elif how == "flipped":
+        data[len(data) // 2] ^= 1
+        run.store.publish(path, bytes(data))
+    else:  # whole by itself, but not the one that the manifest names
+        run.store.publish(path, encode(path, {"a": 1} if kind == SUMMARY else pa.table({"row": [1]}), "{}"))
+    with pytest.raises(DamagedFile, match=path):
+        Published.open(run.store).check(path)
     publish_labels(run.merge()[1], NAMES)
     assert labels_of(run.store) == before
 
 
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"[]", b"null", b'{"merge": 1}', b'{"merge": "", "classes": 3, "files": [{}]}']
+)
+def test_a_manifest_that_cannot_be_read_is_one_line(data: bytes, run: Run) -> None:
+    before = labels_of(run.store)
+    run.store.publish(MANIFEST, data)
+    with pytest.raises(DamagedFile, match=MANIFEST):
+        Published.open(run.store)
+    publish_labels(run.merge()[1], NAMES)
+    assert labels_of(run.store) == before
+
+
+def test_a_table_of_an_earlier_release_is_read(run: Run) -> None:
+    new = Published.open(run.store)
+    names = {PART: "part-{:05d}.parquet", CLASSES: "classes.parquet", SUMMARY: "summary.json"}
+    entries = []
+    for kind, name in names.items():
+        for number, path in enumerate(new.of_kind(kind)):
+            data = run.store.read(path)
+            run.store.publish(f"{LABELS}/{name.format(number)}", data)
+            sha256 = hashlib.sha256(data).hexdigest()
+            entries.append({"name": name.format(number), "bytes": len(data), "sha256": sha256})
+    manifest = {"merge": new.merge, "files": entries}
+    run.store.publish(MANIFEST, json.dumps(manifest).encode())
+    old = Published.open(run.store)
+    assert old.parts == tuple(f"{LABELS}/part-{number:05d}.parquet" for number in range(2))
+    assert (old.merge, old.names, old.digest) == (new.merge, new.names, new.digest)
+    assert old.summary() == new.summary()
+    assert old.classes().equals(new.classes())
+
+
 def test_without_a_table(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no complete table"):
-        check_labels(Store(str(tmp_path)))
+        Published.open(Store(str(tmp_path)))
+    assert find_published(Store(str(tmp_path))) is None
 
 
 def test_counts_add_up_to_the_table(run: Run) -> None:
     names = [name for name in run.store.list("labels") if name.startswith("part-")]
     rows = pa.concat_tables([read_table(run.store, f"labels/{name}") for name in names]).to_pandas()
-    classes = read_table(run.store, "labels/classes.parquet").to_pandas()
-    summary = read_json(run.store, "labels/summary.json")
+    classes = Published.open(run.store).classes().to_pandas()
+    summary = Published.open(run.store).summary()
     assert classes["name"].tolist() == NAMES
     for label, row in classes.iterrows():
         mine = rows[rows["given_label"] == label]
@@ -151,7 +214,7 @@ def test_classes_without_rows_are_there(
     tiny_config: Callable[..., Config], finish: Callable[..., Run], tmp_path: Path
 ) -> None:
     run = finish(tiny_config(tmp_path, "data.classes=[a, b, c, d, e, f, g, h]", "train.epochs=1", "train.from="))
-    classes = read_table(run.store, "labels/classes.parquet").to_pylist()
+    classes = Published.open(run.store).classes().to_pylist()
     assert [row["name"] for row in classes] == list("abcdefgh")
     assert [row["rows"] for row in classes][-2:] == [0, 0]
     assert [row["noise_rate"] for row in classes][-2:] == [None, None]
@@ -161,12 +224,12 @@ def test_classes_have_the_joint_models_matrix(
     tiny_config: Callable[..., Config], finish: Callable[..., Run], tmp_path: Path
 ) -> None:
     run = finish(tiny_config(tmp_path / "run"))
-    classes = read_table(run.store, "labels/classes.parquet")
+    classes = Published.open(run.store).classes()
     model = read_json(run.store, run.merge()[0].file("model"))["model"]
     transition = np.array(classes["transition"].to_pylist())
     np.testing.assert_array_equal(transition, model["transition"])
     np.testing.assert_allclose(transition.sum(axis=1), 1)
     np.testing.assert_array_equal(classes["prior"].to_numpy(), model["prior"])
     plain = finish(tiny_config(tmp_path / "plain", "merge.score=loss"))
-    classes = read_table(plain.store, "labels/classes.parquet")
+    classes = Published.open(plain.store).classes()
     assert classes["transition"].null_count == classes["prior"].null_count == len(NAMES)

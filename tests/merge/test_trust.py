@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from rayclean.arrays import Array
 from rayclean.config import Config
+from rayclean.merge.published import Published
 from rayclean.merge.trust import Agreement, agreement, trusted
 from rayclean.run import Run
 from rayclean.scores.sources import LAST, Sources, combined
@@ -109,7 +110,7 @@ def test_a_run_says_whose_beliefs_it_took(
     fitted = read_json(run.store, run.merge()[0].file("model"))
     assert [each["source"] for each in fitted["trust"]["epochs"]] == [1, 2]
     assert [each["source"] for each in fitted["trust"]["roles"]] == ["ce"]
-    summary = read_json(run.store, "labels/summary.json")
+    summary = Published.open(run.store).summary()
     sources = Sources(summary["belief_epoch"], tuple(summary["belief_roles"]))
     assert fitted["model"]["sources"] == json.loads(json.dumps({"epoch": sources.epoch, "roles": sources.roles}))
     files, rows = run.score_files(), np.arange(run.score_files().block_rows)

@@ -16,10 +16,11 @@ from rayclean.config import Config
 from rayclean.errors import ConfigError, InputError
 from rayclean.merge.calibration import NO_CALIBRATION, Calibration, fit_calibration
 from rayclean.merge.joint import DROPPED, Posterior
+from rayclean.merge.published import Published
 from rayclean.merge.verified import VerifiedFile
 from rayclean.report.metrics import expected_calibration_error
 from rayclean.run import Run
-from rayclean.storage.contents import read_json, read_table
+from rayclean.storage.contents import read_table
 
 Tiny = Callable[..., Config]
 Finish = Callable[..., Run]
@@ -74,7 +75,7 @@ def test_a_run_takes_them_in(name: str, tiny_config: Tiny, finish: Finish, tmp_p
     assert len(others) > 20
     order = [sorted(others, key=lambda key, rows=rows: (rows[key]["label_score"], key)) for rows in (before, after)]  # type: ignore[misc]
     assert order[0] == order[1]
-    assert read_json(run.store, "labels/summary.json")["verified"] == 2
+    assert Published.open(run.store).summary()["verified"] == 2
 
 
 def rows_of(run: Run) -> dict[str, dict[str, object]]:

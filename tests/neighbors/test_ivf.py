@@ -203,7 +203,7 @@ def test_a_whole_run_through_ivf_gives_the_table_of_a_flat_one(
     folder = run.lists_folder(run.walks[-1].space, run.walks[-1].num)
     assert run.store.exists(f"{folder}/probes.json")
     assert folder != scored.lists_folder(scored.walks[-1].space, scored.walks[-1].num)
-    assert run.store.read("labels/part-00000.parquet") == scored.store.read("labels/part-00000.parquet")
+    assert run.store.read(run.merge()[1].file("part-00000")) == scored.store.read(scored.merge()[1].file("part-00000"))
 
 
 def test_a_broken_file_is_named(data: Data, ivf: NeighborIndex) -> None:

@@ -11,6 +11,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 
+from rayclean.merge.published import Published
 from rayclean.pages import write_report
 from rayclean.run import Run
 from rayclean.show import FinalTable
@@ -32,7 +33,7 @@ def report(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def lines(trained: Run) -> list[dict[str, object]]:
-    table = FinalTable.open(trained.store)
+    table = FinalTable.of(Published.open(trained.store))
     assert table is not None
     found: list[dict[str, object]] = table.rows.to_table().to_pylist()
     return found

@@ -11,6 +11,7 @@ import pyarrow.dataset as ds
 import pytest
 
 from rayclean.arrays import Array
+from rayclean.merge.published import Published
 from rayclean.report import page_near, page_table
 from rayclean.report.evaluate import read_truth
 from rayclean.report.page_near import near_pairs
@@ -28,7 +29,7 @@ SHOWN = np.array([0, 2, 3])
 
 @pytest.fixture(scope="module")
 def rows(trained: Run) -> ds.Dataset:
-    table = FinalTable.open(trained.store)
+    table = FinalTable.of(Published.open(trained.store))
     assert table is not None
     return table.rows
 

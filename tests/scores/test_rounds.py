@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +52,7 @@ def test_where_all_are_decided_the_first_round_is_all(
     assert_same(finish(tiny_config(tmp_path / "run", *FIXED, *ROUNDS)), plain)
 
 
-def scores_of(run: Run, folder: str) -> list[dict[str, Array]]:
+def scores_of(run: Run, folder: str) -> list[Mapping[str, Array]]:
     names = [name for name in run.store.list(folder) if name.endswith(".safetensors")]
     return [map_arrays(run.store, f"{folder}/{name}") for name in names]
 

@@ -11,11 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 import fsspec
 import pytest
 
-from rayclean.errors import ConfigError, InputError, UnitError
+from rayclean.errors import ConfigError, InputError, RunHeldError, UnitError
 from rayclean.shards.opening import open_shard
 from rayclean.shards.urls import expand_shards, identify_shard, identify_shards
 from rayclean.storage import remote
-from rayclean.storage.lease import hold
+from rayclean.storage.lease import current, hold
 from rayclean.storage.remote import is_transient, patiently
 from rayclean.storage.store import Store
 from tests.object_store import ObjectStore, serving
@@ -61,9 +61,11 @@ def test_of_many_that_create_one_succeeds(store: Store) -> None:
 
 def test_a_run_is_held_by_one(store: Store) -> None:
     with hold(store, heartbeat_s=0.05):
-        assert store.exists("lease.json")
+        assert current(store) is not None
         time.sleep(0.2)
-    assert not store.exists("lease.json")
+        with pytest.raises(RunHeldError), hold(store):
+            pass
+    assert current(store) is None
 
 
 @pytest.mark.parametrize("fault", ["throttle", "cut"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import threading
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -130,10 +132,35 @@ def test_a_failing_write_leaves_nothing_behind(fails: str, tmp_path: Path, monke
 
 def test_a_failing_create_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(str(tmp_path))
-    monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(PermissionError("no links here")))
-    with pytest.raises(PermissionError):
-        store.create("f/lease", b"part")
-    assert all_files(tmp_path) == []
+
+    def full(_: int) -> None:
+        raise OSError("disk full")
+
+    for with_links in (True, False):
+        with monkeypatch.context() as patch:
+            if not with_links:
+                patch.setattr(os, "link", no_links)
+            patch.setattr(os, "fsync", full)
+            with pytest.raises(OSError, match="disk full"):
+                store.create("f/lease", b"part")
+        assert all_files(tmp_path) == []
+
+
+def no_links(*_: str) -> None:
+    raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+
+def test_where_there_are_no_hard_links_one_creates_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "link", no_links)
+    store = Store(str(tmp_path))
+    store.check()
+    with ThreadPoolExecutor(8) as threads:
+        created = list(threads.map(lambda i: store.create("f/lease", str(i).encode()), range(24)))
+    assert sum(created) == 1
+    assert store.read("f/lease") == str(created.index(True)).encode()
+    assert all_files(tmp_path) == ["f/lease"]
 
 
 def test_no_reader_ever_sees_a_part_or_a_temporary_name(tmp_path: Path) -> None:

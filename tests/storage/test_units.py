@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from rayclean.errors import EnvironmentMixError, UnitError
 from rayclean.storage import units
-from rayclean.storage.contents import STAMP_KEY, map_arrays
+from rayclean.storage.contents import STAMP_KEY, map_arrays, read_json
 from rayclean.storage.store import Store
 from rayclean.storage.units import (
     ENVIRONMENT_FILE,
@@ -45,6 +45,9 @@ class Squares(Job):
     def units(self) -> Sequence[str]:
         return [f"rows/{name}" for name in block_names(self.total, self.size)]
 
+    def beside(self, unit: str) -> Sequence[str]:
+        return [f"sums/{unit[5:]}.json"]
+
     def open(self) -> Callable[[str], UnitResult]:
         def compute(unit: str) -> UnitResult:
             start, stop = block_range(int(unit.removeprefix("rows/")), self.size, self.total)
@@ -61,7 +64,8 @@ def job(tmp_path: Path) -> Squares:
 
 def files(job: Job) -> dict[str, bytes]:
     root = Path(job.store.path) / job.folder
-    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    found = {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    return {name: data for name, data in found.items() if name != ENVIRONMENT_FILE}
 
 
 @settings(deadline=None)
@@ -126,7 +130,7 @@ def test_what_lies_beside_a_unit_is_there_before_it(job: Squares, monkeypatch: p
 def test_unit_files_carry_the_stamp_of_who_computed_them(job: Squares) -> None:
     compute_and_publish(job, job.open(), "rows/000000", '{"threads": 7}')
     data = job.store.read(job.file("rows/000000"))
-    assert json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"] == {STAMP_KEY: '{"threads": 7}'}
+    assert json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"][STAMP_KEY] == '{"threads": 7}'
 
 
 def failing(job: Squares, error: Exception, times: int) -> tuple[Callable[[str], UnitResult], list[str]]:
@@ -203,7 +207,7 @@ def test_the_same_environment_may_go_on(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     for _ in range(2):
         check_environment(store, "embed-00", stamp(), mix_allowed=False)
-    assert store.read(f"embed-00/{ENVIRONMENT_FILE}").decode() == stamp()
+    assert read_json(store, f"embed-00/{ENVIRONMENT_FILE}") == json.loads(stamp())
     check_environment(store, "embed-01", stamp(device="H100"), mix_allowed=False)  # a folder of its own
 
 

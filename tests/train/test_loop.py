@@ -18,13 +18,14 @@ from rayclean.arrays import Array
 from rayclean.cluster import Workers
 from rayclean.config import TrainSection
 from rayclean.run import Run
+from rayclean.storage.resume import Resume
 from rayclean.storage.store import Store
 from rayclean.train.forward import Forward
 from rayclean.train.loop import Rank, State, learning_rate
 from rayclean.train.sample_losses import sample_losses
 from rayclean.train.snapshots import load_snapshot, snapshot_name
 from rayclean.train.stage import train_task
-from rayclean.train.trajectories import read_trajectory
+from rayclean.train.trajectories import read_trajectory, trajectory_name
 from rayclean.train.weights import load_weights_from
 from rayclean.train.worker import TrainTask, train
 
@@ -61,7 +62,7 @@ def train_in_pieces(task: TrainTask, *ends: int) -> list[int]:
         state = torch.load(io.BytesIO(saved), weights_only=True) if saved else None
         torch.manual_seed(len(reported))  # a new process draws from elsewhere
         try:
-            train(task, ALONE, state, report)
+            train(task, ALONE, Resume(state, state["epoch"] if state else 0), report)
         except Killed:
             continue
     return reported
@@ -117,28 +118,65 @@ def test_an_attempt_that_died_in_an_epoch_leaves_no_trace(base: TrainTask) -> No
         saved.append(buffer.getvalue())
 
     with pytest.raises(Killed):
-        train(broken, ALONE, None, report)
+        train(broken, ALONE, Resume(), report)
     assert snapshot_name(3) in files(broken)
-    train(broken, ALONE, torch.load(io.BytesIO(saved[-1]), weights_only=True), lambda *_: None)
+    train(broken, ALONE, Resume(torch.load(io.BytesIO(saved[-1]), weights_only=True), 2), lambda *_: None)
     assert files(broken) == files(whole)
 
 
 def test_a_finished_training_is_left_alone(base: TrainTask) -> None:
     task = replace(base, folder="finished")
     states: list[Any] = []
-    train(task, ALONE, None, lambda epoch, state: states.append(state))
+    train(task, ALONE, Resume(), lambda epoch, state: states.append(state))
     before = files(task)
-    for name in before:
+    train(task, ALONE, Resume(states[-1], EPOCHS), lambda *_: pytest.fail("nothing is left to report"))
+    assert files(task) == before
+
+
+@pytest.mark.parametrize(
+    ("lost", "kept"),
+    [
+        ([snapshot_name(EPOCHS)], EPOCHS),  # comes back from its own epoch's checkpoint
+        ([trajectory_name(EPOCHS, 2)], EPOCHS),
+        ([snapshot_name(3), trajectory_name(3, 0)], 2),  # trained again from the epoch before
+        ([trajectory_name(1, 1), snapshot_name(3)], None),  # nothing is kept: from the start
+    ],
+)
+def test_what_was_lost_comes_back_and_nothing_else_is_written(
+    lost: list[str], kept: int | None, base: TrainTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = replace(base, folder=f"lost-{lost[0][:5]}-{kept}-{len(lost)}")
+    states: list[bytes] = []
+
+    def report(epoch: int, state: State | None) -> None:
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        states.append(buffer.getvalue())
+
+    train(task, ALONE, Resume(), report)
+    before = files(task)
+    for name in lost:
         task.store.remove(f"{task.folder}/{name}")
-    train(task, ALONE, states[-1], lambda *_: pytest.fail("nothing is left to report"))
-    assert files(task) == {}
+    epochs = [epoch for epoch in range(1, EPOCHS + 1) if task.missing_of(epoch)]
+    written: list[str] = []
+    publish = Store.publish
+
+    def noted(self: Store, name: str, data: bytes | memoryview) -> None:
+        written.append(name)
+        publish(self, name, data)
+
+    monkeypatch.setattr(Store, "publish", noted)
+    state = None if kept is None else torch.load(io.BytesIO(states[kept - 1]), weights_only=True)
+    train(task, ALONE, Resume(state, EPOCHS, stop=epochs[-1]), lambda *_: None)
+    assert files(task) == before
+    assert sorted(written) == sorted(f"{task.folder}/{name}" for name in lost)
 
 
 def test_another_seed_is_another_training(base: TrainTask) -> None:
     one = replace(base, folder="seed-0", train=base.train.model_copy(update={"epochs": 1}))
     other = replace(one, folder="seed-1", feed=replace(one.feed, seed=1))
     for task in (one, other):
-        train(task, ALONE, None, lambda *_: None)
+        train(task, ALONE, Resume(), lambda *_: None)
     assert files(one)[snapshot_name(1)] != files(other)[snapshot_name(1)]
 
 
@@ -157,7 +195,7 @@ def test_trajectories_are_what_the_snapshot_says_of_the_bare_images(trained: Run
 def test_it_learns(base: TrainTask) -> None:
     settings = TrainSection(epochs=12, batch_size=8, loss="ce", augment="none", lr=0.1)
     task = replace(base, folder="learns", train=settings)
-    train(task, ALONE, None, lambda *_: None)
+    train(task, ALONE, Resume(), lambda *_: None)
 
     def mean_loss(epoch: int) -> float:
         return float(np.concatenate([read_trajectory(task.store, task.folder, epoch, b)[0] for b in range(4)]).mean())
@@ -168,7 +206,7 @@ def test_it_learns(base: TrainTask) -> None:
 def test_training_starts_from_the_weights_that_are_named(base: TrainTask, tiny_snapshot: Path) -> None:
     settings = base.train.model_copy(update={"epochs": 1, "lr": 1e-30, "weight_decay": 0, "from_": str(tiny_snapshot)})
     task = replace(base, folder="from", train=settings)
-    train(task, ALONE, None, lambda *_: None)
+    train(task, ALONE, Resume(), lambda *_: None)
     found = load_snapshot(task.store, f"from/{snapshot_name(1)}", task.spec)
     start = task.spec.build(9)
     load_weights_from(str(tiny_snapshot), start)

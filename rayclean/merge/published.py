@@ -1,0 +1,192 @@
+"""The table that a run has published, and the one way of reading it: by its manifest, checked, and by nothing else.
+
+`labels/` holds the parts and the manifest, `tables/` what belongs to it: classes, clips, summary. All names carry the
+merge's fingerprint and the manifest is one file, so that a reader sees one table or none, whoever publishes meanwhile.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+
+from rayclean.errors import DamagedFile, InputError
+from rayclean.storage.checksums import open_json
+from rayclean.storage.contents import encode, open_table, read_json, read_table
+from rayclean.storage.store import Store
+
+LABELS, TABLES = "labels", "tables"
+MANIFEST = f"{LABELS}/_manifest.json"
+PART, CLIPS, CLASSES, SUMMARY = "part", "clips", "classes", "summary"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of the table.
+
+    Attributes:
+        path: in the run.
+        num_bytes: its size.
+        sha256: of its bytes.
+        xxh3: likewise, which readers compare; None in a table of an earlier release.
+    """
+
+    path: str
+    num_bytes: int
+    sha256: str
+    xxh3: str | None
+
+    @classmethod
+    def of(cls, path: str, data: bytes | memoryview) -> Entry:
+        """That of a file's bytes."""
+        return cls(path, len(data), hashlib.sha256(data).hexdigest(), xxhash.xxh3_64_hexdigest(data))
+
+    @property
+    def kind(self) -> str:
+        """`part`, `clips`, `classes` or `summary`."""
+        return self.path.rpartition("/")[2].partition(".")[0].partition("-")[0]
+
+    def fits(self, data: bytes | memoryview) -> bool:
+        """Whether these are the bytes."""
+        if self.xxh3 is not None:
+            return xxhash.xxh3_64_hexdigest(data) == self.xxh3
+        return hashlib.sha256(data).hexdigest() == self.sha256
+
+    def to_json(self) -> dict[str, Any]:
+        """As the manifest has it."""
+        return {"name": self.path, "bytes": self.num_bytes, "sha256": self.sha256, "xxh3": self.xxh3}
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> Entry:
+        """Of a manifest; those of earlier releases name all files without their folder, which is `labels`."""
+        name = str(entry["name"])
+        path = name if "/" in name else f"{LABELS}/{name}"
+        return cls(path, int(entry["bytes"]), str(entry["sha256"]), entry.get("xxh3"))
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published table. Picklable and cheap: files are opened and checked when they are asked for.
+
+    Attributes:
+        store: the run's files.
+        merge: the folder that the table comes from.
+        names: of the classes, by label.
+        lease: number of the lease of the driver that published it.
+        entries: its files.
+    """
+
+    store: Store
+    merge: str
+    names: tuple[str, ...]
+    lease: int
+    entries: tuple[Entry, ...]
+    _checked: set[str] = field(default_factory=set, compare=False, repr=False)
+
+    @classmethod
+    def open(cls, store: Store) -> Published:
+        """The table of a run.
+
+        Raises:
+            InputError: there is none.
+            DamagedFile: its manifest cannot be read, or a file of it is not there.
+        """
+        if not store.exists(MANIFEST):
+            raise InputError(f"{store.root} holds no complete table (no {MANIFEST}); run `rayclean run` to its end")
+        found = read_json(store, MANIFEST)
+        try:
+            entries = tuple(map(Entry.from_json, found["files"]))
+            if (names := found.get("classes")) is None:  # of an earlier release
+                names = read_table(store, f"{LABELS}/classes.parquet", ["name"])["name"].to_pylist()
+            table = cls(store, str(found["merge"]), tuple(map(str, names)), int(found.get("lease", 0)), entries)
+        except (KeyError, TypeError, ValueError, AttributeError) as e:
+            raise DamagedFile(store.full(MANIFEST), f"it is no manifest of a table: {e!r}") from e
+        there = {f"{folder}/{name}" for folder in (LABELS, TABLES) for name in store.list(folder)}
+        for entry in entries:
+            if entry.path not in there:
+                raise DamagedFile(store.full(entry.path), "there is no such file")
+        return table
+
+    def __getstate__(self) -> dict[str, object]:
+        names = ("store", "merge", "names", "lease", "entries")
+        return {**{name: getattr(self, name) for name in names}, "_checked": set()}
+
+    def __setstate__(self, state: Mapping[str, object]) -> None:
+        for name, value in state.items():
+            object.__setattr__(self, name, value)
+
+    def of_kind(self, kind: str) -> tuple[str, ...]:
+        """Paths of the files of a kind, in order of the rows."""
+        return tuple(sorted(entry.path for entry in self.entries if entry.kind == kind))
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Paths of the parts, in order of the rows; all but the last have equally many."""
+        return self.of_kind(PART)
+
+    @property
+    def digest(self) -> str:
+        """Of the bytes of all parts."""
+        sums = sorted((entry.path, entry.sha256) for entry in self.entries if entry.kind == PART)
+        return hashlib.sha256("".join(sha256 for _, sha256 in sums).encode()).hexdigest()
+
+    def check(self, path: str) -> None:
+        """Compares a file with the manifest, once a process.
+
+        Raises:
+            DamagedFile: it is not the one that was published.
+        """
+        if path not in self._checked:
+            entry = next(entry for entry in self.entries if entry.path == path)
+            try:
+                fits = entry.fits(self.store.map(path))
+            except FileNotFoundError as e:
+                raise DamagedFile(self.store.full(path), "there is no such file") from e
+            if not fits:
+                raise DamagedFile(self.store.full(path), "it is not the file that the table's manifest names")
+            self._checked.add(path)
+
+    def open_part(self, path: str) -> pq.ParquetFile:
+        """A Parquet file of the table, of which groups of rows can be read."""
+        self.check(path)
+        return open_table(self.store, path)
+
+    def read(self, path: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """Columns of a Parquet file of the table."""
+        self.check(path)
+        return read_table(self.store, path, None if columns is None else list(columns))
+
+    def classes(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Facts of each class: `schema.CLASS_SCHEMA`."""
+        return self.read(self.of_kind(CLASSES)[0], columns)
+
+    def summary(self) -> dict[str, Any]:
+        """Counts, and what is to be known of the table."""
+        path = self.of_kind(SUMMARY)[0]
+        self.check(path)
+        found: dict[str, Any] = open_json(self.store.read(path), self.store.full(path))
+        return found
+
+    def is_whole(self) -> bool:
+        """Whether all files are those of the manifest; reads all of them."""
+        try:
+            for entry in self.entries:
+                self.check(entry.path)
+        except DamagedFile:
+            return False
+        return True
+
+    def encode(self) -> bytes:
+        """The manifest."""
+        content = {"merge": self.merge, "lease": self.lease, "classes": list(self.names)}
+        return encode(MANIFEST, {**content, "files": [entry.to_json() for entry in self.entries]}, "{}")
+
+
+def find_published(store: Store) -> Published | None:
+    """The table of a run; None where there is none yet. Errors as `Published.open`, but for that."""
+    return Published.open(store) if store.exists(MANIFEST) else None
