@@ -12,9 +12,8 @@ from typing import BinaryIO, NamedTuple
 import pyarrow as pa
 
 from rayclean.catalog.labels import ClassList, LabelField
-from rayclean.errors import ShardChangedError
 from rayclean.shards.decode import BadSample, decode_image
-from rayclean.shards.opening import open_shard
+from rayclean.shards.opening import open_shard, read_content
 from rayclean.shards.tar import Member, TruncatedTar, group_members, scan_members
 from rayclean.storage.draws import pixel_digest
 
@@ -111,7 +110,8 @@ class _Scan:
         wanted = self.settings.extensions
         try:
             for member in scan_members(file, url):
-                yield _Part(member, _read(file, member, url) if member.extension in wanted else None)
+                is_wanted = member.extension in wanted
+                yield _Part(member, read_content(file, member.offset, member.size, url) if is_wanted else None)
         except TruncatedTar as broken:
             self.broken = broken
             if broken.member:
@@ -177,16 +177,8 @@ def scan_shard(url: str, settings: ScanSettings) -> ShardScan:
                 outcomes.append(bad.with_traceback(None))  # its frames would hold the image
     if scan.broken and outcomes:
         outcomes[-1] = BadSample("truncated", scan.broken.reason)
-    truncated = scan.broken.reason if scan.broken else ""
+    truncated = scan.broken.reason[:MAX_TEXT] if scan.broken else ""
     return _tables(keys, outcomes, settings, truncated)
-
-
-def _read(file: BinaryIO, member: Member, url: str) -> bytes:
-    file.seek(member.offset)
-    content = file.read(member.size)
-    if len(content) < member.size:
-        raise ShardChangedError(f"{url} became shorter while it was read; run again once nothing writes to it")
-    return content
 
 
 def _tables(keys: list[str], outcomes: list[_Row | BadSample], settings: ScanSettings, truncated: str) -> ShardScan:
