@@ -101,7 +101,7 @@ def test_a_missing_shard(tmp_path: Path) -> None:
         list(stream_shard(str(tmp_path / "none.tar"), None))
 
 
-class FarAway(LocalFileSystem):
+class FarAway(LocalFileSystem):  # type: ignore[misc]  # fsspec has no types
     """A file system that rayclean reaches by ranged requests, and counts their bytes."""
 
     protocol = "faraway"
