@@ -64,6 +64,7 @@ class DataSection(Section):
     mean: tuple[float, float, float] | None = None
     std: tuple[PositiveNumber, PositiveNumber, PositiveNumber] | None = None
     max_pixels: PositiveNumber = 50e6
+    max_scans: Positive = 100
     max_bad_share: Share = 0.01
     cache_bytes: int = Field(default=4 * 2**30, ge=0)
     node_cache_bytes: int = Field(default=4 * 2**30, ge=0)
