@@ -25,6 +25,7 @@ _LONG_NAMES = {tarfile.GNUTYPE_LONGNAME: "path", tarfile.GNUTYPE_LONGLINK: "link
 _PAX = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
 _EXTENSIONS = (*_LONG_NAMES, *_PAX, tarfile.XGLTYPE)
 _RECORD = re.compile(rb"([0-9]{1,7}) ([^=]+)=")
+_OCTAL = re.compile(rb" *[0-7]* *(\0|\Z)")
 _SIZE = re.compile(r"[0-9]{1,18}")
 
 
@@ -143,6 +144,8 @@ def _read_header(file: BinaryIO, position: int) -> tarfile.TarInfo | None:
         raise BrokenHeader(f"cut header at byte {position}")
     if not any(block):
         return None
+    if block[124] < 0x80 and not _OCTAL.match(block, 124, 136):  # tarfile takes 1_0 and 0o10 too
+        raise BrokenHeader(f"corrupt header at byte {position}")
     try:
         return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
     except tarfile.HeaderError as error:
