@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 from rich.console import Console
 
-from rayclean.config import Config, parse_config
+from rayclean.config import Config, parse_config, parse_yaml
 from rayclean.errors import InputError, RaycleanError
 from rayclean.storage.store import Store
 
@@ -37,8 +36,7 @@ def load_run(folder: str) -> Config:
     """
     store, name = Store(folder), "config.yaml"
     try:
-        tree = yaml.safe_load(store.read(name))
-        tree["run"]["dir"] = folder
+        tree, lines = parse_yaml(store.read(name), f"{folder}/{name}", room=2)
     except (FileNotFoundError, NotADirectoryError):
         message = f"{folder} holds no run (no {name}); give the run.dir of a config that was started"
         raise InputError(message) from None
@@ -46,7 +44,9 @@ def load_run(folder: str) -> Config:
         raise
     except Exception as error:  # each store has its own exceptions, few of them OSError
         raise InputError(f"{folder}: {name} cannot be read: {error or type(error).__name__}") from error
-    return parse_config(tree, f"{folder}/{name}")
+    section = tree.get("run")
+    moved = {**section, "dir": folder} if isinstance(section, dict) else section
+    return parse_config({**tree, "run": moved}, f"{folder}/{name}", lines)
 
 
 def print_json(value: Any) -> None:

@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import yaml
 from rich.console import Console
 
 from rayclean.catalog.table import SHARDS_FILE, Catalog
-from rayclean.config import Config
+from rayclean.config import Config, parse_config, parse_yaml
 from rayclean.errors import InputError
 from rayclean.merge.decisions import REVIEW
 from rayclean.merge.published import LABELS, Published, find_published
@@ -87,7 +86,9 @@ def open_review(config: Config, port: int, reviewer: str | None, held: int = HEL
 
 def take_in(store: Store) -> str:
     """The command that makes the run take the decisions in; a run that was moved needs its folder named."""
-    then = yaml.safe_load(store.read(CONFIG_FILE))["run"]["dir"]
+    source = store.full(CONFIG_FILE)
+    tree, lines = parse_yaml(store.read(CONFIG_FILE), source, room=2)
+    then = parse_config(tree, source, lines).run.dir
     moved = [] if Store(then).root == store.root else [f"run.dir={store.root}"]
     return shlex.join(["rayclean", "run", store.full(CONFIG_FILE), *moved, f"merge.verified={REVIEW}"])
 

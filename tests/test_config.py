@@ -290,7 +290,10 @@ share = st.floats(0, 1)
 names = st.text(st.characters(codec="utf-8", exclude_characters="$"), max_size=8)
 trees = st.fixed_dictionaries(
     {
-        "run": st.fixed_dictionaries({"dir": names}, optional={"seed": st.integers(0, 2**63 - 1)}),
+        "run": st.fixed_dictionaries(
+            {"dir": names.map(lambda name: "runs/" + name.replace("\0", ""))},
+            optional={"seed": st.integers(0, 2**63 - 1)},
+        ),
         "data": st.fixed_dictionaries(
             {"shards": names | st.lists(names), "classes": positive | st.lists(names) | names},
             optional={"size": positive | st.none(), "mean": st.tuples(share, share, share), "truth": names},

@@ -12,13 +12,14 @@ from typing import BinaryIO, NamedTuple
 import pyarrow as pa
 
 from rayclean.catalog.labels import ClassList, LabelField
-from rayclean.errors import ShardChangedError
 from rayclean.shards.decode import BadSample, decode_image
-from rayclean.shards.opening import open_shard
+from rayclean.shards.opening import open_shard, read_content
 from rayclean.shards.tar import Member, TruncatedTar, group_members, scan_members
 from rayclean.storage.draws import pixel_digest
 
 MAX_TEXT = 300
+LARGEST_LABEL = 2**24  # bytes
+BYTES_PER_PIXEL = 8  # four channels of 16 bits; no file with its pixels unpacked has more
 
 ROWS_SCHEMA = pa.schema(
     [
@@ -50,6 +51,7 @@ class ScanSettings:
         classes: what labels mean.
         max_pixels: see `decode_image`.
         clip: where a frame says which clip it is of, None where images stand alone.
+        max_scans: see `decode_image`.
     """
 
     images: tuple[str, ...]
@@ -58,12 +60,17 @@ class ScanSettings:
     classes: ClassList
     max_pixels: float
     clip: LabelField | None = None
+    max_scans: int = 100
 
     @property
     def extensions(self) -> frozenset[str]:
         """Members that are read."""
         labels = {each.extension for each in (self.label, self.truth, self.clip) if each}
         return frozenset(labels.union(self.images))
+
+    def max_bytes(self, extension: str) -> float:
+        """The largest member of an extension that is read, so that a shard's largest does not decide on the memory."""
+        return LARGEST_LABEL + (self.max_pixels * BYTES_PER_PIXEL if extension in self.images else 0)
 
 
 @dataclass(frozen=True)
@@ -87,7 +94,7 @@ class ShardScan:
 
 class _Part(NamedTuple):
     member: Member
-    content: bytes | None  # None for members that are not needed, and for the one that is cut
+    content: bytes | None  # None for members that are not needed or too large, and for the one that is cut
 
 
 class _Row(NamedTuple):
@@ -111,7 +118,8 @@ class _Scan:
         wanted = self.settings.extensions
         try:
             for member in scan_members(file, url):
-                yield _Part(member, _read(file, member, url) if member.extension in wanted else None)
+                is_wanted = member.extension in wanted and member.size <= self.settings.max_bytes(member.extension)
+                yield _Part(member, read_content(file, member.offset, member.size, url) if is_wanted else None)
         except TruncatedTar as broken:
             self.broken = broken
             if broken.member:
@@ -121,6 +129,7 @@ class _Scan:
         """The row of a sample. Raises BadSample."""
         members = {part.member.extension: part.member for part in sample}
         contents = {part.member.extension: part.content for part in sample if part.content is not None}
+        self._check_sizes(members)
         image = next((members[extension] for extension in self.settings.images if extension in contents), None)
         if image is None:
             found = ", ".join(sorted(members)) or "none"
@@ -130,9 +139,15 @@ class _Scan:
             raise BadSample("duplicate_key", "a complete sample of this key came before")
         label = self.settings.classes.index_of(value)
         clip = self._clip(contents)
-        pixels = decode_image(contents[image.extension], self.settings.max_pixels)
+        pixels = decode_image(contents[image.extension], self.settings.max_pixels, self.settings.max_scans)
         self.keys.add(image.key)
         return _Row(image, label, self._truth(contents), clip, pixel_digest(pixels))
+
+    def _check_sizes(self, members: Mapping[str, Member]) -> None:
+        for extension in self.settings.extensions.intersection(members):
+            size, allowed = members[extension].size, self.settings.max_bytes(extension)
+            if size > allowed:
+                raise BadSample("too_large", f".{extension} has {size} bytes, allowed are {allowed:.0f}")
 
     def _clip(self, contents: Mapping[str, bytes]) -> str | None:
         if self.settings.clip is None:
@@ -177,16 +192,8 @@ def scan_shard(url: str, settings: ScanSettings) -> ShardScan:
                 outcomes.append(bad.with_traceback(None))  # its frames would hold the image
     if scan.broken and outcomes:
         outcomes[-1] = BadSample("truncated", scan.broken.reason)
-    truncated = scan.broken.reason if scan.broken else ""
+    truncated = scan.broken.reason[:MAX_TEXT] if scan.broken else ""
     return _tables(keys, outcomes, settings, truncated)
-
-
-def _read(file: BinaryIO, member: Member, url: str) -> bytes:
-    file.seek(member.offset)
-    content = file.read(member.size)
-    if len(content) < member.size:
-        raise ShardChangedError(f"{url} became shorter while it was read; run again once nothing writes to it")
-    return content
 
 
 def _tables(keys: list[str], outcomes: list[_Row | BadSample], settings: ScanSettings, truncated: str) -> ShardScan:

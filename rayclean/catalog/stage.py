@@ -57,6 +57,8 @@ def catalog_fingerprint(data: DataSection, classes: ClassList, sources: pa.Table
     }
     if data.group is not None:
         fields["group"] = data.group
+    if data.max_scans != DataSection.model_fields["max_scans"].default:  # catalogs from before it keep their names
+        fields["max_scans"] = data.max_scans
     return fingerprint("catalog", VERSION, fields, [])
 
 
@@ -258,7 +260,8 @@ def scan_settings(data: DataSection, classes: ClassList) -> ScanSettings:
     """How a sample is read."""
     truth = LabelField.parse(data.truth) if data.truth else None
     clip = LabelField.parse(data.group) if data.group else None
-    return ScanSettings(data.image_extensions, LabelField.parse(data.label), truth, classes, data.max_pixels, clip)
+    label = LabelField.parse(data.label)
+    return ScanSettings(data.image_extensions, label, truth, classes, data.max_pixels, clip, data.max_scans)
 
 
 def open_catalog(store: Store, fingerprint: str) -> Catalog:

@@ -5,7 +5,7 @@ fingerprint (`rayclean.storage.fingerprint`).
 """
 
 from rayclean.config.learn_section import DivideMixSection, LearnSection, RankSection
-from rayclean.config.load import dump_config, load_config, override_config, parse_config
+from rayclean.config.load import dump_config, load_config, override_config, parse_config, parse_yaml
 from rayclean.config.sections import (
     DataSection,
     InfluenceSection,
@@ -39,4 +39,5 @@ __all__ = [
     "load_config",
     "override_config",
     "parse_config",
+    "parse_yaml",
 ]

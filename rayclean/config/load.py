@@ -34,21 +34,37 @@ def _expand(value: Any) -> Any:
     return re.sub(r"\$\{(\w+)\}", lookup, value)
 
 
-def _yaml(text: str) -> Any:
-    """YAML's values.
+Lines = Mapping[tuple[str | int, ...], int]  # of each place in a config: sections, fields, positions in lists
+
+
+def parse_yaml(text: bytes, source: str, room: int = 1) -> tuple[dict[str, Any], dict[tuple[str | int, ...], int]]:
+    """The sections of a config's text, and the line of each of its values.
+
+    Args:
+        text: UTF-8.
+        source: for errors.
+        room: see `read_yaml`; a run's own file has what was given and all defaults.
 
     Raises:
-        ValueError: it is none.
+        ConfigError: it is no text, not YAML, has something twice or too much of it, or no sections.
     """
-    import yaml  # not at the top: who has a config in memory needs no YAML
+    from rayclean.config.yaml_text import YamlMistake, read_yaml  # not at the top: see there
 
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as e:
-        raise ValueError(str(e)) from e
+        tree, lines = read_yaml(text.decode("utf-8"), room)
+    except UnicodeDecodeError as e:
+        raise ConfigError(f"{source}: is not a text file: {e}") from e
+    except YamlMistake as e:
+        raise ConfigError(f"{source}: line {e.line}: {e}") from e
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{source}: expected sections (run, data, ...), found {type(tree).__name__}")
+    return tree, lines
 
 
-def _apply_override(tree: dict[str, Any], override: str) -> None:
+def _override(tree: dict[str, Any], override: str) -> tuple[str, ...]:
+    """Puts `section.field=value` in, and returns the place."""
+    from rayclean.config.yaml_text import YamlMistake, read_yaml
+
     name, sep, text = override.partition("=")
     parts = name.strip().split(".")
     if not sep or not all(parts):
@@ -59,13 +75,31 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
             raise ConfigError(f"'{override}': {part} is not a section")
         tree = child
     try:
-        tree[parts[-1]] = _yaml(text) if text else None
-    except ValueError as e:
-        raise ConfigError(f"'{override}': the value is not YAML: {e}") from e
+        tree[parts[-1]] = read_yaml(text)[0] if text else None
+    except YamlMistake as e:
+        raise ConfigError(f"'{override}': the value {e}") from e
+    return tuple(parts)
 
 
-def parse_config(tree: Mapping[str, Any], source: str = "config") -> Config:
+def _line_of(error: Mapping[str, Any], lines: Lines) -> str:
+    """`line 3: ` where an error's place, or the section around it, is in the file; empty where it is not."""
+    place = tuple(error["loc"])
+    if not place:  # of what must fit between sections; the text begins with a field, or has its full name
+        names = re.findall(r"^(\w+):|(\w+(?:\.\w+)+)", str(error["msg"]).removeprefix("Value error, "))
+        found = (tuple((first or full).split(".")) for first, full in names)
+        place = next((name for name in found if name in lines), ())
+    inside = (place[:length] for length in range(len(place), 0, -1))
+    line = next((lines[part] for part in inside if part in lines), 0)
+    return f"line {line}: " if line else ""
+
+
+def parse_config(tree: Mapping[str, Any], source: str = "config", lines: Lines | None = None) -> Config:
     """Checks a tree of plain values.
+
+    Args:
+        tree: sections by name.
+        source: for errors.
+        lines: of each place in the source; 0 for one that is not in it.
 
     Raises:
         ConfigError: unknown or missing fields, values out of range, contradictions, all of them at once; or a URL
@@ -76,8 +110,8 @@ def parse_config(tree: Mapping[str, Any], source: str = "config") -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as e:
-        lines = dict.fromkeys(explain(error, Config) for error in e.errors())
-        raise ConfigError(f"{source}: " + "; ".join(lines)) from e
+        said = dict.fromkeys(_line_of(error, lines or {}) + explain(error, Config) for error in e.errors())
+        raise ConfigError(f"{source}: " + "; ".join(said)) from e
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -86,21 +120,17 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: the file is missing or not YAML, or the config is wrong.
     """
+    from rayclean.config.yaml_text import MAX_CHARACTERS
+
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        with open(path, "rb") as file:
+            text = file.read(4 * MAX_CHARACTERS + 1)  # as many characters at least; a device has no end
     except OSError as e:
         raise ConfigError(f"{path}: cannot be read: {e.strerror or e}") from e
-    except UnicodeDecodeError as e:
-        raise ConfigError(f"{path}: is not a text file: {e}") from e
-    try:
-        tree = _yaml(text)
-    except ValueError as e:
-        raise ConfigError(f"{path}: is not YAML: {e}") from e
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: expected sections (run, data, ...), found {type(tree).__name__}")
+    tree, lines = parse_yaml(text, str(path))
     for override in overrides:
-        _apply_override(tree, override)
-    return parse_config(tree, str(path))
+        lines[_override(tree, override)] = 0
+    return parse_config(tree, str(path), lines)
 
 
 def override_config(config: Config, overrides: Sequence[str]) -> Config:
@@ -111,7 +141,7 @@ def override_config(config: Config, overrides: Sequence[str]) -> Config:
     """
     tree = dump_config(config)
     for override in overrides:
-        _apply_override(tree, override)
+        _override(tree, override)
     return parse_config(tree)
 
 

@@ -6,12 +6,29 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-Positive = Annotated[int, Field(gt=0)]
+Positive = Annotated[int, Field(gt=0, lt=2**63)]
 PositiveNumber = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Rounds = Annotated[list[Positive], Field(max_length=3)]
+
+
+# What is more is a slip of the pen: lists as long as these are made before anything is read.
+MAX_EPOCHS = 10**6
+MAX_CLASSES = 10**6
+
+
+def _a_folder(path: str) -> str:
+    if not path.strip() or "\0" in path:
+        raise ValueError("a folder or URL expected, such as runs/digits")
+    return path
+
+
+def _not_too_many(classes: int | list[str] | str) -> int | list[str] | str:
+    if isinstance(classes, int) and classes > MAX_CLASSES:
+        raise ValueError(f"at most {MAX_CLASSES} classes expected")
+    return classes
 
 
 class Section(BaseModel):
@@ -23,7 +40,7 @@ class Section(BaseModel):
 class RunSection(Section):
     """Where the run lies and what it keeps."""
 
-    dir: str
+    dir: Annotated[str, AfterValidator(_a_folder)]
     seed: int = Field(default=0, ge=0, lt=2**63)
     keep: Literal["default", "all"] = "default"
     mix_environments: bool = False
@@ -42,11 +59,12 @@ class DataSection(Section):
     truth: str | None = None
     group: str | None = None
     group_by: Literal["scores", "gradient"] = "scores"
-    classes: int | list[str] | str
+    classes: Annotated[int | list[str] | str, AfterValidator(_not_too_many)]
     size: Positive | None = None
     mean: tuple[float, float, float] | None = None
     std: tuple[PositiveNumber, PositiveNumber, PositiveNumber] | None = None
     max_pixels: PositiveNumber = 50e6
+    max_scans: Positive = 100
     max_bad_share: Share = 0.01
     cache_bytes: int = Field(default=4 * 2**30, ge=0)
     node_cache_bytes: int = Field(default=4 * 2**30, ge=0)
@@ -116,7 +134,7 @@ class TrainSection(Section):
 
     loss: Literal["mixup", "ce", "ce+ne"] = "mixup"
     mixup_alpha: float = Field(default=1.0, gt=0)
-    epochs: int = Field(default=40, ge=0)
+    epochs: int = Field(default=40, ge=0, le=MAX_EPOCHS)
     snapshot_every: Positive = 4
     from_: str | None = Field(default=None, alias="from")
     optimizer: Literal["sgd"] = "sgd"

@@ -155,9 +155,12 @@ class Config(Section):
         for field in changes:
             if field not in (*valid, *others):
                 raise ValueError(f"{where}.{field}: unknown field{nearest(field, [*valid, *others])}")
+        model = changes.get("model", {})
+        if not isinstance(model, dict):
+            raise ValueError(f"{where}.model: fields of model expected, found {model!r}")
         try:
             self._changed(changes, {})
-            ModelSection.model_validate({**self.model.model_dump(), **changes.get("model", {})})
+            ModelSection.model_validate({**self.model.model_dump(), **model})
         except ValidationError as e:
             raise ValueError(f"{where}.{'; '.join(explain(error, TrainSection) for error in e.errors())}") from e
 

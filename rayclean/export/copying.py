@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple
 
 from rayclean.errors import InputError, ShardChangedError
-from rayclean.shards.tar import TAR_ERRORS, group_members, split_name
+from rayclean.shards.headers import BrokenHeader, TarHeaders
+from rayclean.shards.tar import group_members, split_name
 
 Change = Callable[[bytes], bytes]
 
@@ -92,22 +93,18 @@ def parts_of(file: BinaryIO, url: str) -> Iterator[Part]:
 
     Of a broken tar the catalog has put the last sample aside, so that no wanted one is lost.
     """
-    file.seek(0)
+    headers = TarHeaders(file, url)
     try:
-        tar = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 - the caller closes the file
-        while (info := tar.next()) is not None:
-            tar.members = []  # type: ignore[attr-defined]  # else it keeps every header of the shard
-            if info.size < 0 or tar.offset < info.offset_data:  # would send the reader back, for ever
-                return
-            if set(tar.pax_headers) - {"comment"}:
+        for info in headers:
+            if set(headers.shared) - {"comment"}:
                 raise InputError(
-                    f"{url}: its global pax header ({', '.join(tar.pax_headers)}) applies to all members, which a copy "
+                    f"{url}: its global pax header ({', '.join(headers.shared)}) applies to all members, which a copy "
                     "of some of them would lose; pack the shard again without it"
                 )
             name = split_name(info.name) if info.isreg() else None
             if name is not None:
                 yield Part(info, *name)
-    except TAR_ERRORS:
+    except BrokenHeader:
         return
 
 

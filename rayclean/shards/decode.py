@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal, get_args
 
 import numpy as np
@@ -18,11 +20,16 @@ Reason = Literal[
     "bad_label",
     "bad_clip",
     "too_large",
+    "too_many_scans",
     "duplicate_key",
     "truncated",
 ]
 REASONS: tuple[str, ...] = get_args(Reason)
 FORMATS = ("PNG", "JPEG", "WEBP")
+
+_START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xd9"
+# After 0xff: an escaped 0xff of the pixels, restarts between them, the image's start, a filler.
+_WITHOUT_LENGTH = frozenset([b"\x00", b"\x01", *(bytes([code]) for code in range(0xD0, 0xD9)), b"\xff"])
 
 
 class BadSample(Exception):
@@ -42,7 +49,7 @@ class BadSample(Exception):
         return BadSample, (self.reason, self.text)
 
 
-def decode_image(data: bytes, max_pixels: float) -> Pixels:
+def decode_image(data: bytes, max_pixels: float, max_scans: int | None = None) -> Pixels:
     """Decodes a PNG, JPEG or WebP image; of an animation the first frame.
 
     Grey, palette and CMYK are converted; an alpha channel is dropped, so that a transparent pixel has the
@@ -51,25 +58,57 @@ def decode_image(data: bytes, max_pixels: float) -> Pixels:
     Args:
         data: the file.
         max_pixels: largest width x height, checked against the header before anything is decoded.
+        max_scans: scans of a JPEG at most, each of which decodes the whole image anew; None where the catalog has
+            counted them.
 
     Returns:
         (height, width, 3) uint8, RGB.
 
     Raises:
-        BadSample: `too_large`, or `undecodable` (another format, corrupt, cut).
+        BadSample: `too_large`, `too_many_scans`, or `undecodable` (another format, corrupt, cut).
     """
     Image.MAX_IMAGE_PIXELS = None  # PIL's own limit: max_pixels takes its place, higher or lower
-    try:
+    with _undecodable():
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         width, height = image.size
-        if width * height <= max_pixels:
-            image.load()
-            return _to_rgb(_upright(image))
+    if width * height > max_pixels:
+        raise BadSample("too_large", f"{width} x {height} pixels, allowed are {max_pixels:.0f} (data.max_pixels)")
+    if max_scans is not None and image.format == "JPEG":
+        _check_scans(data, max_scans)
+    with _undecodable():
+        image.load()
+        return _to_rgb(_upright(image))
+
+
+@contextmanager
+def _undecodable() -> Iterator[None]:
+    try:
+        yield
     except MemoryError:
         raise
     except Exception as error:  # hostile bytes make PIL raise nearly anything: struct.error, SyntaxError, ...
         raise BadSample("undecodable", f"{type(error).__name__}: {_without_address(error)}") from error
-    raise BadSample("too_large", f"{width} x {height} pixels, allowed are {max_pixels:.0f} (data.max_pixels)")
+
+
+def _check_scans(data: bytes, max_scans: int) -> None:
+    # Few files have so many pairs of bytes that look like a scan's marker.
+    if data.count(_START_OF_SCAN) > max_scans and (scans := count_scans(data)) > max_scans:
+        raise BadSample("too_many_scans", f"{scans} scans, allowed are {max_scans} (data.max_scans)")
+
+
+def count_scans(jpeg: bytes) -> int:
+    """Scans of a JPEG, read from its markers; what looks like one inside a segment, as in a preview, is none."""
+    scans, position = 0, 2
+    while (position := jpeg.find(b"\xff", position)) >= 0:
+        code = jpeg[position + 1 : position + 2]
+        if code in _WITHOUT_LENGTH:
+            position += 1 if code == b"\xff" else 2
+            continue
+        if code in (b"", _END_OF_IMAGE):
+            break
+        scans += code == _START_OF_SCAN[1:]
+        position += 2 + int.from_bytes(jpeg[position + 2 : position + 4], "big")
+    return scans
 
 
 def _without_address(error: Exception) -> str:

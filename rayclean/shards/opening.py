@@ -7,6 +7,7 @@ from typing import Any, BinaryIO, cast
 
 import fsspec
 
+from rayclean.errors import ShardChangedError
 from rayclean.shards.urls import local_path, unreadable
 from rayclean.storage.remote import patiently
 
@@ -80,3 +81,16 @@ def open_shard(url: str) -> BinaryIO:
         return cast(BinaryIO, io.BufferedReader(RemoteFile(fs, name), REMOTE_READ_BYTES))
     except (FileNotFoundError, PermissionError, IsADirectoryError, ImportError) as error:
         raise unreadable(url, error) from error
+
+
+def read_content(file: BinaryIO, offset: int, num_bytes: int, url: str) -> bytes:
+    """Bytes [offset, offset + num_bytes) of a shard that was long enough when it was opened.
+
+    Raises:
+        ShardChangedError: it became shorter.
+    """
+    file.seek(offset)
+    content = file.read(num_bytes)
+    if len(content) < num_bytes:
+        raise ShardChangedError(f"{url} became shorter while it was read; run again once nothing writes to it")
+    return content

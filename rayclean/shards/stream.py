@@ -1,26 +1,34 @@
-"""Streaming a whole shard by WebDataset, for training."""
+"""Streaming a whole shard from its start to its end, for training: a WebDataset pipeline with a reader of its own.
+
+WebDataset's reader holds every member whole, also those that nobody asked for, believes what a header claims, and its
+grouping fails on a repeated member. Ours is the catalog's, so that both see the same samples in whatever shard.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import webdataset
 
-from rayclean.shards.opening import open_shard
-from rayclean.shards.tar import TAR_ERRORS, group_members, split_name
+from rayclean.shards.opening import open_shard, read_content
+from rayclean.shards.tar import Member, TruncatedTar, group_members, scan_members
 
 StreamedSample = tuple[int, str, dict[str, bytes]]
 
 
-def stream_shard(url: str, extensions: Collection[str] | None) -> Iterator[StreamedSample]:
-    """Streams the samples of a shard from its start to its end, or to where it breaks off.
+class _Part(NamedTuple):
+    member: Member
+    content: bytes | None
 
-    WebDataset reads the tar; its own grouping is not used, since that one fails on a repeated member.
+
+def stream_shard(url: str, wanted: Callable[[Member], bool] | None) -> Iterator[StreamedSample]:
+    """Streams the samples of a shard from its start to its end, or to where it breaks off.
 
     Args:
         url: local path or fsspec URL.
-        extensions: members to keep, None for all. The others count for the grouping.
+        wanted: whether a member is to be read, None for all. The others are passed over without reading them, and
+            count for the grouping.
 
     Yields:
         Position among the samples of the shard (the catalog's `sample`), key, content by extension. The last
@@ -28,25 +36,23 @@ def stream_shard(url: str, extensions: Collection[str] | None) -> Iterator[Strea
 
     Raises:
         InputError: the shard is missing or cannot be read.
+        ShardChangedError: it became shorter while it was read.
     """
-    with open_shard(url) as stream:
-        yield from webdataset.DataPipeline(
-            lambda: iter([{"url": url, "stream": stream}]),
-            lambda sources: webdataset.tariterators.tar_file_expander(sources, handler=_stop_at_break),
-            lambda files: _samples(files, extensions),
-        )
+    yield from webdataset.DataPipeline(lambda: _parts(url, wanted), _samples)
 
 
-def _stop_at_break(error: Exception) -> bool:
-    """A broken tar ends the shard; a failed read is raised, so that it is not taken for the end."""
-    if isinstance(error, TAR_ERRORS):
-        return False
-    raise error
+def _parts(url: str, wanted: Callable[[Member], bool] | None) -> Iterator[_Part]:
+    with open_shard(url) as file:
+        try:
+            for member in scan_members(file, url):
+                is_wanted = wanted is None or wanted(member)
+                yield _Part(member, read_content(file, member.offset, member.size, url) if is_wanted else None)
+        except TruncatedTar:
+            return
 
 
-def _samples(files: Iterable[dict[str, Any]], extensions: Collection[str] | None) -> Iterator[StreamedSample]:
-    # WebDataset marks the end of a tar by an empty dict.
-    named = ((name, file["data"]) for file in files if file and (name := split_name(file["fname"])))
-    for ordinal, sample in enumerate(group_members(named, lambda item: item[0])):
-        kept = {name[1]: data for name, data in sample if extensions is None or name[1] in extensions}
-        yield ordinal, sample[0][0][0], kept
+def _samples(parts: Iterable[_Part]) -> Iterator[StreamedSample]:
+    groups = group_members(parts, lambda part: (part.member.key, part.member.extension))
+    for ordinal, sample in enumerate(groups):
+        kept = {part.member.extension: part.content for part in sample if part.content is not None}
+        yield ordinal, sample[0].member.key, kept

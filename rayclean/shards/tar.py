@@ -1,23 +1,19 @@
 """Members of a tar with their offsets, and the one rule by which members are samples.
 
-WebDataset streams with these rules too (`stream.py`), so that the n-th sample is the same one for everybody.
+Training streams with these rules too (`stream.py`), so that the n-th sample is the same one for everybody.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO, NamedTuple, TypeVar
 
-from rayclean.errors import InputError
-from rayclean.shards.compression import compressed_error, tool_of_content
+from rayclean.shards.headers import BrokenHeader, TarHeaders
 
 T = TypeVar("T")
 
-# What `tarfile` raises for headers that make no sense.
-TAR_ERRORS = (tarfile.TarError, ValueError, OverflowError)
 _NAME = re.compile(r"((?:.*/)?[^.]+)[.]([^/]*)")
 _META = re.compile(r"__[^/]*__($|/)")
 
@@ -93,7 +89,7 @@ def group_members(items: Iterable[T], name_of: Callable[[T], tuple[str, str]]) -
 
 
 def scan_members(file: BinaryIO, url: str) -> Iterator[Member]:
-    """Members that may belong to samples, in order (ustar, GNU and pax headers).
+    """Members that may belong to samples, in order.
 
     Args:
         file: seekable; between two members the caller may read elsewhere.
@@ -103,61 +99,17 @@ def scan_members(file: BinaryIO, url: str) -> Iterator[Member]:
         Whole regular files whose names `split_name` accepts.
 
     Raises:
-        TruncatedTar: after the last whole member, where the tar is cut or a header is corrupt.
-        InputError: not a tar, compressed, or with sparse members, which have no one offset.
+        TruncatedTar: after the last whole member, where the tar is cut, a header is corrupt or a member is sparse.
+        InputError: not a tar, or compressed.
     """
     end = file.seek(0, os.SEEK_END)
-    tar = _open_tar(file, url)
-    while (info := _next_header(tar)) is not None:
-        name = split_name(info.name) if info.isreg() else None
-        if name is None:
-            continue
-        if info.issparse():
-            raise InputError(f"{url}: member {info.name!r} is stored as a sparse file; pack it again without --sparse")
-        member = Member(_as_utf8(info.name), *name, info.offset_data, info.size)
-        if member.offset + member.size > end:
-            raise TruncatedTar(f"cut at byte {end} inside member {member.name!r}", member)
-        yield member
-    _check_end(file, tar.offset)
-
-
-def _open_tar(file: BinaryIO, url: str) -> tarfile.TarFile:
-    file.seek(0)
     try:
-        return tarfile.open(fileobj=file, mode="r:")
-    except TAR_ERRORS as error:
-        file.seek(0)
-        # Only now: a plain tar whose first member is called BZh... is fine.
-        if tool := tool_of_content(file.read(6)):
-            raise compressed_error(url, tool) from error
-        raise InputError(f"{url}: not a tar ({error}); check data.shards or fetch the file again") from error
-
-
-def _next_header(tar: tarfile.TarFile) -> tarfile.TarInfo | None:
-    start = tar.offset
-    try:
-        info = tar.next()
-    except TAR_ERRORS as error:
-        raise TruncatedTar(f"{error} before or at byte {start}") from error
-    tar.members = []  # type: ignore[attr-defined]  # else it keeps every header of the shard
-    # A negative size would send the reader back, for ever.
-    if info is not None and (info.size < 0 or tar.offset < info.offset_data):
-        raise TruncatedTar(f"corrupt header at byte {info.offset}")
-    return info
-
-
-def _check_end(file: BinaryIO, offset: int) -> None:
-    """Two blocks of zeros, then nothing else: `tarfile` takes any break between members for the end."""
-    block = tarfile.BLOCKSIZE
-    file.seek(offset)
-    end = file.read(2 * block)
-    if not end:
-        raise TruncatedTar(f"ends at byte {offset} without end-of-archive blocks")
-    if any(end[:block]):
-        raise TruncatedTar(f"{'corrupt' if len(end) >= block else 'cut'} header at byte {offset}")
-    if len(end) < 2 * block and offset > 0:
-        raise TruncatedTar(f"cut inside its end-of-archive blocks at byte {offset + len(end)}")
-    while end:
-        if end.strip(b"\0"):
-            raise TruncatedTar(f"more data after the end-of-archive blocks at byte {offset}")
-        end = file.read(2**20)
+        for info in TarHeaders(file, url):
+            name = split_name(info.name) if info.isreg() else None
+            member = Member(_as_utf8(info.name), *name, info.offset_data, info.size) if name else None
+            if info.isreg() and info.offset_data + info.size > end:
+                raise TruncatedTar(f"cut at byte {end} inside member {_as_utf8(info.name)!r}", member)
+            if member is not None:
+                yield member
+    except BrokenHeader as broken:
+        raise TruncatedTar(str(broken)) from broken

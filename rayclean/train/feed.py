@@ -21,7 +21,6 @@ from rayclean.catalog.table import Catalog
 from rayclean.errors import UnitError
 from rayclean.shards.decode import decode_image, fit_image
 from rayclean.shards.stream import stream_shard
-from rayclean.shards.tar import split_name
 from rayclean.train.batches import Batch, Lesson, cached_rows
 from rayclean.train.plan import Part, batch_bounds, epoch_seed, plan_stream
 
@@ -59,18 +58,20 @@ def stream_rows(
         UnitError: the shard holds fewer samples than the catalog says.
     """
     table = catalog.rows_of_shard(shard)
-    wanted = dict(zip(table["sample"].to_pylist(), table["member"].to_pylist(), strict=True))
-    extensions = {name[1] for member in wanted.values() if (name := split_name(member))}
     entry = catalog.shards.slice(shard, 1).to_pylist()[0]
+    is_chosen = np.ones(table.num_rows, bool) if chosen is None else chosen
+    place = dict(zip(table["sample"].to_pylist(), range(table.num_rows), strict=True))
+    offsets, sizes = (table[name].to_numpy()[is_chosen].tolist() for name in ("offset", "size"))
+    asked = set(zip(offsets, sizes, strict=True))
     row = entry["first_row"]
-    for ordinal, _, members in stream_shard(entry["url"], extensions):
-        member = wanted.get(ordinal)
-        if member is None:
+    for ordinal, _, images in stream_shard(entry["url"], lambda member: (member.offset, member.size) in asked):
+        index = place.get(ordinal)
+        if index is None:
             continue
-        if chosen is None or chosen[row - entry["first_row"]]:
-            name = split_name(member)
-            pixels = decode_image(members[name[1]] if name else b"", settings.max_pixels)
-            yield row, fit_image(pixels, settings.size)
+        if len(images) != is_chosen[index]:  # its image lies elsewhere now
+            break
+        for image in images.values():
+            yield row, fit_image(decode_image(image, settings.max_pixels), settings.size)
         row += 1
     if row != entry["first_row"] + entry["rows"]:
         raise UnitError(

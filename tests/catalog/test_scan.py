@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import tarfile
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,6 +95,32 @@ def test_bad_samples_are_put_aside_and_the_others_are_rows(tmp_path: Path, membe
     assert outcome(scan) == ["row", reason, "row"]
     assert scan.quarantine["key"].to_pylist() == ["x"]
     assert scan.rows["key"].to_pylist() == ["a", "b"]
+
+
+def test_too_many_scans_are_put_aside_by_the_settings_alone(tmp_path: Path) -> None:
+    scans = image_bytes(random_pixels(0), "JPEG", progressive=True)
+    url = write_tar(tmp_path / "a.tar", [("x.cls", b"1"), ("x.jpg", scans)])
+    number = scans.count(b"\xff\xda")
+    assert outcome(scan_shard(url, replace(SETTINGS, max_scans=number))) == ["row"]
+    assert outcome(scan_shard(url, replace(SETTINGS, max_scans=number - 1))) == ["too_many_scans"]
+
+
+@pytest.mark.parametrize("extension", ["png", "cls"])
+def test_a_file_that_no_image_or_label_can_have_is_never_read(extension: str, tmp_path: Path) -> None:
+    big = tarfile.TarInfo(f"big.{extension}")
+    big.size = 2**30
+    path = tmp_path / "a.tar"
+    with path.open("wb") as file:  # with a hole instead of a content
+        file.write(tar_bytes(sample("a"))[: -2 * BLOCK] + big.tobuf())
+        file.seek(big.size, os.SEEK_CUR)
+        file.write(tar_bytes(sample("b")))
+    tracemalloc.start()
+    scan = scan_shard(str(path), SETTINGS)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert outcome(scan) == ["row", "too_large", "row"]
+    assert peak < 2**24
+    assert f".{extension} has {2**30} bytes" in scan.quarantine["text"].to_pylist()[0]
 
 
 def test_a_name_that_is_not_in_the_list(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import struct
 import warnings
 import zlib
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from rayclean.shards.decode import BadSample, decode_image, fit_image
+from rayclean.shards.decode import BadSample, count_scans, decode_image, fit_image
 from rayclean.storage.draws import pixel_digest
 from tests.helpers import image_bytes, png_bytes, random_pixels
 
@@ -186,3 +187,30 @@ def test_equal_pixels_have_equal_digests_and_others_not() -> None:
     assert pixel_digest(other) != pixel_digest(PIXELS)
     assert pixel_digest(PIXELS.reshape(10, 6, 3)) != pixel_digest(PIXELS)
     assert pixel_digest(PIXELS[:, ::-1]) == pixel_digest(PIXELS[:, ::-1].copy())
+
+
+def scans_of(number: int, preview: int = 0) -> bytes:
+    """A progressive JPEG with its last scan repeated, and scans of a preview that is never decoded."""
+    data = image_bytes(RGB, "JPEG", progressive=True, quality=90)
+    starts = [match.start() for match in re.finditer(b"\xff\xda", data)]
+    last = data[starts[-1] : -2]
+    comment = b"\xff\xda" * preview
+    segment = b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment
+    return data[:2] + segment + data[2:-2] + last * (number - len(starts)) + data[-2:]
+
+
+@pytest.mark.parametrize("number", [10, 99, 100, 101, 2000])
+@pytest.mark.parametrize("preview", [0, 300])
+def test_scans_are_counted_by_their_markers(number: int, preview: int) -> None:
+    data = scans_of(number, preview)
+    assert count_scans(data) == number
+    if number <= 100:
+        assert decode_image(data, 1e6, 100).shape == (6, 10, 3)
+        return
+    with pytest.raises(BadSample, match=rf"too_many_scans: {number} scans, allowed are 100 \(data\.max_scans\)"):
+        decode_image(data, 1e6, 100)
+
+
+@given(st.binary(max_size=60))
+def test_counting_scans_ends_whatever_the_bytes(data: bytes) -> None:
+    assert 0 <= count_scans(b"\xff\xd8" + data) <= data.count(b"\xda")

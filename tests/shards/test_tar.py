@@ -121,9 +121,83 @@ def test_a_plain_tar_may_start_like_a_compressed_one() -> None:
     assert [member.key for member in scan(tar_bytes([("BZh9.png", b"1")]))[0]] == ["BZh9"]
 
 
-def test_sparse_members_are_refused() -> None:
-    with pytest.raises(InputError, match=r"a\.png.* sparse"):
-        scan(member_bytes("a.png", b"", tarfile.GNU_FORMAT, kind=tarfile.GNUTYPE_SPARSE) + bytes(2 * BLOCK))
+@pytest.mark.parametrize("kind", ["gnu", "pax"])
+def test_a_sparse_member_ends_the_shard_with_the_way_out(kind: str) -> None:
+    sparse = member_bytes("b.png", b"", tarfile.GNU_FORMAT, kind=tarfile.GNUTYPE_SPARSE)
+    if kind == "pax":
+        sparse = pax_header({"GNU.sparse.major": "1", "GNU.sparse.name": "b.png"}) + member_bytes("x/b.png", b"0\n")
+    members, broken = scan(member_bytes("a.png", b"1") + sparse + tar_bytes([("c.png", b"1")]))
+    assert [member.name for member in members] == ["a.png"]
+    assert broken is not None
+    assert "'b.png' at byte 1024 is stored as a sparse file" in broken.reason
+    assert "--sparse" in broken.reason
+
+
+def pax_header(records: dict[str, str], kind: bytes = tarfile.XHDTYPE) -> bytes:
+    """An extended header with these records."""
+    return member_bytes("pax", b"".join(pax_record(name, value) for name, value in records.items()), kind=kind)
+
+
+def pax_record(name: str, value: str) -> bytes:
+    """`length name=value` and a line feed; the length counts itself."""
+    rest = f" {name}={value}\n".encode()
+    length = len(rest)
+    while length != len(rest) + len(str(length)):
+        length = len(rest) + len(str(length))
+    return str(length).encode() + rest
+
+
+HEADERS_BEFORE = {
+    "1,500 long names": member_bytes("long", b"x.png\0", kind=tarfile.GNUTYPE_LONGNAME) * 1500,
+    "1,500 pax headers": pax_header({"comment": "x"}) * 1500,
+    "1,500 global headers": pax_header({"comment": "x"}, tarfile.XGLTYPE) * 1500,
+    "a long name of 2^40 bytes": member_bytes("long", b"", kind=tarfile.GNUTYPE_LONGNAME),
+    "a pax header of 2^40 bytes": member_bytes("pax", b"", kind=tarfile.XHDTYPE),
+    "a size that is no number": pax_header({"size": "NaN"}),
+    "a negative size": pax_header({"size": "-512"}),
+    "a size of 5,000 digits": pax_header({"size": "9" * 5000}),
+    "a record longer than its header": member_bytes("pax", b"99 path=a.png\n", kind=tarfile.XHDTYPE),
+    "a record without an end": member_bytes("pax", b"14 path=a.png.", kind=tarfile.XHDTYPE),
+    "a record of length 0": member_bytes("pax", b"0 path=a.png\n", kind=tarfile.XHDTYPE),
+    "a record without a name": member_bytes("pax", b"garbage", kind=tarfile.XHDTYPE),
+    "nothing after it": pax_header({"path": "b.png"}) + bytes(2 * BLOCK),
+}
+
+
+@pytest.mark.parametrize("what", HEADERS_BEFORE)
+def test_headers_that_make_no_sense_end_the_shard_where_they_are(what: str) -> None:
+    headers = HEADERS_BEFORE[what]
+    if "2^40" in what:
+        huge = tarfile.TarInfo("huge")
+        huge.type, huge.size = headers[156:157], 2**40
+        headers = huge.tobuf(tarfile.GNU_FORMAT)
+    members, broken = scan(member_bytes("a.png", b"1") + headers + tar_bytes([("b.png", b"2"), ("c.png", b"3")]))
+    assert [member.name for member in members] == ["a.png"]
+    assert broken is not None
+    assert "byte 1024" in broken.reason or "byte 2560" in broken.reason, broken.reason
+
+
+@pytest.mark.parametrize("number", [1, 4, 16])
+def test_a_few_headers_before_a_member_are_one_member_and_the_first_counts(number: int) -> None:
+    headers = b"".join(pax_header({"path": f"{i}.png"}) for i in range(number))
+    members, broken = scan(headers + tar_bytes([("x.png", b"12")]))
+    assert ([(member.name, member.size) for member in members], broken) == ([("0.png", 2)], None)
+
+
+def test_a_size_in_a_pax_header_counts() -> None:
+    content = member_bytes("a.png", b"x" * 700)
+    header = tarfile.TarInfo("a.png").tobuf(tarfile.USTAR_FORMAT)  # says 0 bytes
+    members, broken = scan(pax_header({"size": "700"}) + header + content[BLOCK:] + tar_bytes([("b.png", b"")]))
+    assert ([(member.name, member.size) for member in members], broken) == ([("a.png", 700), ("b.png", 0)], None)
+
+
+def test_a_damaged_first_header_is_a_break_and_no_other_kind_of_file() -> None:
+    data = tar_bytes(samples([0, 1]))
+    for damaged in (b"\xff" * 20 + data[20:], b"\xff" * BLOCK + data[BLOCK:]):
+        members, broken = scan(damaged)
+        assert members == []
+        assert broken is not None
+        assert "corrupt header at byte 0" in broken.reason
 
 
 @pytest.mark.parametrize("tar_format", FORMATS)
