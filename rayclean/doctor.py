@@ -47,7 +47,7 @@ def _shards(config: Config) -> Iterator[Finding]:
     total = sum(source["size"] for source in sources)
     yield Finding("ok", f"{len(sources):,} shards, {total / 1e9:.2f} GB")
     classes = ClassList.load(config.data.classes)
-    settings = scan_settings(config.data, classes)
+    settings = scan_settings(config.data, classes, config.verified_label)
     step = max(1, len(sources) // SAMPLED_SHARDS)
     for source in sources[::step][:SAMPLED_SHARDS]:
         scan = scan_shard(source["url"], settings)

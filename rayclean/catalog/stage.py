@@ -45,8 +45,8 @@ def find_sources(data: DataSection) -> pa.Table:
     )
 
 
-def catalog_fingerprint(data: DataSection, classes: ClassList, sources: pa.Table) -> str:
-    """What the catalog depends on: the shards' identity and how a sample is read."""
+def catalog_fingerprint(data: DataSection, classes: ClassList, sources: pa.Table, verified: str | None = None) -> str:
+    """What the catalog depends on: the shards' identity and how a sample is read; `verified` as for `scan_settings`."""
     fields: dict[str, Any] = {
         "image": data.image_extensions,
         "label": data.label,
@@ -57,6 +57,8 @@ def catalog_fingerprint(data: DataSection, classes: ClassList, sources: pa.Table
     }
     if data.group is not None:
         fields["group"] = data.group
+    if verified is not None:
+        fields["verified"] = verified
     return fingerprint("catalog", VERSION, fields, [])
 
 
@@ -86,6 +88,8 @@ class CatalogJob(Job):
             beside = {f"quarantine/{name}.parquet": scan.quarantine}
             if scan.truth is not None:
                 beside[f"truth/{name}.parquet"] = scan.truth
+            if scan.verified is not None:
+                beside[f"verified/{name}.parquet"] = scan.verified
             facts = {"quarantined": scan.quarantine.num_rows, "samples": scan.num_samples}
             return UnitResult(_row_table(scan), beside, rows=scan.num_samples, facts=facts)
 
@@ -245,11 +249,11 @@ def find_clips(clip_ids: Array, labels: Array) -> dict[str, Array]:
     }
 
 
-def scan_settings(data: DataSection, classes: ClassList) -> ScanSettings:
-    """How a sample is read."""
-    truth = LabelField.parse(data.truth) if data.truth else None
-    clip = LabelField.parse(data.group) if data.group else None
-    return ScanSettings(data.image_extensions, LabelField.parse(data.label), truth, classes, data.max_pixels, clip)
+def scan_settings(data: DataSection, classes: ClassList, verified: str | None = None) -> ScanSettings:
+    """How a sample is read; `verified`: where labels that people have verified are, if not where the given ones are."""
+    truth, clip, known = (LabelField.parse(each) if each else None for each in (data.truth, data.group, verified))
+    label = LabelField.parse(data.label)
+    return ScanSettings(data.image_extensions, label, truth, classes, data.max_pixels, clip, known)
 
 
 def open_catalog(store: Store, fingerprint: str) -> Catalog:

@@ -179,6 +179,11 @@ class Catalog:
         name = f"{self.folder}/truth/{block_name(shard)}.parquet"
         return read_table(self.store, name) if self.store.exists(name) else None
 
+    def verified_of_shard(self, shard: int) -> pa.Table | None:
+        """The same of labels that people have verified; None where they are the given ones."""
+        name = f"{self.folder}/verified/{block_name(shard)}.parquet"
+        return read_table(self.store, name) if self.store.exists(name) else None
+
     def shards_of(self, start: int, stop: int) -> list[tuple[int, int, int]]:
         """The shards that rows [start, stop) lie in: (shard, first, last + 1) as indexes in the shard."""
         first = self.shards["first_row"].to_numpy()

@@ -26,7 +26,7 @@ from rayclean.train.loop import LoopSettings, Rank, train_epochs
 from rayclean.train.spec import NetworkSpec
 
 def batches(epoch):
-    for step in range(24):
+    for step in range(12):
         num = (33, 61, 127)[step % 3]
         images = torch.randint(0, 256, (num, 12, 12, 3), dtype=torch.uint8)
         yield images, torch.randint(0, 3, (num,)), None
@@ -34,7 +34,7 @@ def batches(epoch):
 for width in (4, 8, 12):
     spec = NetworkSpec("small_resnet", 3, width, None, 12, (0.5,) * 3, (0.5,) * 3)
     train = TrainSection(epochs=1, augment="none", batch_size=127, lr=0.01)
-    settings = LoopSettings(train, spec, 0, 24 * 127, "float32", "cpu", threads=2)
+    settings = LoopSettings(train, spec, 0, 12 * 127, "float32", "cpu", threads=2)
     for _, network, _ in train_epochs(settings, spec.build(), batches, Rank(0, 1)):
         assert all(bool(weight.isfinite().all()) for weight in network.parameters())
     print("trained", width, flush=True)
