@@ -16,6 +16,9 @@ from rayclean.catalog.stage import find_sources, scan_settings
 from rayclean.config import Config
 from rayclean.errors import RaycleanError
 from rayclean.storage.store import Store
+from rayclean.train.models import MODEL_NAMES
+from rayclean.train.models.layers import convolutions_at_fault
+from rayclean.train.spec import network_spec
 
 SAMPLED_SHARDS = 3
 # The share of a shard's rows that its commonest label may have before it looks sorted by class.
@@ -44,7 +47,7 @@ def _shards(config: Config) -> Iterator[Finding]:
     total = sum(source["size"] for source in sources)
     yield Finding("ok", f"{len(sources):,} shards, {total / 1e9:.2f} GB")
     classes = ClassList.load(config.data.classes)
-    settings = scan_settings(config.data, classes)
+    settings = scan_settings(config.data, classes, config.verified_label)
     step = max(1, len(sources) // SAMPLED_SHARDS)
     for source in sources[::step][:SAMPLED_SHARDS]:
         scan = scan_shard(source["url"], settings)
@@ -85,4 +88,20 @@ def _cluster(config: Config) -> Iterator[Finding]:
         yield Finding(
             "ok", f"training: {training.actors} worker(s) of {training.threads} thread(s) on {training.device}"
         )
+        if training.device == "cpu" and training.threads > 1:
+            yield from _networks(config)
         yield Finding("ok", f"scoring: {scoring.actors} actor(s) of {scoring.threads} thread(s) on {scoring.device}")
+
+
+def _networks(config: Config) -> Iterator[Finding]:
+    """Of other people's networks, what may end training on the threads of a CPU."""
+    num_classes = ClassList.load(config.data.classes).num_classes
+    specs = (network_spec(config, num_classes, role) for role in config.role_names() if config.train_of(role).epochs)
+    for spec in {spec.name: spec for spec in specs if spec.name not in MODEL_NAMES}.values():
+        if names := convolutions_at_fault(spec.build()):
+            yield Finding(
+                "warning",
+                f"model.name {spec.name}: {names[0]} is a strided 1x1 convolution of fewer than 16 channels, whose "
+                "backward pass in oneDNN writes beside its memory on CPUs with AVX-512: the worker may die; train on a "
+                "GPU, with resources.train.cpus=1, or with 16 channels",
+            )

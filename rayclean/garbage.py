@@ -181,12 +181,13 @@ def _check_catalogs(this: Run) -> None:
     Raises:
         InputError: so it is here; all that belongs to the config would look like garbage.
     """
-    sections = [(this.source, this.config.data), (this.validation, this.config.validation_data())]
-    for catalog, data in sections:
+    config = this.config
+    sections = [(this.source, config.data, config.verified_label), (this.validation, config.validation_data(), None)]
+    for catalog, data, verified in sections:
         mark = None
         if catalog is not None and data is not None:
             sources = read_table(this.store, f"{catalog.folder}/{SOURCES_FILE}")
-            mark = catalog_fingerprint(data, this.source_classes, sources)
+            mark = catalog_fingerprint(data, this.source_classes, sources, verified)
         if mark != (catalog and catalog.fingerprint):
             raise InputError(
                 f"{this.store.root}: config.yaml and the catalog are of two starts; give the `rayclean run` command "

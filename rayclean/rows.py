@@ -44,7 +44,10 @@ class Rows:
         """How rows and labels differ from the shards': of the rest, or of the validation rows held out."""
         config = self.config
         size = network_spec(config, self.source_classes.num_classes).size
-        return Derivation(config.noise, config.run.seed, config.influence.held_out, keeps, size, config.data.max_pixels)
+        # Part of the name alone: before, `truth` was what its rows were held out by where there was one.
+        base = "truth" if config.data.truth is None else "label"
+        held_out, max_pixels = config.influence.held_out, config.data.max_pixels
+        return Derivation(config.noise, config.run.seed, held_out, keeps, size, max_pixels, base)
 
     @cached_property
     def derived(self) -> dict[str, Catalog]:

@@ -53,9 +53,14 @@ def start(config: Config, store: Store, sources: pa.Table, leaves_word: bool = T
             for name in ("train", "score")
         }
         store.create(PRECISION_FILE, encode(PRECISION_FILE, found, "{}"))
-    catalog = scanned(store, config.data, classes, sources)
+    catalog = scanned(store, config.data, classes, sources, config.verified_label)
     verified = config.validation_data()
     validation = None if verified is None else scanned(store, verified, classes, find_sources(verified))
+    if config.data.truth is not None and config.influence.held_out and config.influence.validation_label is None:
+        log.warning(
+            "influence.validation=split holds rows out with their given labels, since data.truth is read by evaluate "
+            "alone; where others are verified, name their member: influence.validation_label=json:…"
+        )
     if leaves_word:
         _note_catalog(store, catalog, validation)
     run = Run(config, store, catalog, validation, workers, _settled_precision(config, store))
@@ -65,9 +70,11 @@ def start(config: Config, store: Store, sources: pa.Table, leaves_word: bool = T
     return run
 
 
-def scanned(store: Store, data: DataSection, classes: ClassList, sources: pa.Table) -> Catalog:
-    """The catalog of shards as they are now, before it is made."""
-    catalog = open_catalog(store, catalog_fingerprint(data, classes, sources))
+def scanned(
+    store: Store, data: DataSection, classes: ClassList, sources: pa.Table, verified: str | None = None
+) -> Catalog:
+    """The catalog of shards as they are now, before it is made; `verified` as for `scan_settings`."""
+    catalog = open_catalog(store, catalog_fingerprint(data, classes, sources, verified))
     store.create(f"{catalog.folder}/{SOURCES_FILE}", encode(SOURCES_FILE, sources, "{}"))
     return catalog
 

@@ -19,26 +19,29 @@ from rayclean.storage.units import Job
 from rayclean.walks import Space, Walk
 
 
-def _scanned(run: Run) -> list[tuple[Catalog, DataSection]]:
-    """The catalogs that are read from shards: the data's, and the verified samples' where these have their own."""
+def _scanned(run: Run) -> list[tuple[Catalog, DataSection, str | None]]:
+    """The catalogs that are read from shards: the data's, and the verified samples' where these have their own.
+
+    With where the labels of rows held out are, if not where the given ones are.
+    """
     verified = run.config.validation_data()
-    found = [(run.source, run.config.data)]
-    return [*found, (run.validation, verified)] if run.validation and verified else found
+    found: list[tuple[Catalog, DataSection, str | None]] = [(run.source, run.config.data, run.config.verified_label)]
+    return [*found, (run.validation, verified, None)] if run.validation and verified else found
 
 
 def scan_jobs(run: Run) -> list[Job]:
     """Every sample read once."""
     jobs: list[Job] = []
-    for catalog, data in _scanned(run):
+    for catalog, data, verified in _scanned(run):
         sources = read_table(run.store, f"{catalog.folder}/{SOURCES_FILE}", ["name"])
-        settings = scan_settings(data, run.source_classes)
+        settings = scan_settings(data, run.source_classes, verified)
         jobs.append(CatalogJob(run.store, catalog.folder, settings, sources.num_rows))
     return jobs
 
 
 def source_jobs(run: Run) -> list[Job]:
     """The shards' rows joined."""
-    return [ColumnsJob(run.store, catalog.folder, run.source_classes.num_classes) for catalog, _ in _scanned(run)]
+    return [ColumnsJob(run.store, catalog.folder, run.source_classes.num_classes) for catalog, *_ in _scanned(run)]
 
 
 def plan_jobs(run: Run) -> list[Job]:

@@ -115,6 +115,34 @@ def test_configs_have_the_papers_settings(name: str, role: str, monkeypatch: pyt
     assert (config.iofm.num, config.iofm.steps, config.inn.num, config.inn.steps) == (10, 3, 10, 10)
 
 
+# Influential Rank's post-training (appendix B; Clothing1M's second 10 epochs are ours): from which role, at which rate,
+# rounds, epochs, and after which of them the rate falls.
+POST_TRAINING: dict[str, tuple[Any, ...]] = {
+    "cifar10n_full": ("resnet34", 0.1, 2, 20, [5, 15]),
+    "cifar100n": ("resnet34", 0.1, 2, 20, [5, 15]),
+    "clothing1m": ("ce", 0.002, 1, 20, [10]),
+    "webvision": ("ce", 0.01, 1, 20, [10]),
+}
+
+
+@pytest.mark.parametrize("name", POST_TRAINING)
+def test_configs_go_on_from_the_network_that_the_paper_goes_on_from(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_shipped(ROOT / "configs" / f"{name}.yaml", monkeypatch)
+    rank = config.learn.rank
+    found = config.learn.from_, config.train_to_learn().lr, rank.rounds, rank.epochs, rank.milestones
+    assert found == POST_TRAINING[name]
+    assert config.learn_role == config.influence.role  # else a network of role main is trained first
+    assert config.train_to_learn().loss == "ce"
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_configs_say_where_verified_labels_are(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows held out have the given labels unless a member is named; that nobody has verified them here is known."""
+    config = load_shipped(path, monkeypatch)
+    if config.influence.validation == "split" and config.data.truth is not None:
+        assert config.influence.validation_label == config.data.truth
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

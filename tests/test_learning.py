@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -176,6 +177,51 @@ def test_a_round_without_removal_is_longer_training(learn: Learn, config: Config
     assert [trial.name for trial in rounds] == ["round 1", "round 2"]
     assert rounds[1].accuracy[0] == rounds[0].accuracy[2]
     assert not any(trial.facts["lesson"] for trial in rounds)
+
+
+@pytest.fixture(scope="module")
+def known_classes(
+    write_tiny: Callable[..., str], tiny_samples: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[int], str]:
+    """The override that takes verified samples of the first so many classes alone."""
+
+    def make(num: int) -> str:
+        kept = [each for each in tiny_samples if len(each) == 3 and json.loads(each[1][1])["truth"] < num]
+        return f"influence.validation={write_tiny(tmp_path_factory.mktemp('known'), kept, [5])}"
+
+    return make
+
+
+RANK_ONCE = ("learn.from=main", "learn.rank.epochs=1", "learn.rank.rounds=1")
+
+
+@pytest.mark.parametrize("num", [3, 2])
+def test_gamma_is_a_share_of_the_classes_that_can_vote(
+    learn: Learn, config: Config, known_classes: Callable[[int], str], num: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of 6 classes .8 would be 5 votes, which 3 classes do not have."""
+    result = learn("influential_rank", known_classes(num), *RANK_ONCE, "influence.gamma=0.8")
+    assert 0 < result.removals["round 1"]["removed"] < len(labels_of(config, result.trials[0]))
+    assert "removes no row" not in caplog.text
+
+
+def test_a_round_that_removes_nothing_says_so_in_a_line(
+    learn: Learn, config: Config, known_classes: Callable[[int], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    result = learn("influential_rank", known_classes(3), *RANK_ONCE, "influence.gamma=4")
+    assert result.removals["round 1"]["removed"] == 0
+    (line,) = caplog.messages
+    assert "removes no row: none has 4 votes of the 3 classes (of 6) with verified rows" in line
+    assert "influence.gamma (4)" in line
+
+
+def test_verified_samples_of_which_no_class_has_two_are_refused(
+    learn: Learn, config: Config, known_classes: Callable[[int], str]
+) -> None:
+    fields = (known_classes(3), "influence.validation_num=1", *RANK_ONCE)
+    with pytest.raises(InputError, match=r"no class has two verified rows.*influence\.gamma=0"):
+        learn("influential_rank", *fields)
+    assert learn("influential_rank", *fields, "influence.gamma=0").removals["round 1"]["removed"] > 0
 
 
 def test_small_loss_removes_as_many_rows(learn: Learn, config: Config) -> None:

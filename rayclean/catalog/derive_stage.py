@@ -38,12 +38,12 @@ class Derivation:
     Attributes:
         noise: imbalance and wrong labels.
         seed: of every draw.
-        held_out: rows of each true class that are kept apart, as verified.
-        keeps: the `rest` for training and scoring, or what is `held_out`, with its true labels.
+        held_out: rows of each class that are kept apart, as verified.
+        keeps: the `rest` for training and scoring, or what is `held_out`, with its verified labels.
         threshold_part: which rows get the class of AUM's threshold samples, one more than there are; None for none.
-        base: labels that are changed: the `truth` where the shards have it, or the given `label`.
         size: of the images that `instance` looks at.
         max_pixels: see `decode_image`.
+        base: part of the catalog's name.
     """
 
     noise: NoiseSection
@@ -54,6 +54,11 @@ class Derivation:
     max_pixels: float
     base: str = "truth"
     threshold_part: int | None = None
+
+    @property
+    def changes_labels(self) -> bool:
+        """Whether labels or rows are made other than they were: what they were is then the truth."""
+        return self.noise.is_on or self.threshold_part is not None
 
     @property
     def leaves_out(self) -> bool:
@@ -78,16 +83,17 @@ class PlanJob(Job):
         """Nothing to load."""
 
         def compute(_: str) -> UnitResult:
-            truth, ids = base_labels(self.source, self.derivation.base), self.source.clip_id
+            labels, ids, seed = self.source.label, self.source.clip_id, self.derivation.seed
             num_classes, settings = self.source.num_classes, self.derivation.noise
-            known = np.flatnonzero(truth != UNKNOWN)
+            verified = verified_labels(self.source)
+            known = verified != UNKNOWN
             held_out = np.full(num_classes, self.derivation.held_out)
-            apart = imbalance.keep_thresholds(truth[known], _apart_ids(ids[known]), held_out, self.derivation.seed)
-            rest = known[~imbalance.is_kept(truth[known], _apart_ids(ids[known]), apart, self.derivation.seed)]
-            counts = np.bincount(truth[rest], minlength=num_classes)
+            apart = imbalance.keep_thresholds(verified[known], _apart_ids(ids[known]), held_out, seed)
+            rest = ~_is_apart(verified, ids, apart, seed)
+            counts = np.bincount(labels[rest], minlength=num_classes)
             targets = imbalance.class_targets(settings.imbalance or "none", counts, settings.ratio, settings.classes)
-            stay = imbalance.keep_thresholds(truth[rest], ids[rest], targets, self.derivation.seed)
-            return UnitResult({"apart": apart, "stay": stay}, rows=len(truth))
+            stay = imbalance.keep_thresholds(labels[rest], ids[rest], targets, seed)
+            return UnitResult({"apart": apart, "stay": stay}, rows=len(labels))
 
         return compute
 
@@ -97,17 +103,22 @@ def _apart_ids(ids: Array) -> Array:
     return seeded_hash(0, "validation", ids)
 
 
-def base_labels(source: Catalog, base: str) -> Array:
-    """(N,) int64 labels that are changed: the truth where it is meant and there, -1 where unknown; else the given."""
-    parts = []
-    if base == "label":
-        return source.label.astype(np.int64)
-    for shard in range(source.shards.num_rows):
-        truth = source.truth_of_shard(shard)
-        if truth is None:
-            return source.label.astype(np.int64)
-        parts.append(truth["label"].fill_null(UNKNOWN).to_numpy())
-    return np.concatenate(parts).astype(np.int64) if parts else np.empty(0, np.int64)
+def _is_apart(verified: Array, ids: Array, thresholds: Array, seed: int) -> Array:
+    """(N,) bool: rows that are held out; none without a verified label."""
+    known, apart = verified != UNKNOWN, np.zeros(len(verified), bool)
+    apart[known] = imbalance.is_kept(verified[known], _apart_ids(ids[known]), thresholds, seed)
+    return apart
+
+
+def verified_labels(source: Catalog) -> Array:
+    """(N,) int64 labels of rows that may be held out: those of a member of their own, -1 without; else the given."""
+    tables = [source.verified_of_shard(shard) for shard in range(source.shards.num_rows)]
+    parts = [_labels(table) for table in tables if table is not None]
+    return np.concatenate(parts) if parts else source.label.astype(np.int64)
+
+
+def _labels(table: pa.Table) -> Array:
+    return np.asarray(table["label"].fill_null(UNKNOWN).to_numpy().astype(np.int64))
 
 
 @dataclass(frozen=True)
@@ -133,30 +144,31 @@ class DeriveJob(Job):
         plan: Mapping[str, Array] = {}
         if self.derivation.leaves_out:
             plan = map_arrays(self.store, f"{self.folder}/{PLAN}.safetensors")
-        truth = base_labels(self.source, self.derivation.base)
+        verified = verified_labels(self.source) if self.derivation.held_out else np.empty(0, np.int64)
 
         def compute(unit: str) -> UnitResult:
             name = unit.removeprefix("rows/")
-            return self._shard(int(name), name, plan, truth)
+            return self._shard(int(name), name, plan, verified)
 
         return compute
 
-    def _shard(self, shard: int, name: str, plan: Mapping[str, Array], all_truth: Array) -> UnitResult:
+    def _shard(self, shard: int, name: str, plan: Mapping[str, Array], all_verified: Array) -> UnitResult:
         entry = self.source.shards.slice(shard, 1).to_pylist()[0]
         rows = np.arange(entry["first_row"], entry["first_row"] + entry["rows"])
-        table, truth, ids = self.source.rows_of_shard(shard), all_truth[rows], self.source.clip_id[rows]
-        known = truth != UNKNOWN
+        table, ids = self.source.rows_of_shard(shard), self.source.clip_id[rows]
+        labels, seed = table["label"].to_numpy().astype(np.int64), self.derivation.seed
         apart, stays = np.zeros(len(rows), bool), np.ones(len(rows), bool)
-        seed = self.derivation.seed
         if self.derivation.held_out:
-            apart[known] = imbalance.is_kept(truth[known], _apart_ids(ids[known]), plan["apart"], seed)
+            apart = _is_apart(all_verified[rows], ids, plan["apart"], seed)
         if self.derivation.noise.imbalance:
-            stays[known] = imbalance.is_kept(truth[known], ids[known], plan["stay"], seed)
+            stays = imbalance.is_kept(labels, ids, plan["stay"], seed)
         keeps_apart = self.derivation.keeps == "held_out"
         kept = apart if keeps_apart else stays & ~apart
         reasons = np.where(apart, HELD_OUT, IMBALANCE)
-        truth = self._relabelled(truth, kept)
-        given = self._given(table, rows, truth, ids, kept, keeps_apart)
+        before = self._relabelled(labels, kept)
+        given = all_verified[rows][kept].astype(np.int32) if keeps_apart else self._given(rows, before, ids, kept)
+        known = None if self.derivation.changes_labels else self.source.truth_of_shard(shard)
+        truth = before if known is None else _labels(known)  # only carried on, for `evaluate`
         content = _with_labels(table.filter(pa.array(kept)), given)
         left_out = table.filter(pa.array(~kept)).select(["sample", "key", "label"])
         left_out = left_out.append_column("reason", pa.array(reasons[~kept], pa.string())).cast(LEFT_OUT_SCHEMA)
@@ -169,7 +181,7 @@ class DeriveJob(Job):
         return UnitResult(content, beside, rows=len(rows), facts={"left_out": left_out.num_rows})
 
     def _relabelled(self, truth: Array, kept: Array) -> Array:
-        """True labels in the classes that are left."""
+        """Labels in the classes that are left."""
         classes = self.derivation.noise.classes
         if classes is None:
             return truth
@@ -177,18 +189,15 @@ class DeriveJob(Job):
         result[kept] = imbalance.relabel(truth[kept], classes)
         return result
 
-    def _given(self, table: pa.Table, rows: Array, truth: Array, ids: Array, kept: Array, keeps_apart: bool) -> Array:
-        """Given labels of the rows that stay."""
+    def _given(self, rows: Array, truth: Array, ids: Array, kept: Array) -> Array:
+        """Given labels of the rows that stay, made from those before."""
         settings = self.derivation.noise
-        if keeps_apart:
-            return truth[kept].astype(np.int32)
         if self.derivation.threshold_part is not None:
             num_classes = self.source.num_classes
             drawn = noise.threshold_samples(ids, num_classes, self.derivation.threshold_part, self.derivation.seed)
             return np.where(drawn, num_classes, truth)[kept].astype(np.int32)
         if settings.kind is None:
-            labels = table["label"].to_numpy()[kept]
-            return labels if settings.classes is None else truth[kept].astype(np.int32)
+            return truth[kept].astype(np.int32)
         num_classes = self.source.num_classes if settings.classes is None else 2
         seed = self.derivation.seed
         if settings.kind == "instance":

@@ -48,6 +48,7 @@ class ScanSettings:
         images: extensions of image members, lower case, best first.
         label: where the given label is.
         truth: where the true label is, None without truth.
+        verified: where a label that people have verified is, None where it is the given one.
         classes: what labels mean.
         max_pixels: see `decode_image`.
         clip: where a frame says which clip it is of, None where images stand alone.
@@ -61,11 +62,12 @@ class ScanSettings:
     max_pixels: float
     clip: LabelField | None = None
     max_scans: int = 100
+    verified: LabelField | None = None
 
     @property
     def extensions(self) -> frozenset[str]:
         """Members that are read."""
-        labels = {each.extension for each in (self.label, self.truth, self.clip) if each}
+        labels = {each.extension for each in (self.label, self.truth, self.clip, self.verified) if each}
         return frozenset(labels.union(self.images))
 
     def max_bytes(self, extension: str) -> float:
@@ -80,6 +82,7 @@ class ShardScan:
     Attributes:
         rows: ROWS_SCHEMA, and the clip where the data have clips.
         truth: TRUTH_SCHEMA, a line a row, null where the truth is missing or unreadable; None without truth.
+        verified: the same of verified labels.
         quarantine: QUARANTINE_SCHEMA.
         num_samples: groups of members in the tar.
         truncated: how the tar breaks off, empty for a whole one.
@@ -87,6 +90,7 @@ class ShardScan:
 
     rows: pa.Table
     truth: pa.Table | None
+    verified: pa.Table | None
     quarantine: pa.Table
     num_samples: int
     truncated: str
@@ -101,6 +105,7 @@ class _Row(NamedTuple):
     member: Member
     label: int
     truth: int | None
+    verified: int | None
     clip: str | None
     digest: bytes
 
@@ -141,7 +146,8 @@ class _Scan:
         clip = self._clip(contents)
         pixels = decode_image(contents[image.extension], self.settings.max_pixels, self.settings.max_scans)
         self.keys.add(image.key)
-        return _Row(image, label, self._truth(contents), clip, pixel_digest(pixels))
+        truth, verified = (self._known(each, contents) for each in (self.settings.truth, self.settings.verified))
+        return _Row(image, label, truth, verified, clip, pixel_digest(pixels))
 
     def _check_sizes(self, members: Mapping[str, Member]) -> None:
         for extension in self.settings.extensions.intersection(members):
@@ -157,12 +163,10 @@ class _Scan:
         except BadSample as bad:
             raise BadSample("missing_clip" if bad.reason == "missing_label" else "bad_clip", bad.text) from None
 
-    def _truth(self, contents: Mapping[str, bytes]) -> int | None:
-        if self.settings.truth is None:
-            return None
+    def _known(self, field: LabelField | None, contents: Mapping[str, bytes]) -> int | None:
         try:
-            return self.settings.classes.index_of(self.settings.truth.read(contents))
-        except BadSample:  # truth serves the evaluation only; a row needs none
+            return None if field is None else self.settings.classes.index_of(field.read(contents))
+        except BadSample:  # a row needs neither truth nor a verified label
             return None
 
 
@@ -213,6 +217,7 @@ def _tables(keys: list[str], outcomes: list[_Row | BadSample], settings: ScanSet
         for index, (sample, row) in enumerate(found)
     ]
     truth = [{"index_in_shard": index, "label": row.truth} for index, (_, row) in enumerate(found)]
+    verified = [{"index_in_shard": index, "label": row.verified} for index, (_, row) in enumerate(found)]
     quarantine = [
         {"sample": sample, "key": keys[sample], "reason": bad.reason, "text": bad.text[:MAX_TEXT]}
         for sample, bad in enumerate(outcomes)
@@ -221,6 +226,7 @@ def _tables(keys: list[str], outcomes: list[_Row | BadSample], settings: ScanSet
     return ShardScan(
         pa.Table.from_pylist(rows, ROWS_SCHEMA if settings.clip is None else ROWS_SCHEMA.append(CLIP_FIELD)),
         pa.Table.from_pylist(truth, TRUTH_SCHEMA) if settings.truth is not None else None,
+        pa.Table.from_pylist(verified, TRUTH_SCHEMA) if settings.verified is not None else None,
         pa.Table.from_pylist(quarantine, QUARANTINE_SCHEMA),
         len(outcomes),
         truncated,

@@ -45,8 +45,8 @@ def find_sources(data: DataSection) -> pa.Table:
     )
 
 
-def catalog_fingerprint(data: DataSection, classes: ClassList, sources: pa.Table) -> str:
-    """What the catalog depends on: the shards' identity and how a sample is read."""
+def catalog_fingerprint(data: DataSection, classes: ClassList, sources: pa.Table, verified: str | None = None) -> str:
+    """What the catalog depends on: the shards' identity and how a sample is read; `verified` as for `scan_settings`."""
     fields: dict[str, Any] = {
         "image": data.image_extensions,
         "label": data.label,
@@ -59,6 +59,8 @@ def catalog_fingerprint(data: DataSection, classes: ClassList, sources: pa.Table
         fields["group"] = data.group
     if data.max_scans != DataSection.model_fields["max_scans"].default:  # catalogs from before it keep their names
         fields["max_scans"] = data.max_scans
+    if verified is not None:
+        fields["verified"] = verified
     return fingerprint("catalog", VERSION, fields, [])
 
 
@@ -77,9 +79,9 @@ class CatalogJob(Job):
         return [f"rows/{block_name(i)}" for i in range(self.num_shards)]
 
     def beside(self, unit: str) -> Sequence[str]:
-        """What is in quarantine, and the truth where there is any."""
-        kinds = ("quarantine", "truth") if self.settings.truth is not None else ("quarantine",)
-        return [f"{kind}/{unit.removeprefix('rows/')}.parquet" for kind in kinds]
+        """What is in quarantine; the truth and verified labels where there are any."""
+        kinds = {"quarantine": True, "truth": self.settings.truth, "verified": self.settings.verified}
+        return [f"{kind}/{unit.removeprefix('rows/')}.parquet" for kind, is_read in kinds.items() if is_read]
 
     def open(self) -> Callable[[str], UnitResult]:
         """Loads the list of shards."""
@@ -93,6 +95,8 @@ class CatalogJob(Job):
             beside = {f"quarantine/{name}.parquet": scan.quarantine}
             if scan.truth is not None:
                 beside[f"truth/{name}.parquet"] = scan.truth
+            if scan.verified is not None:
+                beside[f"verified/{name}.parquet"] = scan.verified
             facts = {"quarantined": scan.quarantine.num_rows, "samples": scan.num_samples}
             return UnitResult(_row_table(scan), beside, rows=scan.num_samples, facts=facts)
 
@@ -256,12 +260,11 @@ def find_clips(clip_ids: Array, labels: Array) -> dict[str, Array]:
     }
 
 
-def scan_settings(data: DataSection, classes: ClassList) -> ScanSettings:
-    """How a sample is read."""
-    truth = LabelField.parse(data.truth) if data.truth else None
-    clip = LabelField.parse(data.group) if data.group else None
+def scan_settings(data: DataSection, classes: ClassList, verified: str | None = None) -> ScanSettings:
+    """How a sample is read; `verified`: where labels that people have verified are, if not where the given ones are."""
+    truth, clip, known = (LabelField.parse(each) if each else None for each in (data.truth, data.group, verified))
     label = LabelField.parse(data.label)
-    return ScanSettings(data.image_extensions, label, truth, classes, data.max_pixels, clip, data.max_scans)
+    return ScanSettings(data.image_extensions, label, truth, classes, data.max_pixels, clip, data.max_scans, known)
 
 
 def open_catalog(store: Store, fingerprint: str) -> Catalog:

@@ -22,7 +22,6 @@ from rayclean.storage.units import block_name
 COLUMNS_FILE = "columns.safetensors"
 SHARDS_FILE = "shards.parquet"
 SUMMARY_FILE = "summary.json"
-TRUTH = "truth"  # the folder of the shards' truth; where a shard has any, all have
 NO_ROW = -1
 
 
@@ -178,13 +177,21 @@ class Catalog:
 
     def truth_of_shard(self, shard: int) -> pa.Table | None:
         """The truth of one shard's rows (index_in_shard, label), None where the run has none. Benchmarks only."""
-        if not self._has_truth:
+        return self._of_shard("truth", shard)
+
+    def verified_of_shard(self, shard: int) -> pa.Table | None:
+        """The same of labels that people have verified; None where they are the given ones."""
+        return self._of_shard("verified", shard)
+
+    def _of_shard(self, kind: str, shard: int) -> pa.Table | None:
+        """A table beside the rows of a shard; where one shard has a kind, all have, so that a lost one is missed."""
+        if kind not in self._kinds:
             return None
-        return read_table(self.store, f"{self.folder}/{TRUTH}/{block_name(shard)}.parquet")
+        return read_table(self.store, f"{self.folder}/{kind}/{block_name(shard)}.parquet")
 
     @cached_property
-    def _has_truth(self) -> bool:
-        return bool(self.store.list(f"{self.folder}/{TRUTH}"))
+    def _kinds(self) -> frozenset[str]:
+        return frozenset(self.store.list(self.folder))
 
     def shards_of(self, start: int, stop: int) -> list[tuple[int, int, int]]:
         """The shards that rows [start, stop) lie in: (shard, first, last + 1) as indexes in the shard."""

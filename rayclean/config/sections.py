@@ -234,7 +234,8 @@ class InfluenceSection(Section):
     """Influential Rank's OSM and OSD on the last layer.
 
     `validation`: shards of verified samples, or `split` for a fixed seeded part of the data that is then neither
-    trained on nor scored; `validation_num` a class are used. `gamma`: classes that must agree, a count or a share.
+    trained on nor scored; `validation_num` a class are used, with the labels that `validation_label` names, else the
+    given ones; never with `data.truth`. `gamma`: classes that must agree, a count or a share.
     `epochs`: snapshots beside the last one, for the curves of `osm` and `osd`; the scores are those of the last.
     """
 

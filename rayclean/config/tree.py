@@ -233,6 +233,12 @@ class Config(Section):
         return self.data.model_copy(update={**changes, "truth": None, "group": None})
 
     @property
+    def verified_label(self) -> str | None:
+        """Where the verified labels of rows held out are, if not where the given ones are."""
+        label = self.influence.validation_label
+        return label if self.influence.held_out and label != self.data.label else None
+
+    @property
     def has_truth(self) -> bool:
         """Whether true labels are known, so that a run can be evaluated."""
         return self.data.truth is not None or self.noise.is_on

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+
+import numpy as np
+
 from rayclean.catalog.table import Catalog
 from rayclean.config import TrainSection
-from rayclean.errors import ConfigError
+from rayclean.errors import ConfigError, InputError
 from rayclean.learn.course import Course, Learned, Trial, url_of
 from rayclean.learn.lesson_jobs import LessonJob, RankLesson, RelabelLesson, lesson_folder
-from rayclean.scores.influence_stage import Verified, influence_jobs
+from rayclean.scores.influence_stage import FitJob, Verified, influence_jobs
+from rayclean.scores.influence_votes import gamma_count
+from rayclean.storage.contents import map_arrays
 from rayclean.train.snapshots import Snapshot
+
+log = logging.getLogger(__name__)
 
 
 def influential_rank(course: Course) -> list[Trial]:
@@ -69,13 +77,39 @@ def _removal(course: Course, known: Catalog, network: Snapshot, kept: str | None
     for job in jobs:
         course.compute([job])
     small_loss = course.config.learn.rank.removal == "small_loss"
-    folder = lesson_folder("rank", {"gamma": settings.gamma, "small_loss": small_loss}, [jobs[0].folder, kept or ""])
     _, raw, fitted = jobs
-    lesson = RankLesson(
-        course.store, folder, course.catalog, course.people, kept, raw, fitted, settings.gamma, small_loss
-    )
+    voters, num_classes = _voters(course, fitted), course.catalog.num_classes
+    num_votes = gamma_count(settings.gamma, voters)
+    fields = {"gamma": settings.gamma, "small_loss": small_loss}
+    fields |= {} if voters == num_classes else {"voters": voters}  # names of lessons that are the same stay
+    folder = lesson_folder("rank", fields, [jobs[0].folder, kept or ""])
+    lesson = RankLesson(course.store, folder, course.catalog, course.people, kept, raw, fitted, num_votes, small_loss)
     course.compute([lesson])
+    if np.array_equal(lesson.labels_before(), map_arrays(course.store, lesson.lesson)["labels"]):
+        log.warning(
+            "influential_rank: this round removes no row: none has %d votes of the %d classes (of %d) with verified "
+            "rows; lower influence.gamma (%s), or verify rows of more classes",
+            num_votes,
+            voters,
+            num_classes,
+            settings.gamma,
+        )
     return lesson
+
+
+def _voters(course: Course, fitted: FitJob) -> int:
+    """How many classes can vote: those of two verified rows or more.
+
+    Raises:
+        InputError: none can, but votes are asked for.
+    """
+    voters = int((~np.isnan(map_arrays(course.store, fitted.file(fitted.units()[0]))["thresholds"])).sum())
+    if not voters and course.config.influence.gamma:
+        raise InputError(
+            "influential_rank: no class has two verified rows, so none can vote; verify more rows "
+            "(influence.validation, influence.validation_num), or set influence.gamma=0 for OSM alone"
+        )
+    return voters
 
 
 def _new_network(course: Course, network: Snapshot, lesson: LessonJob) -> Learned:

@@ -28,7 +28,7 @@ from rayclean.merge.published import Published
 from rayclean.merge.verified import VerifiedSource
 from rayclean.scores.influence_scores import influence_scores
 from rayclean.scores.influence_stage import FitJob, RawJob
-from rayclean.scores.influence_votes import gamma_count, noisy_probable
+from rayclean.scores.influence_votes import noisy_probable
 from rayclean.scores.simulate_stage import JudgeJob
 from rayclean.storage.contents import map_arrays
 from rayclean.storage.fingerprint import fingerprint
@@ -161,14 +161,14 @@ class RankLesson(LessonJob):
     Attributes:
         raw: influences of all rows.
         fitted: what makes them z-scores and votes.
-        gamma: votes that a removed row has at least, a count or a share of the classes.
+        num_votes: votes that a removed row has at least.
         small_loss: whether the rows of the largest loss go instead.
     """
 
     advice: ClassVar[str] = "raise influence.gamma"
     raw: RawJob
     fitted: FitJob
-    gamma: int | float
+    num_votes: int
     small_loss: bool
 
     def make(self, labels: Array) -> dict[str, Array]:
@@ -181,12 +181,10 @@ class RankLesson(LessonJob):
         return {"labels": without(labels, removed)}
 
     def _noisy(self, fitted: Mapping[str, Array]) -> Iterator[Array]:
-        count = gamma_count(self.gamma, self.catalog.num_classes)
         for unit in self.raw.units():
             raw = map_arrays(self.store, self.raw.file(unit))
             scores = influence_scores(raw, fitted, self.raw.settings.standardize)
-            num_votes = scores.get("osd_votes", np.zeros(len(raw["norm"]), np.int16))
-            yield noisy_probable(-scores["osm"], num_votes, count if "osd_votes" in scores else 0)
+            yield noisy_probable(-scores["osm"], scores["osd_votes"], self.num_votes)
 
 
 def blocks_of(embedding: Embedding, catalog: Catalog) -> Iterator[Mapping[str, Array]]:

@@ -118,7 +118,7 @@ def count_rows(sources: pa.Table) -> tuple[int, bool]:
 def count_labels(config: Config, classes: ClassList, sources: pa.Table, rows: int) -> tuple[Array, bool]:
     """(K,) rows of each label, and whether they were counted: by the run's catalog, where it is there."""
     store = Store(config.run.dir)
-    catalog = open_catalog(store, catalog_fingerprint(config.data, classes, sources))
+    catalog = open_catalog(store, catalog_fingerprint(config.data, classes, sources, config.verified_label))
     if store.exists(f"{catalog.folder}/{COLUMNS_FILE}"):
         return catalog.class_counts, True
     each, more = divmod(rows, classes.num_classes)

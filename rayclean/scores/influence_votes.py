@@ -151,7 +151,7 @@ def gamma_count(gamma: int | float, num_classes: int) -> int:
 
     Args:
         gamma: an int is a count, 0 for OSM alone; a float is a share, ceil(gamma K). A count above K selects nothing.
-        num_classes: K, or the classes that have validation rows.
+        num_classes: classes that can vote, those of two validation rows or more: K where all have them.
 
     Raises:
         ValueError: a count below 0, or a share out of 0..1.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from rayclean.start import start
 from rayclean.storage.contents import read_table
 from rayclean.storage.store import Store
 from rayclean.storage.units import block_name
+from tests.conftest import SHARD_SAMPLES, Sample
 
 Finish = Callable[..., Run]
 Tiny = Callable[..., Config]
@@ -110,8 +112,10 @@ def test_two_classes_are_named_anew(tiny_config: Tiny, finish: Finish, tmp_path:
     assert Published.open(run.store).classes()["name"].to_pylist() == ["2", "0"]
 
 
-@pytest.mark.parametrize("overrides", [(), SYMMETRIC], ids=["human", "made"])
-def test_verified_rows_are_held_out_with_their_true_labels(
+@pytest.mark.parametrize(
+    "overrides", [("influence.validation_label=json:truth",), (), SYMMETRIC], ids=["member", "given", "made"]
+)
+def test_rows_are_held_out_with_their_verified_labels(
     overrides: tuple[str, ...], tiny_config: Tiny, finish: Finish, tmp_path: Path
 ) -> None:
     split = ("influence.validation=split", "influence.validation_num=2")
@@ -120,7 +124,7 @@ def test_verified_rows_are_held_out_with_their_true_labels(
     assert not set(keys_of(verified)) & set(keys_of(run.catalog))
     assert {row["key"] for row in left_out(run)} == set(keys_of(verified))
     assert {row["reason"] for row in left_out(run)} == {"validation"}
-    known = read_truth(run.source) if not overrides else run.source.label
+    known = read_truth(run.source) if "json:truth" in str(overrides) else run.source.label
     truth = by_key(run.source, known)
     assert by_key(verified, verified.label) == {key: truth[key] for key in keys_of(verified)}
     in_all = np.bincount(known, minlength=6)
@@ -169,3 +173,46 @@ def test_a_killed_derivation_goes_on(tiny_config: Tiny, finish: Finish, tmp_path
     run.store.remove(file)
     finish(run.config)
     assert run.store.read(file) == before
+
+
+# What a truth may be: right, another class for every row, none of the classes.
+TRUTHS: dict[str, Callable[[int, int], object]] = {
+    "right": lambda row, label: label,
+    "garbage": lambda row, label: (label + 1 + row % 4) % 6,
+    "nonsense": lambda row, label: "no class" if row % 2 else 10**6,
+}
+
+
+def test_the_table_is_the_same_whatever_the_truth_says(
+    tiny_samples: list[Sample],
+    write_tiny: Callable[..., str],
+    tiny_config: Tiny,
+    finish: Finish,
+    tmp_path: Path,
+) -> None:
+    tables = {}
+    for name, truth in TRUTHS.items():
+        samples = []
+        for row, members in enumerate(tiny_samples):
+            if len(members) == 3:  # label, json, image
+                label = json.loads(members[1][1])["truth"]
+                content = json.dumps({"truth": truth(row, label), "checked": label}).encode()
+                members = [members[0], (members[1][0], content), members[2]]
+            samples.append(members)
+        shards = write_tiny(tmp_path / name / "shards", samples, SHARD_SAMPLES)
+        verified = ("influence.validation=split", "influence.validation_label=json:checked")
+        fixed = (f"data.shards={shards}", "scores=[loss, osm, osd]", "influence.validation_num=2", *verified)
+        run = finish(tiny_config(tmp_path / name / "run", *fixed))
+        assert run.config.has_truth
+        tables[name] = {part: run.store.read(f"labels/{part}") for part in run.store.list("labels") if "part-" in part}
+        assert tables[name] == tables["right"], name
+    assert len(tables["right"]) == 2
+
+
+def test_a_split_without_a_member_of_its_own_says_whose_labels_it_takes(
+    tiny_config: Tiny, finish: Finish, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    finish(tiny_config(tmp_path / "run", "influence.validation=split", "scores=[loss]"))
+    (line,) = caplog.messages
+    assert "with their given labels" in line
+    assert "influence.validation_label" in line

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from rayclean.train.models.layers import conv1x1, conv3x3, global_mean_pool
+from rayclean.train.models.layers import Projection, conv3x3, global_mean_pool
 
 STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))  # channels and stride of each pair of blocks
 FEATURE_DIM = 512
@@ -27,7 +27,7 @@ class PreActBlock(nn.Module):
         self.conv2 = conv3x3(channels, channels)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or in_channels != channels:
-            self.shortcut = conv1x1(in_channels, channels, stride)
+            self.shortcut = Projection(in_channels, channels, stride)
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """(N, in_channels, H, W) to (N, channels, H / stride, W / stride)."""

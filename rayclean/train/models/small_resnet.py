@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from rayclean.train.models.layers import conv1x1, conv3x3, global_mean_pool
+from rayclean.train.models.layers import Projection, conv3x3, global_mean_pool
 
 
 class BasicBlock(nn.Module):
@@ -20,7 +20,7 @@ class BasicBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(channels)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or in_channels != channels:
-            projection = conv1x1(in_channels, channels, stride)
+            projection = Projection(in_channels, channels, stride)
             self.shortcut = nn.Sequential(projection, nn.BatchNorm2d(channels))
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:

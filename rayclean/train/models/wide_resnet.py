@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from rayclean.train.models.layers import conv1x1, conv3x3, global_mean_pool
+from rayclean.train.models.layers import Projection, conv3x3, global_mean_pool
 
 STEM_CHANNELS = 16
 GROUPS = ((32, 1), (64, 2), (128, 2))  # channels and stride: 16, 32, 64, each twice as wide
@@ -28,7 +28,7 @@ class WideBlock(nn.Module):
         self.conv2 = conv3x3(channels, channels)
         self.projection: nn.Conv2d | None = None
         if stride != 1 or in_channels != channels:
-            self.projection = conv1x1(in_channels, channels, stride)
+            self.projection = Projection(in_channels, channels, stride)
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """(N, in_channels, H, W) to (N, channels, H / stride, W / stride)."""
