@@ -121,3 +121,15 @@ def check_labels(store: Store) -> dict[str, Any]:
     if missing:
         raise InputError(f"{store.root}/{LABELS} lacks {', '.join(sorted(missing))}; run `rayclean run` again")
     return manifest
+
+
+def published_classes(store: Store) -> tuple[str, ...] | None:
+    """The class names of the published table, by label; None while there is none that is complete."""
+    try:
+        manifest = check_labels(store)
+    except InputError:
+        return None
+    if "classes" in manifest:
+        return tuple(manifest["classes"])
+    table = read_table(store, f"{LABELS}/classes.parquet", ["name"])  # an earlier release's
+    return tuple(table["name"].to_pylist())
