@@ -203,6 +203,8 @@ def _check_rows(this: Run) -> None:
             f"{this.config.data.shards} hold no usable sample ({summary['samples']} samples, quarantined: {reasons}); "
             "check data.image, data.label and data.classes"
         )
+    if this.verified is not None and not all(is_trained(role.task) for role in this.roles.values()):
+        this.verified.find(this.catalog)  # what fits no row is said before the training, not after it
 
 
 def _train(this: Run, console: Console) -> None:

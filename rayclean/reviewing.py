@@ -15,7 +15,7 @@ from rich.console import Console
 from rayclean.catalog.table import SHARDS_FILE, Catalog
 from rayclean.config import Config, parse_config, parse_yaml
 from rayclean.errors import InputError
-from rayclean.merge.decisions import REVIEW
+from rayclean.merge.naming import REVIEW, Naming, note_classes
 from rayclean.merge.published import LABELS, Published, find_published
 from rayclean.report.pictures import thumbnails
 from rayclean.review.log import checked_reviewer
@@ -73,7 +73,12 @@ def open_review(config: Config, port: int, reviewer: str | None, held: int = HEL
     Published.open(store)
     reviewer = None if reviewer is None else checked_reviewer(reviewer)
     catalog = look(config, store).catalog
-    review = Review(Path(store.full(REVIEW)), lambda known: _open_queue(config, store, catalog, known, held))
+    note_classes(store)
+    review = Review(
+        Path(store.path),
+        lambda known: _open_queue(config, store, catalog, known, held),
+        lambda names: Naming.of_run(store, names, config.merge.verified_classes),
+    )
     try:
         if reviewer is not None:
             review.open_log(reviewer)

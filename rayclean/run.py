@@ -9,7 +9,8 @@ from rayclean.config import MAIN, PLANT
 from rayclean.embed.stage import EmbedJob
 from rayclean.families import Families
 from rayclean.merge.clips_stage import ClipsJob
-from rayclean.merge.decisions import REVIEW, read_decisions
+from rayclean.merge.decisions import read_decisions
+from rayclean.merge.naming import REVIEW, Naming
 from rayclean.merge.rounds_stage import RoundFitJob, UndecidedJob, round_jobs
 from rayclean.merge.stage import MODEL, ApplyJob, FitJob, merge_jobs
 from rayclean.merge.verified import VerifiedFile, VerifiedSource
@@ -215,7 +216,8 @@ class Run(Families):
         if path is None:
             return None
         if path == REVIEW:
-            return read_decisions(self.store)
+            told = self.config.merge.verified_classes
+            return read_decisions(self.store, Naming.of_run(self.store, self.classes.names, told))
         return VerifiedFile(path, file_digest(path, "merge.verified"), self.classes.names)
 
     def merge_clips(self) -> tuple[FitJob, ClipsJob] | None:

@@ -13,6 +13,7 @@ from rayclean.catalog.stage import SOURCES_FILE, catalog_fingerprint, find_sourc
 from rayclean.catalog.table import Catalog
 from rayclean.config import Config, DataSection
 from rayclean.errors import InputError
+from rayclean.merge.naming import note_classes
 from rayclean.run import Run
 from rayclean.storage.contents import encode, read_json
 from rayclean.storage.store import Store
@@ -64,6 +65,7 @@ def start(config: Config, store: Store, sources: pa.Table, leaves_word: bool = T
     if leaves_word:
         _note_catalog(store, catalog, validation)
     run = Run(config, store, catalog, validation, workers, _settled_precision(config, store))
+    note_classes(store)
     _ = run.verified  # a file that cannot be read is an error now, not after the training
     for derived in (*run.derived.values(), *run.planted.values()):
         store.create(f"{derived.folder}/{SOURCES_FILE}", encode(SOURCES_FILE, sources, "{}"))

@@ -82,11 +82,12 @@ class ClassList:
     names: tuple[str, ...]
 
     @classmethod
-    def load(cls, spec: int | Sequence[str]) -> ClassList:
+    def load(cls, spec: int | Sequence[str], field: str = "data.classes") -> ClassList:
         """Reads `data.classes`.
 
         Args:
             spec: number of classes, their names, or the path (or URL) of a file with one name a line.
+            field: of the config, for errors.
 
         Raises:
             ConfigError: no class, an empty name, the same name twice, or no such file.
@@ -94,15 +95,15 @@ class ClassList:
         if isinstance(spec, int):
             names: Sequence[str] = [str(index) for index in range(spec)]
         else:
-            names = _read_names(spec) if isinstance(spec, str) else list(spec)
+            names = _read_names(spec, field) if isinstance(spec, str) else list(spec)
         if not names:
-            raise ConfigError(f"data.classes: found no class in {spec!r}; give names, a file of names, or a count")
+            raise ConfigError(f"{field}: found no class in {spec!r}; give names, a file of names, or a count")
         for index, name in enumerate(names):
             if not isinstance(name, str) or not name.strip():
-                raise ConfigError(f"data.classes: class {index} is {name!r}, expected a name (quote it in YAML)")
+                raise ConfigError(f"{field}: class {index} is {name!r}, expected a name (quote it in YAML)")
         if len(set(names)) < len(names):
             twice = next(name for index, name in enumerate(names) if name in names[:index])
-            raise ConfigError(f"data.classes: {twice!r} is there twice; names must differ")
+            raise ConfigError(f"{field}: {twice!r} is there twice; names must differ")
         return cls(tuple(names))
 
     @property
@@ -146,12 +147,12 @@ class ClassList:
         return index
 
 
-def _read_names(path: str) -> list[str]:
+def _read_names(path: str, field: str) -> list[str]:
     try:
         with open_shard(path) as file:
             lines = file.read().decode("utf-8-sig").rstrip().splitlines()
     except (InputError, OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"data.classes: {error}; expected a file with one name a line, a list or a count") from error
+        raise ConfigError(f"{field}: {error}; expected a file with one name a line, a list or a count") from error
     return [line.strip() for line in lines]
 
 

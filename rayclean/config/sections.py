@@ -292,10 +292,13 @@ class MergeSection(Section):
     `verified`: a CSV or Parquet file of labels that people have verified: columns `key`, `label`, and `shard` where
     keys repeat; or `review`, for what people decided in `rayclean review`. They stand in the table as they are and
     calibrate the rest.
+    `verified_classes`: how the classes of the review's logs are called now, in the order of then, where that cannot be
+    told: names, a file with one name a line, or `same` for those of `data.classes` place by place.
     """
 
     score: str = "auto"
     verified: str | None = None
+    verified_classes: list[str] | str | None = None
     threshold: Share = 0.5
     sample_rows: Positive = 100_000
 

@@ -16,103 +16,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cached_property
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rayclean.catalog.table import Catalog
 from rayclean.errors import InputError
+from rayclean.merge.entries import Choice, Entry, Sample, Verdict, read_entries
 from rayclean.merge.joint import DROPPED
-from rayclean.merge.verified import FIELD, Verified, find_rows
+from rayclean.merge.naming import IF_RENAMED, Naming, compared, log_name, reviewers
+from rayclean.merge.verified import Verified, find_rows
 from rayclean.storage.store import Store
 
-REVIEW = "review"  # of merge.verified, and the folder of the logs
-SUFFIX = ".jsonl"
-
-Sample = tuple[str, str]  # shard and key, as the table calls them
-Natural = Annotated[int, Field(ge=0)]
-
-
-class Choice(StrEnum):
-    """What a line of a log says of a sample."""
-
-    KEEP = "keep"
-    RELABEL = "relabel"
-    DROP = "drop"
-    UNSURE = "unsure"
-    UNDO = "undo"
-
-
-class Entry(BaseModel):
-    """A line of a log.
-
-    Attributes:
-        row: at the time; another catalog may have the sample at another one.
-        given: the given label that the reviewer saw.
-        label: the right one, with `relabel`; else None.
-        time: when it was decided, ISO 8601 in UTC; for people.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    row: Natural
-    shard: str
-    key: str
-    given: Natural
-    decision: Choice
-    label: Natural | None
-    time: str
-
-    @model_validator(mode="after")
-    def _label_fits(self) -> Entry:
-        if (self.label is not None) != (self.decision == Choice.RELABEL):
-            raise ValueError(f"decision {self.decision} with label {self.label}")
-        return self
-
-    @property
-    def sample(self) -> Sample:
-        """What it is about."""
-        return self.shard, self.key
-
-    @property
-    def verified(self) -> int | None:
-        """The label that it says is right, `DROPPED` where none is; None where it says nothing."""
-        says = {Choice.KEEP: self.given, Choice.RELABEL: self.label, Choice.DROP: DROPPED}
-        return says.get(self.decision)
-
-    def encode(self) -> bytes:
-        """The line."""
-        return json.dumps(self.model_dump(mode="json")).encode() + b"\n"
-
-
-def read_entries(data: bytes, name: str) -> tuple[list[Entry], int]:
-    """The lines of a log, and how many of its bytes they are: what follows is a line that was cut by a crash.
-
-    A last line that lacks nothing but its end counts.
-
-    Raises:
-        InputError: another line is none that a review writes.
-    """
-    entries, start = [], 0
-    while start < len(data):
-        end = data.find(b"\n", start)
-        line = data[start:] if end < 0 else data[start:end]
-        try:
-            if line.strip():
-                entries.append(Entry.model_validate_json(line, strict=True))
-        except ValidationError as e:
-            if end < 0:
-                return entries, start
-            cause = e.errors()[0]["msg"]
-            at = data.count(b"\n", 0, start) + 1
-            raise InputError(f"{name}, line {at}: is no decision ({cause}); mend it or remove the line") from e
-        start = len(data) if end < 0 else end + 1
-    return entries, start
+log = logging.getLogger(__name__)
 
 
 def standing(entries: Iterable[Entry]) -> list[Entry]:
@@ -133,7 +54,7 @@ def latest(entries: Iterable[Entry]) -> dict[Sample, Entry]:
     return {entry.sample: entry for entry in standing(entries)}
 
 
-def agreed(said: Iterable[int | None]) -> int | None:
+def agreed(said: Iterable[Verdict | None]) -> Verdict | None:
     """What more than half of those say who say something; None where there is no such thing."""
     counts = Counter(each for each in said if each is not None)
     return next((label for label, count in counts.items() if 2 * count > counts.total()), None)
@@ -143,11 +64,11 @@ class Outcome(NamedTuple):
     """What all reviewers say together.
 
     Attributes:
-        labels: the right label by sample, `DROPPED` where no class is right.
+        labels: what is right by sample: a class's name, `DROPPED` where no class is.
         disputed: samples of which reviewers say different things, without a majority.
     """
 
-    labels: dict[Sample, int]
+    labels: dict[Sample, Verdict]
     disputed: list[Sample]
 
 
@@ -157,7 +78,7 @@ def settle(decisions: Mapping[str, Mapping[Sample, Entry]]) -> Outcome:
     Args:
         decisions: by reviewer and sample, the latest.
     """
-    said: dict[Sample, list[int]] = {}
+    said: dict[Sample, list[Verdict]] = {}
     for of_one in decisions.values():
         for sample, entry in of_one.items():
             if entry.verified is not None:
@@ -167,20 +88,34 @@ def settle(decisions: Mapping[str, Mapping[Sample, Entry]]) -> Outcome:
     return Outcome(labels, [sample for sample, label in found.items() if label is None])
 
 
+class Seen(NamedTuple):
+    """What somebody saw who decided: the given label of a sample, by name, and where it is written."""
+
+    shard: str
+    key: str
+    given: str
+    where: str
+
+
 @dataclass(frozen=True)
 class Decisions:
     """The labels that people agree on: a `VerifiedSource`. It goes to workers whole, since logs may grow meanwhile.
 
     Attributes:
         labels: shard, key and label of each sample, in order; the label may be `DROPPED`.
+        seen: of every decision that says something, also of those that did not win.
+        classes: of the run, by label.
     """
 
     labels: tuple[tuple[str, str, int], ...]
+    seen: tuple[Seen, ...]
+    classes: tuple[str, ...]
 
     @classmethod
-    def make(cls, labels: Mapping[Sample, int]) -> Decisions:
+    def make(cls, labels: Mapping[Sample, Verdict], classes: Sequence[str], seen: Iterable[Seen] = ()) -> Decisions:
         """In order of shards and keys."""
-        return cls(tuple((*sample, labels[sample]) for sample in sorted(labels)))
+        index: dict[Verdict, int] = {DROPPED: DROPPED} | {name: label for label, name in enumerate(classes)}
+        return cls(tuple((*each, index[labels[each]]) for each in sorted(labels)), tuple(sorted(seen)), tuple(classes))
 
     @cached_property
     def digest(self) -> str:
@@ -191,39 +126,61 @@ class Decisions:
         """The rows that they are of; samples that are no rows any more are left out, see `num_elsewhere`.
 
         Raises:
-            InputError: a label is none of the run's classes.
+            InputError: a row has another given label than the one that was decided on.
         """
-        for _, key, label in self.labels:
-            if label >= catalog.num_classes:
-                raise InputError(
-                    f"{FIELD}={REVIEW}: key {key} has label {label}, the run has {catalog.num_classes} classes; the "
-                    f"decisions are about other ones: move the folder {REVIEW} out of the run"
-                )
-        rows = find_rows(catalog, [key for _, key, _ in self.labels], [shard for shard, _, _ in self.labels])
-        pairs = sorted((row, label) for of_one, (*_, label) in zip(rows, self.labels, strict=True) for row in of_one)
+        samples = sorted({each[:2] for each in self.seen} | {each[:2] for each in self.labels})
+        found = find_rows(catalog, [key for _, key in samples], [shard for shard, _ in samples])
+        rows = dict(zip(samples, found, strict=True))
+        self._check_given(catalog, rows)
+        pairs = sorted((row, label) for shard, key, label in self.labels for row in rows[shard, key])
         return Verified(np.array([row for row, _ in pairs], np.int64), np.array([at for _, at in pairs], np.int64))
+
+    def _check_given(self, catalog: Catalog, rows: Mapping[Sample, list[int]]) -> None:
+        given = ((each, self.classes[catalog.label[row]]) for each in self.seen for row in rows[each.shard, each.key])
+        others = [(each, now) for each, now in given if now != each.given]
+        if others:
+            (first, now), more = others[0], f" (and {len(others) - 1} more)" if len(others) > 1 else ""
+            raise InputError(
+                f"{first.where}: was decided on with the given label {first.given!r}, now it is {now!r}{more}; decide "
+                f"again in `rayclean review`, or remove such lines. {IF_RENAMED}"
+            )
 
     def num_elsewhere(self, found: Verified) -> int:
         """Samples that the catalog has not: left out on purpose, or of other shards."""
         return len(self.labels) - len(found.rows)
 
 
-def log_name(reviewer: str) -> str:
-    """The file of a reviewer's log in a run."""
-    return f"{REVIEW}/{reviewer}{SUFFIX}"
-
-
-def reviewers(store: Store) -> Sequence[str]:
-    """Who has a log, in order."""
-    return [name.removesuffix(SUFFIX) for name in store.list(REVIEW) if name.endswith(SUFFIX)]
-
-
-def read_decisions(store: Store) -> Decisions | None:
+def read_decisions(store: Store, naming: Naming) -> Decisions | None:
     """What people have agreed on so far in a run; None where that is nothing.
 
     Raises:
-        InputError: a log cannot be read.
+        RaycleanError: a log cannot be read, or a class of it is none of the run's.
     """
-    logs = {who: read_entries(store.read(log_name(who)), log_name(who))[0] for who in reviewers(store)}
-    labels = settle({who: latest(entries) for who, entries in logs.items()}).labels
-    return Decisions.make(labels) if labels else None
+    said: dict[str, dict[Sample, Entry]] = {}
+    seen: list[Seen] = []
+    for who in reviewers(store):
+        said[who] = _read_log(store, who, naming)
+        for entry in said[who].values():
+            if entry.verified is not None:
+                where = f"{log_name(who)}: row {entry.row}, key {entry.key} of {entry.shard}"
+                seen.append(Seen(entry.shard, entry.key, entry.given, where))
+    labels = settle(said).labels
+    return Decisions.make(labels, naming.current, seen) if labels else None
+
+
+def _read_log(store: Store, who: str, naming: Naming) -> dict[Sample, Entry]:
+    """What one reviewer says of each sample."""
+    data, name = store.read(log_name(who)), log_name(who)
+    found = read_entries(data, name, lambda classes: naming.names_now(who, classes))
+    if found.whole < len(data):
+        log.warning("%s: the last line was cut by a crash before it counted; it is left out", name)
+    decisions = latest(found.entries)
+    for entry in decisions.values():
+        if isinstance(entry.verified, str) and entry.verified not in naming.current:
+            its = found.classes or naming.names_now(who, None)
+            raise InputError(
+                f"{name}: row {entry.row}, key {entry.key} of {entry.shard}: {entry.verified!r} is none of the run's "
+                f"classes; {compared(('the log', its), ('the run', naming.current))}. {IF_RENAMED}; else "
+                "remove the line"
+            )
+    return decisions

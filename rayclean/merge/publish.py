@@ -9,19 +9,33 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rayclean.errors import DamagedFile, InputError, StageError
+from rayclean.errors import DamagedFile, StageError
 from rayclean.merge.clips_stage import ClipsJob
 from rayclean.merge.joint import JointModel
 from rayclean.merge.models import Fitted
-from rayclean.merge.published import CLASSES, CLIPS, LABELS, MANIFEST, PART, SUMMARY, TABLES, Entry, Published
+from rayclean.merge.published import (
+    CLASSES,
+    CLIPS,
+    LABELS,
+    MANIFEST,
+    PART,
+    SUMMARY,
+    TABLES,
+    Entry,
+    Published,
+    whole_table,
+)
 from rayclean.merge.stage import MODEL, ApplyJob
 from rayclean.schema import CLASS_SCHEMA
 from rayclean.storage.checksums import check_table
 from rayclean.storage.contents import encode, map_arrays, read_json, read_table
+from rayclean.storage.damage import ASIDE
 from rayclean.storage.store import Store
 
 # What runs of this release and earlier ones put into the two folders; all else is somebody else's.
-_OURS = re.compile(rf"({PART}|{CLIPS}|{CLASSES}|{SUMMARY})(-[0-9a-f]{{8}})?(-[0-9]{{5,}})?\.(parquet|json)")
+_OURS = re.compile(
+    rf"({PART}|{CLIPS}|{CLASSES}|{SUMMARY})(-[0-9a-f]{{8}})?(-[0-9]{{5,}})?\.(parquet|json)({re.escape(ASIDE)})?"
+)
 MAX_RIVALS = 3
 
 
@@ -63,11 +77,8 @@ def publish_labels(
 
 def _current(store: Store, merge: str) -> Published | None:
     """The table that is there, where it is of this merge and whole."""
-    try:
-        table = Published.open(store)
-    except (InputError, DamagedFile):
-        return None
-    return table if table.merge == merge and table.is_whole() else None
+    table = whole_table(store)
+    return table if table is not None and table.merge == merge else None
 
 
 def _put(job: ApplyJob, class_names: list[str], clips: ClipsJob | None, lease: int) -> Published:

@@ -190,3 +190,12 @@ class Published:
 def find_published(store: Store) -> Published | None:
     """The table of a run; None where there is none yet. Errors as `Published.open`, but for that."""
     return Published.open(store) if store.exists(MANIFEST) else None
+
+
+def whole_table(store: Store) -> Published | None:
+    """The table of a run where all its files are those that were published; None where there is none such."""
+    try:
+        table = find_published(store)
+    except DamagedFile:
+        return None
+    return table if table is not None and table.is_whole() else None

@@ -10,7 +10,8 @@ import unicodedata
 from pathlib import Path
 
 from rayclean.errors import ConfigError, InputError
-from rayclean.merge.decisions import SUFFIX, Entry, read_entries
+from rayclean.merge.entries import Classes, Entry, read_entries
+from rayclean.merge.naming import REVIEW, Naming, log_name
 
 MAX_NAME = 40
 _NAME = re.compile(r"\w[\w.-]*")  # letters of any script; no slash, no leading dot
@@ -34,18 +35,24 @@ def checked_reviewer(name: str) -> str:
 class Log:
     """A log that is open for more; nobody else can have it open meanwhile.
 
+    Args:
+        run: the folder of the run.
+        reviewer: whose.
+        naming: what its classes are called now.
+
     Attributes:
-        entries: all lines, oldest first.
+        entries: all decisions, oldest first.
         repaired: whether the last line was cut, by a crash in the middle of its writing, and had to be removed. It was
             never confirmed to the reviewer.
 
     Raises:
-        InputError: it cannot be opened, another process has it, or one of its lines is no decision.
+        RaycleanError: it cannot be opened, another process has it, one of its lines is no decision, or nothing tells
+            which classes it is about.
     """
 
-    def __init__(self, folder: Path, reviewer: str) -> None:
-        self.path = folder / f"{reviewer}{SUFFIX}"
-        self.reviewer = reviewer
+    def __init__(self, run: Path, reviewer: str, naming: Naming) -> None:
+        self.path, folder = run / log_name(reviewer), run / REVIEW
+        self.reviewer, self._naming = reviewer, naming
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
@@ -74,7 +81,9 @@ class Log:
 
     def _read(self) -> tuple[list[Entry], bool]:
         data = self.path.read_bytes()
-        entries, whole = read_entries(data, self.path.name)
+        entries, whole, self._classes = read_entries(
+            data, log_name(self.reviewer), lambda classes: self._naming.names_now(self.reviewer, classes)
+        )
         if whole < len(data):
             os.ftruncate(self._file, whole)
         elif data and not data.endswith(b"\n"):
@@ -84,18 +93,19 @@ class Log:
         return entries, whole < len(data)
 
     def append(self, entry: Entry) -> None:
-        """Adds a line; when this returns, it will survive a crash.
+        """Adds a decision; when this returns, it will survive a crash. Classes that are new are named before it.
 
         Raises:
             OSError: it could not be written, and the log is as before.
         """
+        classes = self._naming.current
         try:
-            self._write(entry.encode())
+            self._write((b"" if classes == self._classes else Classes(classes=classes).encode()) + entry.encode())
             os.fsync(self._file)
         except OSError:
             os.ftruncate(self._file, self._size)  # half a line would spoil the next one
             raise
-        self._size = os.fstat(self._file).st_size
+        self._size, self._classes = os.fstat(self._file).st_size, classes
         self.entries.append(entry)
 
     def _write(self, data: bytes) -> None:

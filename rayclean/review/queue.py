@@ -15,7 +15,7 @@ import pyarrow.dataset as ds
 
 from rayclean.arrays import Array
 from rayclean.errors import InputError
-from rayclean.merge.decisions import Entry, Sample
+from rayclean.merge.entries import Entry, Sample
 from rayclean.merge.table import NO_LABEL
 
 HELD = 5000
@@ -84,6 +84,7 @@ class Queue:
     ) -> None:
         self.merge, self.names, self.held = merge, tuple(names), held
         self._tables, self._skip_verified = tables, skip_verified
+        self._labels = {name: label for label, name in enumerate(self.names)}
         self._lines: dict[int, Facts] = {}
         self.rows: list[int] = []
         self.row_of: dict[Sample, int] = {}
@@ -124,7 +125,8 @@ class Queue:
         Raises:
             InputError: the table has no such row.
         """
-        self._read([row])
+        if 0 <= row < 2**63:  # what the column holds
+            self._read([row])
         if row not in self._lines:
             raise InputError(f"the table has no row {row}")
         return self._lines[row]
@@ -147,3 +149,11 @@ class Queue:
         if label is None or label == NO_LABEL:
             return None
         return {"label": label, "name": self.names[label] if 0 <= label < len(self.names) else str(label)}
+
+    def class_named(self, name: str | None) -> Facts | None:
+        """The same of a class that a decision names; it may be none of the table's any more."""
+        return None if name is None else {"label": self._labels.get(name), "name": name}
+
+    def label_of(self, name: str | None) -> int | None:
+        """The label of a class."""
+        return None if name is None else self._labels.get(name)

@@ -23,7 +23,7 @@ from urllib.parse import parse_qs, urlsplit
 import jinja2
 
 from rayclean.errors import ConfigError, InputError, RaycleanError
-from rayclean.merge.decisions import Choice
+from rayclean.merge.entries import Choice
 from rayclean.review.state import Review, parse_view
 
 HOST = "127.0.0.1"

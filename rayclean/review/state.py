@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from rayclean.errors import ConfigError, InputError
-from rayclean.merge.decisions import SUFFIX, Choice, Entry, Sample, latest, read_entries, settle, standing
+from rayclean.merge.decisions import latest, settle, standing
+from rayclean.merge.entries import SUFFIX, Choice, Entry, Sample, read_entries
+from rayclean.merge.naming import REVIEW, Naming, log_name
 from rayclean.review.log import Log, checked_reviewer
 from rayclean.review.palette import fixed_keys, likely_keys
 from rayclean.review.queue import Queue
@@ -32,16 +34,22 @@ class Review:
     """The decisions on one run. Any number of threads may call; of logs that other processes write it sees the growth.
 
     Args:
-        folder: of the logs.
+        run: the folder of the run.
         open_queue: the queue of the final table as it is now, None while there is no complete one; it is asked again
             each time that a reviewer opens the page, since a run may have replaced the table.
+        naming: what the classes of logs are called where the table has these.
 
     Raises:
         InputError: there is no complete table, or a log cannot be read.
     """
 
-    def __init__(self, folder: Path, open_queue: Callable[[str | None], Queue | None]) -> None:
-        self._folder, self._open_queue = folder, open_queue
+    def __init__(
+        self,
+        run: Path,
+        open_queue: Callable[[str | None], Queue | None],
+        naming: Callable[[tuple[str, ...]], Naming] = Naming,
+    ) -> None:
+        self._run, self._open_queue, self._name = run, open_queue, naming
         self._lock = threading.RLock()
         self._logs: dict[str, Log] = {}
         self._read: dict[str, tuple[tuple[int, int], list[Entry]]] = {}
@@ -49,9 +57,7 @@ class Review:
         queue = open_queue(None)
         if queue is None:
             raise InputError("the run holds no complete table; run `rayclean run` to its end")
-        self.queue = queue
-        self._keys = fixed_keys(queue.names)
-        self._fill()
+        self._take(queue)
 
     def open_log(self, reviewer: str) -> Log:
         """The log of a reviewer, open until `close`.
@@ -62,7 +68,7 @@ class Review:
         reviewer = checked_reviewer(reviewer)
         with self._lock:
             if reviewer not in self._logs:
-                self._logs[reviewer] = log = Log(self._folder, reviewer)
+                self._logs[reviewer] = log = Log(self._run, reviewer, self._naming)
                 self.repaired += [reviewer] if log.repaired else []
             return self._logs[reviewer]
 
@@ -87,11 +93,11 @@ class Review:
                 raise InputError(f"label {label}: expected 0 to {len(self.queue.names) - 1}")
             if label == line["given_label"]:
                 choice, label = Choice.KEEP, None
-            entry = _entry(line, choice, label)
+            entry = self._entry(line, choice, label)
             log = self.open_log(reviewer)
             before = latest(log.entries).get(entry.sample)
-            if before is None or (before.decision, before.label) != (choice, label):  # else it was sent twice
-                log.append(entry)
+            if before is None or before.model_copy(update={"time": entry.time, "row": entry.row}) != entry:
+                log.append(entry)  # else it was sent twice
 
     def undo(self, reviewer: str) -> int | None:
         """Takes back the last decision of a reviewer that still stands.
@@ -121,7 +127,7 @@ class Review:
         reviewer = checked_reviewer(reviewer)
         with self._lock:
             self._refresh()
-            if (self._folder / f"{reviewer}{SUFFIX}").exists():
+            if (self._run / log_name(reviewer)).exists():
                 self.open_log(reviewer)
             decisions = self._decisions()
             mine = decisions.get(reviewer, {})
@@ -201,7 +207,7 @@ class Review:
         """Classes with their keys; where there are too many, the likely ones and those that were chosen lately."""
         keys = self._keys
         if keys is None:
-            lately = (entry.label for entry in reversed(self._entries(reviewer)))
+            lately = (self.queue.label_of(entry.label) for entry in reversed(self._entries(reviewer)))
             keys = likely_keys([line["predicted_label"], *line["neighbor_labels"], *lately])
         return [{"key": key, "label": label, "name": self.queue.names[label]} for label, key in keys.items()]
 
@@ -210,7 +216,7 @@ class Review:
         return {"row": row, **(self.queue.class_of(self.queue.line(row)["given_label"]) or {})}
 
     def _said(self, entry: Entry) -> Facts:
-        return {"decision": entry.decision.value, "label": self.queue.class_of(entry.label)}
+        return {"decision": entry.decision.value, "label": self.queue.class_named(entry.label)}
 
     def _undecided(self, decided: set[Sample] | dict[Sample, None]) -> list[int]:
         return [row for row in self.queue.rows if self.queue.sample(row) not in decided]
@@ -224,43 +230,51 @@ class Review:
         """Takes a new table in, where a run has published one."""
         queue = self._open_queue(self.queue.merge)
         if queue is not None:
-            self.queue, self._keys = queue, fixed_keys(queue.names)
-            self._fill()
+            self.close()  # the same lines may be called otherwise now
+            self._take(queue)
+
+    def _take(self, queue: Queue) -> None:
+        self.queue, self._keys, self._naming = queue, fixed_keys(queue.names), self._name(queue.names)
+        self._read.clear()
+        self._fill()
 
     def _decisions(self) -> dict[str, dict[Sample, Entry]]:
         """By reviewer and sample, of all logs."""
-        names = sorted(path.name.removesuffix(SUFFIX) for path in self._folder.glob(f"*{SUFFIX}"))
+        names = sorted(path.name.removesuffix(SUFFIX) for path in (self._run / REVIEW).glob(f"*{SUFFIX}"))
         return {who: latest(self._entries(who)) for who in names}
 
     def _entries(self, reviewer: str) -> list[Entry]:
         """Of a log of ours as we know it, of others as far as they have been written."""
         if reviewer in self._logs:
             return self._logs[reviewer].entries
-        path = self._folder / f"{reviewer}{SUFFIX}"
+        path = self._run / log_name(reviewer)
         if not path.exists():
             return []
         facts = path.stat()
         mark = facts.st_size, facts.st_mtime_ns
         if reviewer not in self._read or self._read[reviewer][0] != mark:
-            self._read[reviewer] = mark, read_entries(path.read_bytes(), path.name)[0]
+            found = read_entries(
+                path.read_bytes(), log_name(reviewer), lambda classes: self._naming.names_now(reviewer, classes)
+            )
+            self._read[reviewer] = mark, found.entries
         return self._read[reviewer][1]
+
+    def _entry(self, line: Facts, choice: Choice, label: int | None) -> Entry:
+        names = self.queue.names
+        return Entry(
+            row=line["row"],
+            shard=line["shard"],
+            key=line["key"],
+            given=names[line["given_label"]],
+            decision=choice,
+            label=None if label is None else names[label],
+            time=_now(),
+        )
 
 
 def _samples(decisions: dict[str, dict[Sample, Entry]]) -> dict[Sample, None]:
     """All decided samples, each once."""
     return dict.fromkeys(sample for of_one in decisions.values() for sample in of_one)
-
-
-def _entry(line: Facts, choice: Choice, label: int | None) -> Entry:
-    return Entry(
-        row=line["row"],
-        shard=line["shard"],
-        key=line["key"],
-        given=line["given_label"],
-        decision=choice,
-        label=label,
-        time=_now(),
-    )
 
 
 def _finite(value: float | None) -> float | None:

@@ -13,20 +13,10 @@ from hypothesis import strategies as st
 
 from rayclean.config import Config
 from rayclean.errors import InputError
-from rayclean.merge.decisions import (
-    REVIEW,
-    Choice,
-    Decisions,
-    Entry,
-    agreed,
-    latest,
-    log_name,
-    read_decisions,
-    read_entries,
-    settle,
-    standing,
-)
+from rayclean.merge.decisions import Decisions, agreed, latest, read_decisions, settle, standing
+from rayclean.merge.entries import Choice, Classes, Entry, Verdict, read_entries
 from rayclean.merge.joint import DROPPED
+from rayclean.merge.naming import REVIEW, Naming, log_name
 from rayclean.merge.published import Published
 from rayclean.merge.stage import MODEL
 from rayclean.run import Run
@@ -37,11 +27,20 @@ Tiny = Callable[..., Config]
 Finish = Callable[..., Run]
 
 
-def entry(key: str, decision: Choice, label: int | None = None, given_label: int = 0, shard: str = "a.tar") -> Entry:
+NAMES = tuple(str(i) for i in range(6))  # of the tiny run
+NAMING = Naming(NAMES)
+
+
+def entry(key: str, decision: Choice, label: str | None = None, given_label: str = "0", shard: str = "a.tar") -> Entry:
     return Entry(row=3, shard=shard, key=key, given=given_label, decision=decision, label=label, time="now")
 
 
-CHOICES = st.sampled_from([(choice, None) for choice in Choice if choice != Choice.RELABEL] + [(Choice.RELABEL, 2)])
+def read(data: bytes, name: str = "log") -> tuple[list[Entry], int]:
+    found = read_entries(data, name, lambda classes: classes or ())
+    return found.entries, found.whole
+
+
+CHOICES = st.sampled_from([(choice, None) for choice in Choice if choice != Choice.RELABEL] + [(Choice.RELABEL, "2")])
 ENTRIES = st.lists(st.builds(lambda key, says: entry(key, *says), st.sampled_from("abc"), CHOICES), max_size=12)
 
 
@@ -50,10 +49,10 @@ def encoded(entries: list[Entry]) -> bytes:
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])), st.text(st.characters(exclude_categories=["Cs"])), CHOICES)
-def test_a_line_is_read_as_it_was_written(key: str, shard: str, says: tuple[Choice, int | None]) -> None:
+def test_a_line_is_read_as_it_was_written(key: str, shard: str, says: tuple[Choice, str | None]) -> None:
     line = entry(key, *says, shard=shard)
     assert line.encode().count(b"\n") == 1
-    assert read_entries(line.encode(), "log") == ([line], len(line.encode()))
+    assert read(line.encode()) == ([line], len(line.encode()))
 
 
 @given(st.lists(st.builds(lambda key, says: entry(key, *says), st.sampled_from("aй"), CHOICES), min_size=1, max_size=3))
@@ -61,7 +60,7 @@ def test_a_log_that_is_cut_anywhere_keeps_every_whole_line(entries: list[Entry])
     data = encoded(entries)
     ends = list(itertools.accumulate(len(each.encode()) for each in entries))
     for cut in range(len(data) + 1):
-        found, whole = read_entries(data[:cut], "log")
+        found, whole = read(data[:cut])
         # A line that lacks its end alone is whole.
         assert found == entries[: sum(end - 1 <= cut for end in ends)]
         assert data[:whole].rstrip(b"\n") == encoded(found).rstrip(b"\n")
@@ -76,15 +75,21 @@ def test_a_log_that_is_cut_anywhere_keeps_every_whole_line(entries: list[Entry])
         b"\0\0\0",
         entry("a", Choice.KEEP).encode().replace(b'"keep"', b'"keeep"').strip(),
         entry("a", Choice.KEEP).encode().replace(b'"row": 3', b'"row": "3"').strip(),
-        entry("a", Choice.KEEP).encode().replace(b'"label": null', b'"label": 4').strip(),
-        entry("a", Choice.RELABEL, 4).encode().replace(b'"label": 4', b'"label": null').strip(),
-        entry("a", Choice.RELABEL, 4).encode().replace(b'"label": 4', b'"label": -4').strip(),
+        entry("a", Choice.KEEP).encode().replace(b'"row": 3', b'"row": %d' % 2**70).strip(),
+        entry("a", Choice.KEEP).encode().replace(b'"given": "0"', b'"given": -1').strip(),
+        b"[" * 100_000,
+        b'{"classes": []}',
+        b'{"classes": ["cat", "dog", "cat"]}',
+        b'{"classes": "cat"}',
+        entry("a", Choice.KEEP).encode().replace(b'"label": null', b'"label": "4"').strip(),
+        entry("a", Choice.RELABEL, "4").encode().replace(b'"label": "4"', b'"label": null').strip(),
+        entry("a", Choice.RELABEL, "4").encode().replace(b'"label": "4"', b'"label": 4').strip(),
     ],
 )
 def test_a_line_in_the_middle_that_is_none_is_an_error_that_names_it(line: bytes) -> None:
     good = entry("a", Choice.KEEP).encode()
     with pytest.raises(InputError, match=r"anna\.jsonl, line 2: is no decision"):
-        read_entries(good + line + b"\n" + good, "anna.jsonl")
+        read(good + line + b"\n" + good, "anna.jsonl")
 
 
 @given(ENTRIES)
@@ -104,10 +109,15 @@ def test_undo_takes_back_the_last_decision_that_stands(entries: list[Entry]) -> 
 
 @pytest.mark.parametrize(
     ("says", "verified"),
-    [((Choice.KEEP, None), 7), ((Choice.RELABEL, 2), 2), ((Choice.DROP, None), DROPPED), ((Choice.UNSURE, None), None)],
+    [
+        ((Choice.KEEP, None), "7"),
+        ((Choice.RELABEL, "2"), "2"),
+        ((Choice.DROP, None), DROPPED),
+        ((Choice.UNSURE, None), None),
+    ],
 )
-def test_what_a_decision_says_of_the_label(says: tuple[Choice, int | None], verified: int | None) -> None:
-    one = entry("a", *says, given_label=7)
+def test_what_a_decision_says_of_the_label(says: tuple[Choice, str | None], verified: Verdict | None) -> None:
+    one = entry("a", *says, given_label="7")
     assert one.verified == verified
     labels = settle({"anna": {one.sample: one}}).labels
     assert labels == ({one.sample: verified} if verified is not None else {})
@@ -134,16 +144,16 @@ def test_what_more_than_half_say_holds(said: list[int | None], holds: int | None
 
 
 def test_those_who_differ_are_listed_until_one_of_them_decides_otherwise() -> None:
-    keep, drop = entry("a", Choice.KEEP, given_label=4), entry("a", Choice.DROP)
+    keep, drop = entry("a", Choice.KEEP, given_label="4"), entry("a", Choice.DROP)
     outcome = settle({"anna": latest([keep]), "ben": latest([drop])})
     assert outcome == ({}, [keep.sample])
-    same = entry("a", Choice.RELABEL, 4, given_label=4)
+    same = entry("a", Choice.RELABEL, "4", given_label="4")
     outcome = settle({"anna": latest([keep]), "ben": latest([drop, same])})
-    assert outcome == ({keep.sample: 4}, [])
+    assert outcome == ({keep.sample: "4"}, [])
 
 
 def digest_of(logs: Mapping[str, list[Entry]]) -> str:
-    return Decisions.make(settle({who: latest(entries) for who, entries in logs.items()}).labels).digest
+    return Decisions.make(settle({who: latest(entries) for who, entries in logs.items()}).labels, NAMES).digest
 
 
 @given(ENTRIES, ENTRIES, ENTRIES)
@@ -162,7 +172,7 @@ def test_the_digest_hangs_on_the_outcome_alone(anna: list[Entry], ben: list[Entr
 def write_log(folder: str | Path, reviewer: str, *entries: Entry, torn: bytes = b"") -> None:
     path = Path(folder, log_name(reviewer))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(encoded(list(entries)) + torn)
+    path.write_bytes(Classes(classes=NAMES).encode() + encoded(list(entries)) + torn)
 
 
 def rows_of(run: Run) -> dict[str, dict[str, object]]:
@@ -172,8 +182,10 @@ def rows_of(run: Run) -> dict[str, dict[str, object]]:
 
 def about(row: Mapping[str, object], decision: Choice, label: int | None = None) -> Entry:
     """A decision on a row of the table."""
-    facts = {"row": row["row"], "shard": row["shard"], "key": row["key"], "given": row["given_label"]}
-    return Entry.model_validate({**facts, "decision": decision, "label": label, "time": "now"})
+    facts = {"row": row["row"], "shard": row["shard"], "key": row["key"], "given": str(row["given_label"])}
+    return Entry.model_validate(
+        {**facts, "decision": decision, "label": None if label is None else str(label), "time": "now"}
+    )
 
 
 def test_a_run_takes_them_in(tiny_config: Tiny, finish: Finish, tmp_path: Path) -> None:
@@ -252,23 +264,25 @@ def test_samples_that_are_no_rows_any_more_are_counted(tiny_config: Tiny, finish
 def test_a_class_that_the_run_has_not_is_an_error(tiny_config: Tiny, finish: Finish, tmp_path: Path) -> None:
     run = finish(tiny_config(tmp_path / "run", "scores=[loss]"))
     write_log(run.store.root, "anna", about(rows_of(run)["k05"], Choice.RELABEL, 6))
-    decisions = read_decisions(run.store)
-    assert decisions is not None
-    with pytest.raises(InputError, match="key k05 has label 6, the run has 6 classes"):
-        decisions.find(run.catalog)
+    with pytest.raises(InputError, match=r"review/anna\.jsonl: row \d+, key k05 of .*'6' is none of the run's classes"):
+        read_decisions(run.store, NAMING)
 
 
 def test_a_worker_has_the_decisions_of_the_start(tmp_path: Path) -> None:
     write_log(tmp_path, "anna", entry("a", Choice.KEEP))
-    decisions = read_decisions(Store(str(tmp_path)))
+    decisions = read_decisions(Store(str(tmp_path)), NAMING)
     assert decisions is not None
     sent = pickle.dumps(decisions)
     write_log(tmp_path, "anna", entry("a", Choice.DROP))
-    assert pickle.loads(sent).digest == decisions.digest != getattr(read_decisions(Store(str(tmp_path))), "digest", "")
+    assert (
+        pickle.loads(sent).digest
+        == decisions.digest
+        != getattr(read_decisions(Store(str(tmp_path)), NAMING), "digest", "")
+    )
 
 
 def test_logs_of_nothing_are_nothing(tmp_path: Path) -> None:
-    assert read_decisions(Store(str(tmp_path))) is None
+    assert read_decisions(Store(str(tmp_path)), NAMING) is None
     write_log(tmp_path, "anna", entry("a", Choice.UNSURE), torn=b"{")
     (tmp_path / REVIEW / "notes.txt").write_text("not a log")
-    assert read_decisions(Store(str(tmp_path))) is None
+    assert read_decisions(Store(str(tmp_path)), NAMING) is None

@@ -18,7 +18,8 @@ import yaml
 from sklearn.datasets import load_digits
 
 from rayclean.config import Config, dump_config, parse_config
-from rayclean.merge.decisions import Entry, log_name, read_entries
+from rayclean.merge.entries import Entry, read_entries
+from rayclean.merge.naming import Naming, log_name
 from rayclean.review.server import ReviewServer
 from rayclean.reviewing import open_review
 from tests.helpers import image_bytes
@@ -57,9 +58,14 @@ def copied(config: Config, folder: Path) -> Config:
 
 
 def entries_of(config: Config, reviewer: str) -> list[Entry]:
-    """The lines of a log; none where there is no log."""
-    path = Path(config.run.dir, log_name(reviewer))
-    return read_entries(path.read_bytes(), path.name)[0] if path.exists() else []
+    """The decisions of a log; none where there is no log."""
+    return read_log(Path(config.run.dir), reviewer) if Path(config.run.dir, log_name(reviewer)).exists() else []
+
+
+def read_log(run: Path, reviewer: str) -> list[Entry]:
+    """The decisions of a log, their classes as it calls them."""
+    path, naming = run / log_name(reviewer), Naming(())
+    return read_entries(path.read_bytes(), path.name, lambda classes: naming.names_now(reviewer, classes)).entries
 
 
 @contextlib.contextmanager

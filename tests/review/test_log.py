@@ -11,70 +11,101 @@ from pathlib import Path
 import pytest
 
 from rayclean.errors import ConfigError, InputError
-from rayclean.merge.decisions import Choice, Entry, read_entries
+from rayclean.merge.entries import Choice, Classes, Entry, read_entries
+from rayclean.merge.naming import Naming, log_name
 from rayclean.review.log import MAX_NAME, Log, checked_reviewer
 
+CLASSES = ("ant", "bee", "cat")
+NAMED = Classes(classes=CLASSES).encode()
 
-def entry(key: str, decision: Choice = Choice.KEEP, label: int | None = None) -> Entry:
-    return Entry(row=0, shard="a.tar", key=key, given=1, decision=decision, label=label, time="now")
+
+def entry(key: str, decision: Choice = Choice.KEEP, label: str | None = None) -> Entry:
+    return Entry(row=0, shard="a.tar", key=key, given="bee", decision=decision, label=label, time="now")
 
 
-ENTRIES = [entry("a"), entry("b", Choice.RELABEL, 3), entry("ключ\n\"'", Choice.DROP)]
+def opened(run: Path, reviewer: str = "anna") -> Log:
+    return Log(run, reviewer, Naming(CLASSES))
+
+
+def read(log: Log) -> tuple[list[Entry], int]:
+    found = read_entries(log.path.read_bytes(), "log", lambda classes: classes or ())
+    return found.entries, found.whole
+
+
+def written(run: Path, data: bytes) -> Path:
+    path = run / log_name("anna")
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+ENTRIES = [entry("a"), entry("b", Choice.RELABEL, "cat"), entry("ключ\n\"'", Choice.DROP)]
 
 
 def test_a_log_that_is_cut_at_any_byte_goes_on(tmp_path: Path) -> None:
-    data = b"".join(each.encode() for each in ENTRIES)
-    path = tmp_path / "anna.jsonl"
+    data = NAMED + b"".join(each.encode() for each in ENTRIES)
+    ends = [at for at in range(len(data) + 1) if data[at - 1 : at] == b"\n"]
     for cut in range(len(data) + 1):
-        path.write_bytes(data[:cut])
-        log = Log(tmp_path, "anna")
+        path = written(tmp_path, data[:cut])
+        log = opened(tmp_path)
         before = list(log.entries)
         assert before == ENTRIES[: len(before)]
-        assert len(before) >= data[:cut].count(b"\n"), "a whole line is lost"
-        assert log.repaired == (cut > 0 and len(before) == data[:cut].count(b"\n") and data[cut - 1 : cut] != b"\n")
+        assert len(before) >= data[:cut].count(b"\n") - 1, "a whole line is lost"
+        assert log.repaired == (cut > 0 and not any(end - 1 <= cut <= end for end in ends))
         log.append(entry("new"))
         log.close()
-        assert read_entries(path.read_bytes(), "log") == ([*before, entry("new")], path.stat().st_size)
+        assert read(log) == ([*before, entry("new")], path.stat().st_size)
+        assert path.read_bytes().startswith(NAMED)
+        assert path.read_bytes().count(NAMED) == 1
 
 
 def test_zeros_that_a_power_cut_left_are_cut_off(tmp_path: Path) -> None:
-    (tmp_path / "anna.jsonl").write_bytes(ENTRIES[0].encode() + bytes(100))
-    log = Log(tmp_path, "anna")
+    path = written(tmp_path, NAMED + ENTRIES[0].encode() + bytes(100))
+    log = opened(tmp_path)
     log.append(entry("new"))
     log.close()
-    assert (tmp_path / "anna.jsonl").read_bytes() == ENTRIES[0].encode() + entry("new").encode()
+    assert path.read_bytes() == NAMED + ENTRIES[0].encode() + entry("new").encode()
+
+
+def test_the_classes_are_named_first_and_again_where_they_have_changed(tmp_path: Path) -> None:
+    turned = CLASSES[::-1]
+    for classes in (CLASSES, CLASSES, turned):
+        log = Log(tmp_path, "anna", Naming(classes))
+        log.append(entry("a"))
+        log.close()
+    line = entry("a").encode()
+    assert log.path.read_bytes() == NAMED + line + line + Classes(classes=turned).encode() + line
 
 
 def test_a_line_that_is_no_decision_stops_it_and_stays(tmp_path: Path) -> None:
-    path = tmp_path / "anna.jsonl"
-    path.write_bytes(b"nonsense\n" + ENTRIES[0].encode() + b"{")
-    with pytest.raises(InputError, match=r"anna\.jsonl, line 1"):
-        Log(tmp_path, "anna")
+    path = written(tmp_path, NAMED + b"nonsense\n" + ENTRIES[0].encode() + b"{")
+    with pytest.raises(InputError, match=r"review/anna\.jsonl, line 2"):
+        opened(tmp_path)
     assert path.read_bytes().endswith(b"{")
 
 
 def test_one_writer_a_log(tmp_path: Path) -> None:
-    log = Log(tmp_path, "anna")
-    code = "import sys; from pathlib import Path; from rayclean.review.log import Log; Log(Path(sys.argv[1]), 'anna')"
+    log = opened(tmp_path)
+    code = "import sys; from pathlib import Path; from tests.review.test_log import opened; opened(Path(sys.argv[1]))"
     ended = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
     assert "another `rayclean review` is writing it" in ended.stderr
-    Log(tmp_path, "ben").close()
+    opened(tmp_path, "ben").close()
     log.close()
-    Log(tmp_path, "anna").close()
+    opened(tmp_path).close()
 
 
 def test_a_line_is_flushed_before_it_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    log = Log(tmp_path, "anna")
+    log = opened(tmp_path)
     synced: list[int] = []
     monkeypatch.setattr(os, "fsync", lambda file: synced.append(os.fstat(file).st_size))
     log.append(ENTRIES[0])
-    assert synced == [len(ENTRIES[0].encode())]
+    assert synced == [len(NAMED + ENTRIES[0].encode())]
 
 
 def test_a_line_that_cannot_be_written_leaves_the_log_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log = Log(tmp_path, "anna")
+    log = opened(tmp_path)
     log.append(ENTRIES[0])
     real = os.write
 
@@ -87,9 +118,9 @@ def test_a_line_that_cannot_be_written_leaves_the_log_as_it_was(
         patch.setattr(os, "write", full)
         with pytest.raises(OSError, match="No space left"):
             log.append(ENTRIES[1])
-    assert (log.entries, log.path.read_bytes()) == ([ENTRIES[0]], ENTRIES[0].encode())
+    assert (log.entries, log.path.read_bytes()) == ([ENTRIES[0]], NAMED + ENTRIES[0].encode())
     log.append(ENTRIES[1])
-    assert read_entries(log.path.read_bytes(), "log")[0] == ENTRIES[:2]
+    assert read(log)[0] == ENTRIES[:2]
 
 
 @pytest.mark.parametrize("name", ["anna", " anna ", "a.smith-2", "Зоя", "_"])

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rayclean.errors import InputError
-from rayclean.merge.decisions import Choice, Entry
+from rayclean.merge.entries import Choice, Entry
 from rayclean.review.palette import COMMANDS, DIGITS, LETTERS, fixed_keys, likely_keys
 from rayclean.review.queue import most_doubtful
 from tests.review.tables import queue, table
@@ -43,7 +43,7 @@ def test_rows_that_a_file_has_verified_are_not_offered() -> None:
 
 
 def decision(row: int, key: str, shard: str) -> Entry:
-    return Entry(row=row, shard=shard, key=key, given=0, decision=Choice.KEEP, label=None, time="now")
+    return Entry(row=row, shard=shard, key=key, given="ant", decision=Choice.KEEP, label=None, time="now")
 
 
 def test_decided_samples_are_found_where_they_are_now() -> None:

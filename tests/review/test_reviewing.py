@@ -17,7 +17,8 @@ from sklearn.datasets import load_digits
 from rayclean.config import Config
 from rayclean.errors import ConfigError, InputError
 from rayclean.garbage import collect
-from rayclean.merge.decisions import REVIEW, Choice, log_name
+from rayclean.merge.entries import Choice
+from rayclean.merge.naming import REVIEW, log_name
 from rayclean.review.server import ReviewServer
 from rayclean.reviewing import serve_review, take_in
 from rayclean.start import look
@@ -64,7 +65,7 @@ def test_it_ends_by_an_interrupt_and_says_what_takes_the_decisions_in(
 def test_a_decision_makes_another_merge_and_nothing_else(reviewed: Config) -> None:
     config = reviewed.model_copy(update={"merge": reviewed.merge.model_copy(update={"verified": REVIEW})})
     store = Store(config.run.dir)
-    line = {"row": 0, "shard": "digits-000000.tar", "key": "000", "given": 0, "decision": "drop", "label": None}
+    line = {"row": 0, "shard": "digits-000000.tar", "key": "000", "given": "zero", "decision": "drop", "label": None}
     before = look(config, store)
     assert before.merge()[0].folder == look(reviewed, store).merge()[0].folder
     store.publish(log_name("anna"), (json.dumps({**line, "time": "now"}) + "\n").encode())

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from rayclean.errors import ConfigError, ShardChangedError
-from rayclean.merge.decisions import REVIEW, log_name
+from rayclean.merge.naming import log_name
 from rayclean.review.server import HOST, MAX_BODY_BYTES, MAX_SIDE, ReviewServer
 from rayclean.review.state import Review
 from tests.review.tables import queue
@@ -62,7 +62,7 @@ class Client:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[ReviewServer]:
-    review = Review(tmp_path / REVIEW, lambda known: None if known else queue([0.1, 0.2, 0.3, 0.8, 0.9]))
+    review = Review(tmp_path, lambda known: None if known else queue([0.1, 0.2, 0.3, 0.8, 0.9]))
     with ReviewServer(0, review, picture, TITLE, None, "rayclean run '<b>'") as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
@@ -90,11 +90,11 @@ def test_a_decision_is_in_the_log_when_the_answer_comes(client: Client, tmp_path
     assert client.get("/api/queue?reviewer=anna&view=open")["rows"] == [0, 1, 2, 3, 4]
     status, answer = client.post("/api/decide", reviewer="anna", row=1, decision="relabel", label=2)
     assert (status, answer["progress"]["done"]) == (200, 1)
-    assert json.loads(log_bytes(tmp_path))["label"] == 2
+    assert json.loads(log_bytes(tmp_path).splitlines()[1])["label"] == "cat"
     assert client.get("/api/item?reviewer=anna&row=1")["mine"]["label"] == {"label": 2, "name": "cat"}
     status, answer = client.post("/api/undo", reviewer="anna")
     assert (status, answer["row"], answer["progress"]["done"]) == (200, 1, 0)
-    assert log_bytes(tmp_path).count(b"\n") == 2
+    assert log_bytes(tmp_path).count(b"\n") == 3
 
 
 def test_a_decision_that_cannot_be_written_is_no_decision(
@@ -110,7 +110,7 @@ def test_a_decision_that_cannot_be_written_is_no_decision(
         status, answer = client.post("/api/decide", reviewer="anna", row=1, decision="keep", label=None)
     assert (status, "No space left" in answer["error"]) == (500, True)
     assert client.get("/api/queue?reviewer=anna")["progress"]["done"] == 1
-    assert log_bytes(tmp_path).count(b"\n") == 1
+    assert log_bytes(tmp_path).count(b"\n") == 2
 
 
 DECISION = json.dumps({"reviewer": "anna", "row": 0, "decision": "drop", "label": None}).encode()

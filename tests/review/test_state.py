@@ -7,26 +7,27 @@ from pathlib import Path
 import pytest
 
 from rayclean.errors import ConfigError, InputError
-from rayclean.merge.decisions import REVIEW, Choice, log_name, read_decisions, read_entries
+from rayclean.merge.decisions import read_decisions
+from rayclean.merge.entries import Choice
+from rayclean.merge.naming import Naming, log_name
 from rayclean.review.state import Review, View, parse_view
 from rayclean.storage.store import Store
-from tests.review.tables import queue
+from tests.review.runs import read_log
+from tests.review.tables import NAMES, queue
 
 SCORES = [0.1, 0.2, 0.3, 0.8, 0.9]
 
 
 def review(run: Path, *, held: int = 100) -> Review:
-    return Review(run / REVIEW, lambda known: None if known else queue(SCORES, held))
+    return Review(run, lambda known: None if known else queue(SCORES, held))
 
 
-def written(run: Path, reviewer: str) -> list[tuple[str, str, int | None]]:
-    path = run / log_name(reviewer)
-    entries = read_entries(path.read_bytes(), path.name)[0]
-    return [(each.key, each.decision.value, each.label) for each in entries]
+def written(run: Path, reviewer: str) -> list[tuple[str, str, str | None]]:
+    return [(each.key, each.decision.value, each.label) for each in read_log(run, reviewer)]
 
 
 def agreed_on(run: Path) -> dict[str, int]:
-    found = read_decisions(Store(str(run)))
+    found = read_decisions(Store(str(run)), Naming(NAMES))
     return {key: label for _, key, label in found.labels} if found else {}
 
 
@@ -39,7 +40,7 @@ def test_a_row_that_one_has_decided_is_offered_to_no_other(tmp_path: Path) -> No
         assert here.rows(who, View.OPEN) == [2, 3, 4]
     assert (here.rows("anna", View.MINE), here.rows("ben", View.MINE)) == ([0, 1], [])
     assert (here.rows("anna", View.OTHERS), here.rows("ben", View.OTHERS)) == ([], [1, 0])
-    assert written(tmp_path, "anna") == [("k1", "relabel", 2), ("k0", "unsure", None)]
+    assert written(tmp_path, "anna") == [("k1", "relabel", "cat"), ("k0", "unsure", None)]
     assert not (tmp_path / log_name("ben")).exists(), "who only looks leaves nothing"
     assert agreed_on(tmp_path) == {"k1": 2}
 
@@ -87,7 +88,7 @@ def test_the_same_decision_twice_is_one(tmp_path: Path) -> None:
     here = review(tmp_path)
     for _ in range(2):
         here.decide("anna", 0, Choice.RELABEL, 2)
-    assert written(tmp_path, "anna") == [("k0", "relabel", 2)]
+    assert written(tmp_path, "anna") == [("k0", "relabel", "cat")]
 
 
 def test_the_given_label_as_a_class_is_keep(tmp_path: Path) -> None:
@@ -167,7 +168,7 @@ def test_what_another_process_writes_is_seen(tmp_path: Path) -> None:
 
 def test_a_table_that_a_run_replaces_is_taken_in(tmp_path: Path) -> None:
     tables = [queue(SCORES), None, queue([0.9, 0.1, 0.9, 0.9, 0.9], merge="merge-2")]
-    here = Review(tmp_path / REVIEW, lambda known: tables.pop(0))
+    here = Review(tmp_path, lambda known: tables.pop(0))
     here.decide("anna", 0, Choice.KEEP)
     assert here.rows("anna", View.OPEN) == [1, 2, 3, 4]
     assert here.rows("anna", View.OPEN) == [1, 2, 3, 4]
@@ -183,7 +184,7 @@ def test_an_equal_picture_is_shown_with_its_label(tmp_path: Path) -> None:
 
 def test_of_many_classes_the_likely_and_the_latest_have_keys(tmp_path: Path) -> None:
     names = [f"class {i}" for i in range(100)]
-    here = Review(tmp_path / REVIEW, lambda known: None if known else queue(SCORES, names=names))
+    here = Review(tmp_path, lambda known: None if known else queue(SCORES, names=names))
 
     def keys(row: int) -> dict[str, int]:
         return {each["key"]: each["label"] for each in here.item("anna", row, View.OPEN)["choices"]}
