@@ -5,6 +5,7 @@ RaycleanError             exit code 1   something that the user can act on
 │   ├── ShardChangedError exit code 1   a shard is not the one that the catalog saw
 │   └── EnvironmentMixError             files of another environment lie in the folder
 ├── StageError            exit code 1   units of a stage failed
+├── ClusterError          exit code 1   a node died or does not answer; a rerun may find it well
 ├── ConfigError           exit code 2   a config, an option or a path that cannot be right
 ├── InputError            exit code 2   data that cannot be read at all
 └── RunHeldError          exit code 2   another driver holds the run
@@ -29,6 +30,10 @@ class ShardChangedError(UnitError):
 
 class StageError(RaycleanError):
     """Units of a stage failed, so that later stages cannot be computed."""
+
+
+class ClusterError(RaycleanError):
+    """A node of the cluster has died or does not answer."""
 
 
 class ConfigError(RaycleanError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
+import uuid
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -11,12 +12,17 @@ from typing import Any, TypeAlias
 
 import ray.train
 import torch
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchTrainer
+from ray.util import placement_group_table
 
-from rayclean.cluster import Workers, keep_freed_memory
+from rayclean import last_words
+from rayclean.cluster import keep_freed_memory, last_line, on_each_node, waiting_told
 from rayclean.errors import StageError
+from rayclean.last_words import LastWords
+from rayclean.sizing import Workers
 from rayclean.storage.checkpoint_store import checkpoint_filesystem
 from rayclean.storage.store import Store
+from rayclean.together import ClosedTorch
 
 CHECKPOINTS = "checkpoints"
 STATE_FILE = "state.pt"
@@ -44,11 +50,12 @@ def run_training(function: TrainFunction, task: Any, store: Store, folder: str, 
         StageError: the workers failed more often than Ray Train restarts them.
     """
     resources = {"CPU": workers.cpus} | ({"GPU": workers.gpus} if workers.gpus else {})
+    pool = uuid.uuid4().hex
     filesystem = None if store.is_local else checkpoint_filesystem(store.fs)
     trainer = TorchTrainer(
         _train_on_worker,
-        train_loop_config={"function": function, "task": task},
-        torch_config=TorchConfig(backend="nccl" if workers.gpus else "gloo"),
+        train_loop_config={"function": function, "task": task, "pool": pool},
+        torch_config=ClosedTorch(backend="nccl" if workers.gpus else "gloo"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers.actors, use_gpu=bool(workers.gpus), resources_per_worker=resources
         ),
@@ -61,11 +68,27 @@ def run_training(function: TrainFunction, task: Any, store: Store, folder: str, 
             logging_config=ray.train.LoggingConfig(log_level="CRITICAL"),
         ),
     )
+    asked = f"{workers.actors} training workers of {workers.cpus:g} CPUs and {workers.gpus:g} GPUs each"
     try:
-        _call_apart(trainer.fit)
+        with waiting_told(asked, lambda: _waits([resources] * workers.actors)):
+            _call_apart(trainer.fit)
     except ray.train.TrainingFailedError as e:
-        cause = [line for line in str(e).splitlines() if line.strip()]
-        raise StageError(f"training failed in spite of retries, last with: {cause[-1] if cause else e}") from e
+        raise StageError(f"training failed in spite of retries, last with: {_cause(e, pool)}") from e
+
+
+def _waits(bundles: list[dict[str, float]]) -> bool:
+    """Whether these workers wait for a place; Ray Train asks for all of them at once."""
+    groups = placement_group_table().values()
+    return any(group["state"] == "PENDING" and list(group["bundles"].values()) == bundles for group in groups)
+
+
+def _cause(error: Exception, pool: str) -> str:
+    """Why training failed: the signals of its workers, where they died of any, else what Ray says last."""
+    found = [death for _, each in on_each_node(last_words.deaths, pool) if isinstance(each, list) for death in each]
+    if not found:
+        return last_line(error)
+    ranks = ", ".join(sorted({death.at for death in found}))
+    return f"{ranks} died ({last_words.in_words({death.signal for death in found})})"
 
 
 def _call_apart(function: Callable[[], object]) -> None:
@@ -94,7 +117,9 @@ def _train_on_worker(config: dict[str, Any]) -> None:
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
             state = torch.load(Path(folder) / STATE_FILE, map_location="cpu", weights_only=True)
-    config["function"](config["task"], context.get_world_rank(), context.get_world_size(), state, _report)
+    rank = context.get_world_rank()
+    with LastWords(config["pool"]).doing(f"rank {rank}"):
+        config["function"](config["task"], rank, context.get_world_size(), state, _report)
 
 
 def _report(epoch: int, state: State | None) -> None:

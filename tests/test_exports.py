@@ -18,7 +18,6 @@ import pytest
 
 from rayclean import exports, pool
 from rayclean.catalog.labels import LabelField
-from rayclean.cluster import Workers
 from rayclean.config import Config, Pool
 from rayclean.errors import ConfigError, InputError, RunHeldError, ShardChangedError, StageError
 from rayclean.export.choose import Decision, Rule, settle
@@ -31,6 +30,7 @@ from rayclean.pool import JobReport
 from rayclean.run import Run
 from rayclean.shards.stream import stream_shard
 from rayclean.shards.urls import stat_shard
+from rayclean.sizing import Workers
 from rayclean.start import look
 from rayclean.storage.contents import encode
 from rayclean.storage.lease import hold

@@ -6,9 +6,9 @@ import logging
 from dataclasses import dataclass
 
 from rayclean.catalog.table import Catalog
-from rayclean.cluster import Workers
 from rayclean.config import MAIN, Config, TrainSection
 from rayclean.progress import Meter, watched
+from rayclean.sizing import Workers
 from rayclean.storage.contents import encode, read_json
 from rayclean.storage.fingerprint import digest, fingerprint
 from rayclean.storage.store import Store
