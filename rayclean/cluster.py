@@ -1,4 +1,4 @@
-"""Ray: connect, see what the nodes have, size the pools."""
+"""Ray: connect, see what the nodes have, call what is to run there, say what is waited for."""
 
 from __future__ import annotations
 
@@ -6,75 +6,59 @@ import contextlib
 import ctypes
 import logging
 import os
-import socket
+import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 import ray.data
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rayclean.config import Pool
-from rayclean.errors import ConfigError
+from rayclean.errors import ClusterError, ConfigError
+from rayclean.private_ray import closed, short_folder
+from rayclean.sizing import NodeSize, Workers, in_words, room, size_pool, size_training
 from rayclean.storage.store import Store
 
+Found = TypeVar("Found")
 log = logging.getLogger(__name__)
+# A node's death is noticed by missing heartbeats, after some 20 s; a busy node starts a worker in half a minute.
+ANSWER_S = 120.0
+WAIT_TOLD_S = 30.0
 # Of glibc's mallopt, with values that keep blocks of up to 1 GiB.
 KEEP_MEMORY = {"M_MMAP_THRESHOLD": (-3, 2**30), "M_TRIM_THRESHOLD": (-1, 2**31 - 1)}
 
 
-@dataclass(frozen=True)
-class Workers:
-    """A pool's size, settled: how many actors, and what each may use."""
-
-    actors: int
-    cpus: float
-    gpus: float
-    device: str
-
-    @property
-    def threads(self) -> int:
-        """Threads of one actor; Ray sets OMP_NUM_THREADS to it."""
-        return max(1, int(self.cpus))
-
-
-def fitting(workers: Workers) -> int:
-    """How many actors of a pool fit the nodes that live now, at least one; it was settled when others did."""
-    total = ray.cluster_resources()
-    count = int(total.get("CPU", 0) / workers.cpus)
-    if workers.gpus:
-        count = min(count, int(total.get("GPU", 0) / workers.gpus))
-    return max(1, count)
-
-
 @contextlib.contextmanager
 def connect(verbose: bool = False) -> Iterator[None]:
-    """Attaches to the cluster that RAY_ADDRESS names, else starts Ray here for the length of the block."""
+    """Attaches to the cluster that RAY_ADDRESS names, else starts Ray here for the length of the block.
+
+    Raises:
+        ConfigError: no cluster answers there, or it does not let us in; or Ray cannot start here.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Ray Train's report() waits up to one interval when epochs are shorter than it; the default is 2 s.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-    address = os.environ.get("RAY_ADDRESS") or "local"
-    options: dict[str, Any] = {}
-    if address == "local":
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # nothing but loopback listens
-        options = {"include_dashboard": False, "object_store_memory": 256 * 2**20}
     if not verbose:  # the core's own lines go straight to stderr
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    level = "info" if verbose else "error"
     for name in ("ray.data", "ray.train"):
         logging.getLogger(name).setLevel(logging.INFO if verbose else logging.CRITICAL)
-    try:
-        with contextlib.nullcontext() if verbose else _stderr_closed():
-            ray.init(address=address, log_to_driver=verbose, logging_level=level, **options)
-    except ConnectionError as e:
-        raise ConfigError(f"RAY_ADDRESS={address}: no cluster answers there ({e})") from e
-    try:
+    address = os.environ.get("RAY_ADDRESS") or "local"
+    options: dict[str, Any] = {}
+    with contextlib.ExitStack() as stack:
+        if address == "local":
+            stack.enter_context(closed())
+            options = {"include_dashboard": False, "object_store_memory": 256 * 2**20, "_temp_dir": short_folder()}
+        try:
+            with contextlib.nullcontext() if verbose else _stderr_closed():
+                level = "info" if verbose else "error"
+                ray.init(address=address, log_to_driver=verbose, logging_level=level, **options)
+        except (ConnectionError, ray.exceptions.AuthenticationError) as e:
+            raise ConfigError(f"RAY_ADDRESS={address}: no cluster answers there ({e})") from e
+        stack.callback(ray.shutdown)
         yield
-    finally:
-        ray.shutdown()
 
 
 @contextlib.contextmanager
@@ -91,49 +75,86 @@ def _stderr_closed() -> Iterator[None]:
         os.close(nowhere)
 
 
-def settle(pool: Pool, runs_networks: bool) -> Workers:
-    """Fills what the config leaves open from what the cluster has.
+def node_sizes() -> list[NodeSize]:
+    """What each node has that lives now."""
+    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [NodeSize(each.get("CPU", 0.0), each.get("GPU", 0.0)) for each in resources]
 
-    A pool that runs networks gets an actor a GPU where there are any; any other an actor a CPU.
-    """
-    total = ray.cluster_resources()
-    gpus_there = total.get("GPU", 0)
-    gpus = pool.gpus if pool.gpus is not None else (1.0 if gpus_there and runs_networks else 0.0)
-    cpus = pool.cpus if pool.cpus is not None else 1.0
-    fitting = int(gpus_there / gpus) if gpus else max(1, int(total.get("CPU", 1) / cpus))
-    if gpus and not fitting:
-        raise ConfigError(f"a pool asks for {gpus:g} GPUs an actor, but the cluster has {gpus_there:g}")
-    return Workers(pool.actors or fitting, cpus, gpus, "cuda" if gpus else "cpu")
+
+def settle(pool: Pool, runs_networks: bool) -> Workers:
+    """A pool's size on the nodes that live now."""
+    return size_pool(pool, runs_networks, node_sizes())
+
+
+def settle_training(pool: Pool, num_workers: int) -> Workers:
+    """The size of training's workers on the nodes that live now."""
+    return size_training(pool, num_workers, node_sizes())
+
+
+def fitting(workers: Workers) -> int:
+    """How many actors of a pool fit the nodes that live now, at least one; it was settled when others did."""
+    return max(1, room(node_sizes(), workers.cpus, workers.gpus))
+
+
+def on_each_node(function: Callable[..., Found], *args: Any) -> Iterator[tuple[str, Found | Exception]]:
+    """Calls a function on every node that lives now; gives each node's name and what came back, errors too."""
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    remote = ray.remote(num_cpus=0)(function)
+    calls = [
+        remote.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(*args)
+        for node in nodes
+    ]
+    ray.wait(calls, num_returns=len(calls), timeout=ANSWER_S)
+    for node, call in zip(nodes, calls, strict=True):
+        found: Found | Exception
+        try:
+            found = ray.get(call, timeout=0)
+        except ray.exceptions.GetTimeoutError:
+            found = TimeoutError(f"no answer for {ANSWER_S:g} s")
+        except ray.exceptions.RayError as e:
+            found = e
+        yield f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})", found
 
 
 def check_nodes(store: Store) -> list[str]:
     """Runs on every node: sees this run's folder there, and the same versions.
 
+    Returns:
+        The nodes' names.
+
     Raises:
         ConfigError: a node does not see the folder, or has another rayclean, torch or Ray.
+        ClusterError: a node has died meanwhile, or does not answer.
     """
     probe = f"probe-{os.getpid()}"
     store.publish(probe, b"rayclean")
     here = _versions()
+    names = []
     try:
-        nodes = [node for node in ray.nodes() if node["Alive"]]
-        tasks = [
-            ray.remote(num_cpus=0)(_look)
-            .options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
-            .remote(store, probe)
-            for node in nodes
-        ]
-        for host, sees, versions in ray.get(tasks):
+        for node, found in on_each_node(_look, store, probe):
+            if isinstance(found, Exception):
+                raise ClusterError(
+                    f"node {node} could not be looked at: {last_line(found)}; give the same command again once the "
+                    "node is well or out of the cluster"
+                )
+            sees, versions = found
             if not sees:
                 raise ConfigError(
-                    f"run.dir {store.root} is not shared: node {host} does not see what the driver writes there; "
+                    f"run.dir {store.root} is not shared: node {node} does not see what the driver writes there; "
                     "use a folder that all nodes mount, or an object store"
                 )
             if versions != here:
-                raise ConfigError(f"node {host} has {versions}, the driver {here}; install the same on all nodes")
-        return [node["NodeManagerHostname"] for node in nodes]
+                raise ConfigError(f"node {node} has {versions}, the driver {here}; install the same on all nodes")
+            names.append(node)
+        return names
     finally:
         store.remove(probe)
+
+
+def last_line(error: BaseException) -> str:
+    """An error in one line: what Ray raises holds tracebacks, and the cause comes last."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
 
 
 def _versions() -> dict[str, str]:
@@ -142,27 +163,54 @@ def _versions() -> dict[str, str]:
     return {name: version(name) for name in ("rayclean", "ray", "torch")}
 
 
-def _look(store: Store, probe: str) -> tuple[str, bool, dict[str, str]]:
-    return socket.gethostname(), store.exists(probe), _versions()
+def _look(store: Store, probe: str) -> tuple[bool, dict[str, str]]:
+    return store.exists(probe), _versions()
 
 
-def settle_training(pool: Pool, num_workers: int) -> Workers:
-    """Training workers: a GPU each where there are any, else an equal share of the CPUs as threads."""
-    total = ray.cluster_resources()
-    gpus = pool.gpus if pool.gpus is not None else (1.0 if total.get("GPU", 0) >= num_workers else 0.0)
-    cpus = pool.cpus if pool.cpus is not None else (1.0 if gpus else max(1.0, total.get("CPU", 1) // num_workers))
-    if cpus * num_workers > total.get("CPU", 0) or gpus * num_workers > total.get("GPU", 0):
-        raise ConfigError(
-            f"{num_workers} training workers of {cpus:g} CPUs and {gpus:g} GPUs do not fit the cluster "
-            f"({total.get('CPU', 0):g} CPUs, {total.get('GPU', 0):g} GPUs); lower train.workers or resources.train"
-        )
-    return Workers(num_workers, cpus, gpus, "cuda" if gpus else "cpu")
+def call_on(workers: Workers, function: Callable[..., Found], *args: Any) -> Found:
+    """Calls a function where a pool's workers would run.
+
+    Raises:
+        ClusterError: the node died meanwhile, or the function failed there.
+    """
+    remote = ray.remote(num_cpus=min(1, workers.cpus), num_gpus=workers.gpus or None)(function)
+    call = remote.remote(*args)
+    with waiting_told(f"a worker of {workers.cpus:g} CPUs and {workers.gpus:g} GPUs", lambda: True):
+        try:
+            found: Found = ray.get(call)
+        except ray.exceptions.RayError as e:
+            raise ClusterError(f"a node could not be asked what its device can do: {last_line(e)}") from e
+    return found
 
 
-def call_on(workers: Workers, function: Callable[..., Any], *args: Any) -> Any:
-    """Calls a function where a pool's workers would run."""
-    remote = ray.remote(num_cpus=1, num_gpus=workers.gpus or None)(function)
-    return ray.get(remote.remote(*args))
+@contextlib.contextmanager
+def waiting_told(asked: str, waits: Callable[[], bool], after_s: float = WAIT_TOLD_S) -> Iterator[None]:
+    """Says in one line what is asked for and what is there when it does not come, as long as the block lasts.
+
+    Args:
+        asked: what is asked for.
+        waits: whether it is waited for still; asked in a thread of its own.
+        after_s: how long nothing is said.
+    """
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(after_s):
+            if waits() and not ended.is_set():
+                free = ray.available_resources()
+                log.warning(
+                    "waiting for %s; %s; free now: %g CPUs and %g GPUs",
+                    *(asked, in_words(node_sizes()), free.get("CPU", 0), free.get("GPU", 0)),
+                )
+                return
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def keep_freed_memory() -> None:

@@ -6,6 +6,7 @@ RaycleanError             exit code 1   something that the user can act on
 │   ├── DamagedFile       exit code 1   a file of a run is missing or is not what was written
 │   └── EnvironmentMixError             files of another environment lie in the folder
 ├── StageError            exit code 1   units of a stage failed
+├── ClusterError          exit code 1   a node died or does not answer; a rerun may find it well
 ├── ConfigError           exit code 2   a config, an option or a path that cannot be right
 ├── InputError            exit code 2   data that cannot be read at all
 └── RunHeldError          exit code 2   another driver holds the run
@@ -48,6 +49,10 @@ class DamagedFile(UnitError):
 
 class StageError(RaycleanError):
     """Units of a stage failed, so that later stages cannot be computed."""
+
+
+class ClusterError(RaycleanError):
+    """A node of the cluster has died or does not answer."""
 
 
 class ConfigError(RaycleanError):

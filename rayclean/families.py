@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from rayclean import cluster
 from rayclean.config import MAIN, PLANT, THRESHOLDED
 from rayclean.roles import Role
 from rayclean.rows import Rows
@@ -15,6 +14,7 @@ from rayclean.scores.influence_stage import FitJob as InfluenceFitJob
 from rayclean.scores.influence_stage import RawJob, SolveJob, Verified, influence_jobs
 from rayclean.scores.simulate_stage import CheckJob, JudgeJob, ThresholdJob, simulate_jobs
 from rayclean.scores.trajectory_stage import TrajectoryJob, trajectory_job
+from rayclean.sizing import Workers
 from rayclean.train.plan import role_seed
 from rayclean.train.snapshots import Snapshot
 
@@ -23,7 +23,7 @@ from rayclean.train.snapshots import Snapshot
 class Families(Rows):
     """Roles, and trajectory, influence, simulated and AUM scores: those that need neither neighbours nor paths."""
 
-    workers: dict[str, cluster.Workers]
+    workers: dict[str, Workers]
     precision: tuple[str, str]
 
     @cached_property

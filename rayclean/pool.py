@@ -7,26 +7,31 @@ import logging
 import os
 import resource
 import time
+import uuid
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 import ray.data
+from ray._private.state import actors as ray_actors
 from ray.util.annotations import RayDeprecationWarning
 
-from rayclean.cluster import Workers, fitting, keep_freed_memory
+from rayclean import last_words
+from rayclean.cluster import fitting, keep_freed_memory, last_line, on_each_node, waiting_told
 from rayclean.errors import DamagedFile, StageError
+from rayclean.last_words import LastWords
 from rayclean.progress import Meter
+from rayclean.sizing import Workers
 from rayclean.storage.fingerprint import environment_stamp
 from rayclean.storage.units import Job, UnitResult, check_environment, compute_and_publish
 
 # A block costs Ray Data about 10 ms and some memory in the driver; past this many items units share one.
 MAX_ITEMS = 2000
 OPEN_JOBS = 4
-WORKER_DIED = "its worker process died each time (out of memory?)"
+WORKER_DIED = "its worker process died each time"
 # Three processes try a unit. A node's death is noticed by missing heartbeats only, after up to 20 s, in which its
 # units' tries are used up; hence a second round, once the death is known.
 MAX_RETRIES = 2
@@ -56,7 +61,8 @@ class JobReport:
 class UnitActor:
     """Computes units of any job of a step; opens a job at its first unit and keeps the last few open."""
 
-    def __init__(self, jobs: Sequence[Job], workers: Workers, mix_allowed: bool) -> None:
+    def __init__(self, jobs: Sequence[Job], workers: Workers, mix_allowed: bool, pool: str) -> None:
+        self.words = LastWords(pool)
         self.jobs = jobs
         self.mix_allowed = mix_allowed
         self.opened: OrderedDict[int, Callable[[str], UnitResult]] = OrderedDict()
@@ -77,10 +83,11 @@ class UnitActor:
     def _run(self, index: int, unit: str) -> dict[str, Any]:
         started_s = time.monotonic()
         row: dict[str, Any] = {"job": index, "unit": unit, "error": "", "damaged": "", "rows": 0, "facts": "{}"}
+        job = self.jobs[index]
         try:
-            job = self.jobs[index]
             if not job.is_done(unit):  # a retry of a group whose actor died
-                result = compute_and_publish(job, self._compute(index), unit, self.stamp)
+                with self.words.doing(job.file(unit)):
+                    result = compute_and_publish(job, self._compute(index), unit, self.stamp)
                 row |= {"rows": result.rows, "facts": json.dumps(dict(result.facts))}
         except Exception as e:
             row["error"] = f"{type(e).__name__}: {e}"
@@ -135,20 +142,25 @@ def run_units(
         reported by nobody but whose file is there has not failed.
     """
     reports = [JobReport(failed=dict.fromkeys(units, WORKER_DIED)) for units in todo]
-    left = todo
+    left, pool = todo, uuid.uuid4().hex
     for attempt in range(ROUNDS):
         if attempt:
             log.warning("%s: %d units were lost with their workers; sending them again", jobs[0].stage, _total(left))
             time.sleep(NODE_DEATH_S)
         try:
-            _send(jobs, left, workers, mix_allowed, meter, reports)
-        except ray.exceptions.RayError as e:
+            _send(jobs, left, workers, mix_allowed, meter, reports, pool)
+        except _PoolError as e:
             if attempt == ROUNDS - 1:
-                raise StageError(f"Ray could not run {jobs[0].stage}: {str(e).strip().splitlines()[-1]}") from e
+                raise StageError(f"Ray could not run {jobs[0].stage}: {e}") from e
         left = [_lost(job, report) for job, report in zip(jobs, reports, strict=True)]
         if not any(left):
-            break
+            return reports
+    _explain(jobs, left, reports, pool)
     return reports
+
+
+class _PoolError(Exception):
+    """What Ray Data raised, in one line; not all of it is a RayError."""
 
 
 def _total(todo: Sequence[Sequence[str]]) -> int:
@@ -161,6 +173,17 @@ def _lost(job: Job, report: JobReport) -> list[str]:
     return [unit for unit, error in report.failed.items() if error == WORKER_DIED]
 
 
+def _explain(jobs: Sequence[Job], lost: Sequence[Sequence[str]], reports: Sequence[JobReport], pool: str) -> None:
+    """Says of what the worker processes of lost units died."""
+    signals: dict[str, set[str]] = {}
+    for _, found in on_each_node(last_words.deaths, pool):
+        for death in found if isinstance(found, list) else ():
+            signals.setdefault(death.at, set()).add(death.signal)
+    for job, units, report in zip(jobs, lost, reports, strict=True):
+        for unit in units:
+            report.failed[unit] = f"{WORKER_DIED} ({last_words.in_words(signals.get(job.file(unit), set()))})"
+
+
 def _send(
     jobs: Sequence[Job],
     todo: Sequence[Sequence[str]],
@@ -168,6 +191,7 @@ def _send(
     mix_allowed: bool,
     meter: Meter,
     reports: Sequence[JobReport],
+    pool: str,
 ) -> None:
     """Sends units through one pool and notes what comes back."""
     items = grouped(jobs, todo)
@@ -176,24 +200,48 @@ def _send(
     context = ray.data.DataContext.get_current()
     context.max_errored_blocks = -1  # a unit whose process died each time is missing; the others go on
     context.wait_for_min_actors_s = 300  # no resources free: an error, not silence
+    context.execution_no_progress_timeout_s = -1  # a unit may take longer than Ray Data's 30 minutes
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    with warnings.catch_warnings():
-        # max_restarts and max_task_retries have no other name in Ray 2.60; without them a unit that kills its
-        # process is tried for ever.
-        warnings.simplefilter("ignore", RayDeprecationWarning)
-        dataset = _dataset(items, jobs, workers, mix_allowed)
-    for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow"):
-        for row in batch.to_pylist():
+    asked = f"an actor of {workers.cpus:g} CPUs and {workers.gpus:g} GPUs"
+    before = meter.done + meter.failed
+    with waiting_told(asked, lambda: meter.done + meter.failed == before and _is_pending()):
+        for row in _rows(items, (list(jobs), workers, mix_allowed, pool)):
             _note(reports[row["job"]], row, meter)
 
 
-def _dataset(items: list[dict[str, Any]], jobs: Sequence[Job], workers: Workers, mix_allowed: bool) -> ray.data.Dataset:
+def _is_pending() -> bool:
+    """Whether an actor of ours waits for a place."""
+    job = ray.get_runtime_context().get_job_id()
+    pending = ray_actors(actor_state_name="PENDING_CREATION").values()
+    return any(each["JobID"] == job and UnitActor.__name__ in each["ActorClassName"] for each in pending)
+
+
+def _rows(items: list[dict[str, Any]], arguments: tuple[Sequence[Job], Workers, bool, str]) -> Iterator[dict[str, Any]]:
+    """What the actors tell of each unit.
+
+    Raises:
+        _PoolError: Ray Data gave up.
+    """
+    try:
+        with warnings.catch_warnings():
+            # max_restarts and max_task_retries have no other name in Ray 2.60; without them a unit that kills its
+            # process is tried for ever.
+            warnings.simplefilter("ignore", RayDeprecationWarning)
+            dataset = _dataset(items, arguments)
+        for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow"):
+            yield from batch.to_pylist()
+    except Exception as e:
+        raise _PoolError(last_line(e)) from e
+
+
+def _dataset(items: list[dict[str, Any]], arguments: tuple[Sequence[Job], Workers, bool, str]) -> ray.data.Dataset:
+    workers = arguments[1]
     actors = min(workers.actors, len(items))
     return ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
         UnitActor,
         batch_size=1,
-        fn_constructor_args=(list(jobs), workers, mix_allowed),
+        fn_constructor_args=arguments,
         num_cpus=workers.cpus,
         num_gpus=workers.gpus or None,
         # Starts with what fits now and grows when nodes come (back).

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from rayclean.catalog.table import Catalog
-from rayclean.cluster import Workers
 from rayclean.config import Config
 from rayclean.embed.stage import EmbedJob, embed_job
 from rayclean.shards.access import PixelSettings
+from rayclean.sizing import Workers
 from rayclean.storage.store import Store
 from rayclean.train.forward import ForwardSettings
 from rayclean.train.snapshots import Snapshot

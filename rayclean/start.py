@@ -15,6 +15,7 @@ from rayclean.config import Config, DataSection
 from rayclean.errors import InputError
 from rayclean.merge.naming import note_classes
 from rayclean.run import Run
+from rayclean.sizing import Workers
 from rayclean.storage.contents import encode, read_json
 from rayclean.storage.store import Store
 from rayclean.train.precision import resolve_precision
@@ -102,7 +103,7 @@ def look(config: Config, store: Store) -> Run:
     marks = read_json(store, CATALOG_FILE)
     catalog = open_catalog(store, marks["fingerprint"])
     validation = open_catalog(store, marks["validation"]) if marks.get("validation") else None
-    idle = cluster.Workers(1, 1, 0, "cpu")
+    idle = Workers(1, 1, 0, "cpu")
     workers = dict.fromkeys(("catalog", "train", "score", "merge"), idle)
     return Run(config, store, catalog, validation, workers, _settled_precision(config, store))
 

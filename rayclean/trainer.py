@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
+import uuid
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
@@ -11,10 +12,14 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import ray.train
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchTrainer
+from ray.util import placement_group_table
 
-from rayclean.cluster import Workers, keep_freed_memory
+from rayclean import last_words
+from rayclean.cluster import keep_freed_memory, last_line, on_each_node, waiting_told
 from rayclean.errors import StageError
+from rayclean.last_words import LastWords
+from rayclean.sizing import Workers
 from rayclean.storage.checkpoint_store import checkpoint_filesystem
 from rayclean.storage.resume import (
     CHECKPOINTS,
@@ -26,6 +31,7 @@ from rayclean.storage.resume import (
     write_state,
 )
 from rayclean.storage.store import Store
+from rayclean.together import ClosedTorch
 
 MAX_FAILURES = 3
 
@@ -61,15 +67,17 @@ def run_training(
     """
     set_damaged_record_aside(store, folder)
     resources = {"CPU": workers.cpus} | ({"GPU": workers.gpus} if workers.gpus else {})
+    pool = uuid.uuid4().hex
     filesystem = None if store.is_local else checkpoint_filesystem(store.fs)
     trainer = TorchTrainer(
         _train_on_worker,
         train_loop_config={
             "function": function,
             "task": task,
+            "pool": pool,
             "find_resume": partial(_find_resume, Store(store.root), folder, lost, stop),
         },
-        torch_config=TorchConfig(backend="nccl" if workers.gpus else "gloo"),
+        torch_config=ClosedTorch(backend="nccl" if workers.gpus else "gloo"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers.actors, use_gpu=bool(workers.gpus), resources_per_worker=resources
         ),
@@ -82,11 +90,27 @@ def run_training(
             logging_config=ray.train.LoggingConfig(log_level="CRITICAL"),
         ),
     )
+    asked = f"{workers.actors} training workers of {workers.cpus:g} CPUs and {workers.gpus:g} GPUs each"
     try:
-        _call_apart(trainer.fit)
+        with waiting_told(asked, lambda: _waits([resources] * workers.actors)):
+            _call_apart(trainer.fit)
     except ray.train.TrainingFailedError as e:
-        cause = [line for line in str(e).splitlines() if line.strip()]
-        raise StageError(f"training failed in spite of retries, last with: {cause[-1] if cause else e}") from e
+        raise StageError(f"training failed in spite of retries, last with: {_cause(e, pool)}") from e
+
+
+def _waits(bundles: list[dict[str, float]]) -> bool:
+    """Whether these workers wait for a place; Ray Train asks for all of them at once."""
+    groups = placement_group_table().values()
+    return any(group["state"] == "PENDING" and list(group["bundles"].values()) == bundles for group in groups)
+
+
+def _cause(error: Exception, pool: str) -> str:
+    """Why training failed: the signals of its workers, where they died of any, else what Ray says last."""
+    found = [death for _, each in on_each_node(last_words.deaths, pool) if isinstance(each, list) for death in each]
+    if not found:
+        return last_line(error)
+    ranks = ", ".join(sorted({death.at for death in found}))
+    return f"{ranks} died ({last_words.in_words({death.signal for death in found})})"
 
 
 def _call_apart(function: Callable[[], object]) -> None:
@@ -111,7 +135,9 @@ def _train_on_worker(config: dict[str, Any]) -> None:
     keep_freed_memory()
     context = ray.train.get_context()
     resume = config["find_resume"]()
-    config["function"](config["task"], context.get_world_rank(), context.get_world_size(), resume, _report)
+    rank = context.get_world_rank()
+    with LastWords(config["pool"]).doing(f"rank {rank}"):
+        config["function"](config["task"], rank, context.get_world_size(), resume, _report)
 
 
 def _find_resume(store: Store, folder: str, lost: int | None, stop: int | None) -> Resume:

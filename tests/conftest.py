@@ -25,11 +25,11 @@ from selenium import webdriver
 import rayclean.train.stage
 from rayclean import cluster
 from rayclean.catalog.stage import find_sources
-from rayclean.cluster import Workers
 from rayclean.config import Config, load_config
 from rayclean.pipeline import STAGES, publish
 from rayclean.progress import Meter
 from rayclean.run import Run
+from rayclean.sizing import Workers
 from rayclean.start import start
 from rayclean.storage.resume import Resume
 from rayclean.storage.store import Store

@@ -18,7 +18,6 @@ import pytest
 
 from rayclean import exports, pool
 from rayclean.catalog.labels import LabelField
-from rayclean.cluster import Workers
 from rayclean.config import Config, Pool
 from rayclean.errors import ConfigError, InputError, RunHeldError, ShardChangedError, StageError
 from rayclean.export.choose import Decision, Rule, settle
@@ -27,11 +26,12 @@ from rayclean.export.options import ExportOptions
 from rayclean.export.rows import Chosen
 from rayclean.export.shards_job import ShardsJob, inside
 from rayclean.export.table import LabelTable
-from rayclean.merge.published import Entry, Published
+from rayclean.merge.published import Published, TableFile
 from rayclean.pool import JobReport
 from rayclean.run import Run
 from rayclean.shards.stream import stream_shard
 from rayclean.shards.urls import stat_shard
+from rayclean.sizing import Workers
 from rayclean.start import look
 from rayclean.storage.contents import encode
 from rayclean.storage.lease import hold
@@ -224,8 +224,10 @@ def test_what_actors_are_sent_gives_the_same_bytes_in_any_order(
     """All that the pool does but Ray's own part: jobs are pickled, units come in another order and are counted."""
     reports: list[JobReport] = []
 
-    def send(jobs: Sequence[Job], todo: Any, workers: Workers, mix: bool, meter: Any, found: list[JobReport]) -> None:
-        actor = pool.UnitActor(pickle.loads(pickle.dumps(jobs)), workers, mix)
+    def send(
+        jobs: Sequence[Job], todo: Any, workers: Workers, mix: bool, meter: Any, found: list[JobReport], name: str
+    ) -> None:
+        actor = pool.UnitActor(pickle.loads(pickle.dumps(jobs)), workers, mix, name)
         for item in pool.grouped(jobs, todo)[::-1]:
             for row in pa.table(actor({name: [value] for name, value in item.items()})).to_pylist():
                 pool._note(found[row["job"]], row, meter)
@@ -406,7 +408,7 @@ def test_a_shards_name_cannot_lead_outside() -> None:
 
 def test_a_job_is_small_to_send() -> None:
     table = LabelTable(
-        Published(Store("run"), "merge-0", ("a",), 0, (Entry("labels/part-0-00000.parquet", 1, "0", None),))
+        Published(Store("run"), "merge-0", ("a",), 0, (TableFile("labels/part-0-00000.parquet", 1, "0", None),))
     )
     chosen = Chosen(None, None, table, Rule("given", 0.9, Cut(1)), False)  # type: ignore[arg-type]
     job = ShardsJob(Store("run"), "export-0", Store("out"), chosen, LabelField.parse("cls"), ("a",), ("a",))

@@ -14,7 +14,6 @@ from rich.console import Console
 
 from rayclean import pipeline, pool
 from rayclean.catalog.table import SHARDS_FILE
-from rayclean.cluster import Workers
 from rayclean.config import Config
 from rayclean.errors import InputError, StageError
 from rayclean.failures import MAX_UNITS, find_errors, note_failures, read_failures
@@ -22,6 +21,7 @@ from rayclean.pool import JobReport
 from rayclean.progress import Meter
 from rayclean.report.run_text import print_errors
 from rayclean.run import Run
+from rayclean.sizing import Workers
 from rayclean.start import look
 from rayclean.storage.store import Store
 from rayclean.storage.units import Job, UnitResult, compute_and_publish

@@ -14,7 +14,18 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = (
     ("arrays", "errors", "schema", "config"),
-    ("cluster", "metrics", "pool", "progress", "storage", "trainer"),
+    (
+        "cluster",
+        "last_words",
+        "metrics",
+        "pool",
+        "private_ray",
+        "progress",
+        "sizing",
+        "storage",
+        "together",
+        "trainer",
+    ),
     ("shards",),
     ("catalog",),
     ("train",),
@@ -52,7 +63,7 @@ LAYERS = (
     ("cli", "cli_common", "cli_results", "__main__"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-RAY_FILES = ("cluster.py", "metrics.py", "pool.py", "trainer.py")
+RAY_FILES = ("cluster.py", "metrics.py", "pool.py", "private_ray.py", "together.py", "trainer.py")
 # Libraries that one adapter alone may import, so that a user without them never meets them.
 ADAPTERS = {
     "torchvision": "rayclean/train/models/torchvision_models.py",

@@ -14,13 +14,13 @@ from rich.console import Console
 from rayclean import cluster, learning
 from rayclean.arrays import Array
 from rayclean.catalog.stage import find_sources
-from rayclean.cluster import Workers
 from rayclean.config import Config, override_config
 from rayclean.errors import ConfigError, InputError
 from rayclean.learn.lesson_jobs import read_columns
 from rayclean.learn.phase import Phase, run_phase
 from rayclean.report.evaluate import read_truth
 from rayclean.run import Run
+from rayclean.sizing import Workers
 from rayclean.start import start
 from rayclean.storage.contents import map_arrays
 from rayclean.storage.resume import Resume

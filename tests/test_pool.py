@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from rayclean.cluster import Workers
 from rayclean.pool import MAX_ITEMS, grouped, run_units
 from rayclean.progress import Meter
+from rayclean.sizing import Workers
 from rayclean.storage.contents import read_json
 from rayclean.storage.store import Store
 from rayclean.storage.units import Job, UnitResult

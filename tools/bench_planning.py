@@ -22,7 +22,6 @@ import psutil
 import pyarrow as pa
 from rich.console import Console
 
-from rayclean import cluster
 from rayclean.catalog.table import COLUMNS_FILE, SHARDS_FILE, SUMMARY_FILE, Catalog
 from rayclean.config import parse_config
 from rayclean.pipeline import STAGES
@@ -30,6 +29,7 @@ from rayclean.pool import grouped
 from rayclean.progress import Meter
 from rayclean.run import Run
 from rayclean.scores.pairs_stage import PairsJob
+from rayclean.sizing import Workers
 from rayclean.storage.contents import encode
 from rayclean.storage.store import Store
 from rayclean.storage.units import Job
@@ -126,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         config = parse_config(tree)
         publish_weights(store, "drawn.safetensors", network_spec(config, options.classes).build())
         catalog = fake_catalog(store, options.rows, options.shards, options.classes)
-        workers = dict.fromkeys(("catalog", "train", "score", "merge"), cluster.Workers(2, 1, 0, "cpu"))
+        workers = dict.fromkeys(("catalog", "train", "score", "merge"), Workers(2, 1, 0, "cpu"))
         run = Run(config, store, catalog, None, workers, ("float32", "float32"))
         train_role(run.main.task, workers["train"], Meter("bench", 1, Console(quiet=True)))
         before = own_bytes()

@@ -38,6 +38,7 @@ from rayclean.scores.vote_stage import VoteJob
 from rayclean.shards.stream import stream_shard
 from rayclean.shards.urls import expand_shards
 from rayclean.shards.write import write_shards
+from rayclean.sizing import Workers
 from rayclean.storage.contents import encode, map_arrays, read_json
 from rayclean.storage.store import Store
 from rayclean.storage.units import Job, UnitResult, compute_and_publish, run_inline
@@ -106,7 +107,7 @@ def run_of(
     if weights is None:
         publish_weights(Store(str(folder)), "drawn.safetensors", network_spec(config, classes).build())
     precision = resolve_precision(precision, "cpu")
-    workers = dict.fromkeys(("catalog", "train", "score", "merge"), cluster.Workers(2, 1, 0, "cpu"))
+    workers = dict.fromkeys(("catalog", "train", "score", "merge"), Workers(2, 1, 0, "cpu"))
     store, sources = Store(config.run.dir), find_sources(config.data)
     mark = catalog_fingerprint(config.data, ClassList.load(classes), sources)
     catalog = Catalog(store, f"catalog-{mark}", mark)

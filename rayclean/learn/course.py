@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from rayclean.arrays import Array
 from rayclean.catalog.table import Catalog
-from rayclean.cluster import Workers
 from rayclean.config import Config, ModelSection, TrainSection
 from rayclean.embed.stage import EmbedJob, embed_job
 from rayclean.errors import ConfigError
@@ -17,6 +16,7 @@ from rayclean.learn.lesson_jobs import PeopleLesson, lesson_folder
 from rayclean.learn.phase import Exam, Graded, Phase, accuracies, run_phase
 from rayclean.merge.verified import VerifiedSource
 from rayclean.shards.access import PixelSettings
+from rayclean.sizing import Workers
 from rayclean.storage.fingerprint import digest, fingerprint
 from rayclean.storage.store import Store
 from rayclean.storage.units import Job
@@ -126,8 +126,13 @@ class Course:
 
     @cached_property
     def forward(self) -> ForwardSettings:
-        """How networks are run when they are examined or score."""
+        """How networks are run when they score."""
         return ForwardSettings(self.workers["score"].device, self.precision[1], self.config.score.batch_size)
+
+    @cached_property
+    def examined(self) -> ForwardSettings:
+        """How networks are run when they are examined: where they are trained, which may be another device."""
+        return replace(self.forward, device=self.workers["train"].device)
 
     @property
     def exams(self) -> tuple[Exam, ...]:
@@ -176,7 +181,7 @@ class Course:
         if train.epochs < 1:
             raise ConfigError("train.epochs is 0: networks that are trained here need learn.train.epochs")
         lesson = lesson or self.people
-        forward, workers, stop = self.forward, self.workers["train"], stop or train.epochs
+        forward, workers, stop = self.examined, self.workers["train"], stop or train.epochs
         unread = {"workers", "precision", "from_", "roles", "snapshot_every"}
         unread |= set() if train.schedule == "step" else {"milestones", "decay"}
         feed = self.feed(train.batch_size, purpose)

@@ -209,6 +209,6 @@ def _settings(course: Course) -> DivideMixSettings:
         precision=course.precision[0],
         score_precision=course.precision[1],
         score_batch_size=config.score.batch_size,
-        device=course.forward.device,
+        device=course.examined.device,
         threads=course.workers["train"].threads,
     )

@@ -21,8 +21,8 @@ from rayclean.merge.published import (
     PART,
     SUMMARY,
     TABLES,
-    Entry,
     Published,
+    TableFile,
     whole_table,
 )
 from rayclean.merge.stage import MODEL, ApplyJob
@@ -84,17 +84,17 @@ def _current(store: Store, merge: str) -> Published | None:
 def _put(job: ApplyJob, class_names: list[str], clips: ClipsJob | None, lease: int) -> Published:
     """Puts the files of a table beside what is there."""
     store, mark = job.store, job.folder.partition("-")[2]
-    entries = [_copy(store, job.file(unit), f"{LABELS}/{_marked(unit, mark)}.parquet") for unit in job.units()]
+    files = [_copy(store, job.file(unit), f"{LABELS}/{_marked(unit, mark)}.parquet") for unit in job.units()]
     if clips is not None:
-        entries += [_copy(store, clips.file(unit), f"{TABLES}/{_marked(unit, mark)}.parquet") for unit in clips.units()]
+        files += [_copy(store, clips.file(unit), f"{TABLES}/{_marked(unit, mark)}.parquet") for unit in clips.units()]
     classes, summary = _summarise(job, class_names)
     if clips is not None:
         summary["clip_issues"] = _count_issues(clips)
     for name, content in ((f"{CLASSES}-{mark}.parquet", classes), (f"{SUMMARY}-{mark}.json", summary)):
         data = encode(name, content, "{}")
         store.publish(f"{TABLES}/{name}", data)
-        entries.append(Entry.of(f"{TABLES}/{name}", data))
-    return Published(store, job.folder, tuple(class_names), lease, tuple(entries))
+        files.append(TableFile.of(f"{TABLES}/{name}", data))
+    return Published(store, job.folder, tuple(class_names), lease, tuple(files))
 
 
 def _marked(unit: str, mark: str) -> str:
@@ -103,14 +103,14 @@ def _marked(unit: str, mark: str) -> str:
     return f"{kind}-{mark}-{number}"
 
 
-def _copy(store: Store, source: str, target: str) -> Entry:
+def _copy(store: Store, source: str, target: str) -> TableFile:
     try:
         data = store.map(source)
     except FileNotFoundError as e:
         raise DamagedFile(store.full(source), "there is no such file") from e
     check_table(data, store.full(source))
     store.publish(target, data)
-    return Entry.of(target, data)
+    return TableFile.of(target, data)
 
 
 def _remove_stale(store: Store) -> None:
@@ -122,7 +122,7 @@ def _remove_stale(store: Store) -> None:
 
 
 def _named(store: Store) -> set[str]:
-    return {Entry.from_json(entry).path for entry in read_json(store, MANIFEST)["files"]}
+    return {TableFile.from_json(file).path for file in read_json(store, MANIFEST)["files"]}
 
 
 def _count_issues(clips: ClipsJob) -> int:

@@ -26,7 +26,7 @@ PART, CLIPS, CLASSES, SUMMARY = "part", "clips", "classes", "summary"
 
 
 @dataclass(frozen=True)
-class Entry:
+class TableFile:
     """A file of the table.
 
     Attributes:
@@ -42,7 +42,7 @@ class Entry:
     xxh3: str | None
 
     @classmethod
-    def of(cls, path: str, data: bytes | memoryview) -> Entry:
+    def of(cls, path: str, data: bytes | memoryview) -> TableFile:
         """That of a file's bytes."""
         return cls(path, len(data), hashlib.sha256(data).hexdigest(), xxhash.xxh3_64_hexdigest(data))
 
@@ -62,11 +62,11 @@ class Entry:
         return {"name": self.path, "bytes": self.num_bytes, "sha256": self.sha256, "xxh3": self.xxh3}
 
     @classmethod
-    def from_json(cls, entry: Mapping[str, Any]) -> Entry:
+    def from_json(cls, file: Mapping[str, Any]) -> TableFile:
         """Of a manifest; those of earlier releases name all files without their folder, which is `labels`."""
-        name = str(entry["name"])
+        name = str(file["name"])
         path = name if "/" in name else f"{LABELS}/{name}"
-        return cls(path, int(entry["bytes"]), str(entry["sha256"]), entry.get("xxh3"))
+        return cls(path, int(file["bytes"]), str(file["sha256"]), file.get("xxh3"))
 
 
 @dataclass(frozen=True)
@@ -78,14 +78,14 @@ class Published:
         merge: the folder that the table comes from.
         names: of the classes, by label.
         lease: number of the lease of the driver that published it.
-        entries: its files.
+        files: its files.
     """
 
     store: Store
     merge: str
     names: tuple[str, ...]
     lease: int
-    entries: tuple[Entry, ...]
+    files: tuple[TableFile, ...]
     _checked: set[str] = field(default_factory=set, compare=False, repr=False)
 
     @classmethod
@@ -100,20 +100,20 @@ class Published:
             raise InputError(f"{store.root} holds no complete table (no {MANIFEST}); run `rayclean run` to its end")
         found = read_json(store, MANIFEST)
         try:
-            entries = tuple(map(Entry.from_json, found["files"]))
+            files = tuple(map(TableFile.from_json, found["files"]))
             if (names := found.get("classes")) is None:  # of an earlier release
                 names = read_table(store, f"{LABELS}/classes.parquet", ["name"])["name"].to_pylist()
-            table = cls(store, str(found["merge"]), tuple(map(str, names)), int(found.get("lease", 0)), entries)
+            table = cls(store, str(found["merge"]), tuple(map(str, names)), int(found.get("lease", 0)), files)
         except (KeyError, TypeError, ValueError, AttributeError) as e:
             raise DamagedFile(store.full(MANIFEST), f"it is no manifest of a table: {e!r}") from e
         there = {f"{folder}/{name}" for folder in (LABELS, TABLES) for name in store.list(folder)}
-        for entry in entries:
-            if entry.path not in there:
-                raise DamagedFile(store.full(entry.path), "there is no such file")
+        for file in files:
+            if file.path not in there:
+                raise DamagedFile(store.full(file.path), "there is no such file")
         return table
 
     def __getstate__(self) -> dict[str, object]:
-        names = ("store", "merge", "names", "lease", "entries")
+        names = ("store", "merge", "names", "lease", "files")
         return {**{name: getattr(self, name) for name in names}, "_checked": set()}
 
     def __setstate__(self, state: Mapping[str, object]) -> None:
@@ -122,7 +122,7 @@ class Published:
 
     def of_kind(self, kind: str) -> tuple[str, ...]:
         """Paths of the files of a kind, in order of the rows."""
-        return tuple(sorted(entry.path for entry in self.entries if entry.kind == kind))
+        return tuple(sorted(file.path for file in self.files if file.kind == kind))
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -132,7 +132,7 @@ class Published:
     @property
     def digest(self) -> str:
         """Of the bytes of all parts."""
-        sums = sorted((entry.path, entry.sha256) for entry in self.entries if entry.kind == PART)
+        sums = sorted((file.path, file.sha256) for file in self.files if file.kind == PART)
         return hashlib.sha256("".join(sha256 for _, sha256 in sums).encode()).hexdigest()
 
     def check(self, path: str) -> None:
@@ -142,9 +142,9 @@ class Published:
             DamagedFile: it is not the one that was published.
         """
         if path not in self._checked:
-            entry = next(entry for entry in self.entries if entry.path == path)
+            file = next(file for file in self.files if file.path == path)
             try:
-                fits = entry.fits(self.store.map(path))
+                fits = file.fits(self.store.map(path))
             except FileNotFoundError as e:
                 raise DamagedFile(self.store.full(path), "there is no such file") from e
             if not fits:
@@ -175,8 +175,8 @@ class Published:
     def is_whole(self) -> bool:
         """Whether all files are those of the manifest; reads all of them."""
         try:
-            for entry in self.entries:
-                self.check(entry.path)
+            for file in self.files:
+                self.check(file.path)
         except DamagedFile:
             return False
         return True
@@ -184,7 +184,7 @@ class Published:
     def encode(self) -> bytes:
         """The manifest."""
         content = {"merge": self.merge, "lease": self.lease, "classes": list(self.names)}
-        return encode(MANIFEST, {**content, "files": [entry.to_json() for entry in self.entries]}, "{}")
+        return encode(MANIFEST, {**content, "files": [file.to_json() for file in self.files]}, "{}")
 
 
 def find_published(store: Store) -> Published | None:

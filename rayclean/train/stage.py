@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from rayclean.catalog.table import Catalog
-from rayclean.cluster import Workers
 from rayclean.config import MAIN, Config, TrainSection
 from rayclean.progress import Meter, watched
+from rayclean.sizing import Workers
 from rayclean.storage.contents import content_digest, encode, read_json
 from rayclean.storage.fingerprint import fingerprint
 from rayclean.storage.resume import Resume

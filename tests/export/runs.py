@@ -15,7 +15,7 @@ from rayclean.export.choose import COLUMNS, Lines
 from rayclean.export.options import ExportOptions
 from rayclean.export.table import LabelTable
 from rayclean.exports import export
-from rayclean.merge.published import MANIFEST, Entry
+from rayclean.merge.published import MANIFEST, TableFile
 from rayclean.run import Run
 from rayclean.storage.contents import encode, read_json, read_table
 from rayclean.storage.store import Store
@@ -40,7 +40,7 @@ def edited(run: Run, folder: Path, **columns: Any) -> Config:
                 table = table.set_column(at, table.schema.field(name), column)
             data = encode(entry["name"], table, "{}")
             store.publish(entry["name"], data)
-            entry |= Entry.of(entry["name"], data).to_json()
+            entry |= TableFile.of(entry["name"], data).to_json()
     store.publish(MANIFEST, encode(MANIFEST, manifest, "{}"))
     return run.config.model_copy(update={"run": run.config.run.model_copy(update={"dir": str(folder)})})
 

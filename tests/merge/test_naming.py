@@ -19,7 +19,7 @@ from rayclean.merge.decisions import latest, read_decisions, settle
 from rayclean.merge.entries import Choice, Classes, Entry, read_entries
 from rayclean.merge.joint import DROPPED
 from rayclean.merge.naming import REVIEW, SAME, Naming, compared, log_name, note_classes
-from rayclean.merge.publish import LABELS, MANIFEST, published_classes
+from rayclean.merge.published import LABELS, MANIFEST, Published, TableFile
 from rayclean.pipeline import STAGES, do
 from rayclean.run import Run
 from rayclean.start import look
@@ -52,11 +52,12 @@ def table(run: Path, classes: Sequence[str], given: dict[str, int], *, is_old: b
     """A published table, as far as it tells which classes a log is about; an earlier release's names none."""
     store = Store(str(run))
     part = pa.table({"shard": ["a.tar"] * len(given), "key": list(given), "given_label": list(given.values())})
-    store.publish(f"{LABELS}/part-00000.parquet", encode("part-00000.parquet", part, "{}"))
-    names = pa.table({"name": list(classes)})
-    store.publish(f"{LABELS}/classes.parquet", encode("classes.parquet", names, "{}"))
-    files = [{"name": name} for name in ("part-00000.parquet", "classes.parquet")]
-    manifest = {"merge": "merge-1", "files": files} | ({} if is_old else {"classes": list(classes)})
+    entries = []
+    for name, content in (("part-00000.parquet", part), ("classes.parquet", pa.table({"name": list(classes)}))):
+        data = encode(name, content, "{}")
+        store.publish(f"{LABELS}/{name}", data)
+        entries.append(TableFile.of(name if is_old else f"{LABELS}/{name}", data).to_json())
+    manifest = {"merge": "merge-1", "files": entries} | ({} if is_old else {"classes": list(classes)})
     store.publish(MANIFEST, encode(MANIFEST, manifest, "{}"))
     return store
 
@@ -238,9 +239,8 @@ def test_long_lists_are_shown_where_they_differ() -> None:
 
 
 def test_the_published_classes_of_any_release(tmp_path: Path) -> None:
-    assert published_classes(Store(str(tmp_path))) is None
     for is_old in (True, False):
-        assert published_classes(table(tmp_path, PETS, GIVEN, is_old=is_old)) == PETS
+        assert Published.open(table(tmp_path, PETS, GIVEN, is_old=is_old)).names == PETS
 
 
 # ---- a whole run, whose shards name their labels
@@ -280,7 +280,7 @@ def test_a_run_takes_the_same_decisions_after_the_classes_were_put_in_another_or
     turned = (*PETS[2:], *PETS[:2])
     for _ in range(2):  # the second time the table has the new order already
         run = finish(pets(turned, f"merge.verified={REVIEW}"))
-        assert published_classes(run.store) == turned
+        assert Published.open(run.store).names == turned
         found = _by_key(run)
         assert found["k00"] == ("cat", 1.0)
         assert found["k05"] == ("fox", 0.0)

@@ -37,13 +37,13 @@ def test_the_manifest_names_every_file_as_it_is(run: Run) -> None:
     published = Published.open(run.store)
     assert (published.merge, published.names) == (run.merge()[1].folder, tuple(NAMES))
     found = labels_of(run.store)
-    assert {entry.path for entry in published.entries} == set(found) - {MANIFEST}
-    for entry in published.entries:
+    assert {entry.path for entry in published.files} == set(found) - {MANIFEST}
+    for entry in published.files:
         assert entry.num_bytes == len(found[entry.path])
         assert entry.sha256 == hashlib.sha256(found[entry.path]).hexdigest()
         assert entry.fits(found[entry.path])
     assert published.is_whole()
-    assert pickle.loads(pickle.dumps(published)).entries == published.entries
+    assert pickle.loads(pickle.dumps(published)).files == published.files
 
 
 def test_the_folder_of_labels_holds_the_parts_alone(run: Run) -> None:
@@ -101,10 +101,10 @@ def test_a_publication_that_breaks_off_leaves_the_table_that_was_there(
             finish(other)
     published = Published.open(run.store)
     assert published.is_whole()
-    assert {entry.path for entry in published.entries} == before.keys() - {MANIFEST}
+    assert {entry.path for entry in published.files} == before.keys() - {MANIFEST}
     assert len(labels_of(run.store)) == len(before) + fails_at  # of the new one, what no manifest names
     finished = finish(other)
-    assert {entry.path for entry in Published.open(finished.store).entries} == labels_of(run.store).keys() - {MANIFEST}
+    assert {entry.path for entry in Published.open(finished.store).files} == labels_of(run.store).keys() - {MANIFEST}
 
 
 def test_another_merge_takes_the_place_of_the_old_one(

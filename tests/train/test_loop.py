@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rayclean.arrays import Array
-from rayclean.cluster import Workers
 from rayclean.config import TrainSection
 from rayclean.run import Run
+from rayclean.sizing import Workers
 from rayclean.storage.resume import Resume
 from rayclean.storage.store import Store
 from rayclean.train.forward import Forward
