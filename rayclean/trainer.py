@@ -17,10 +17,11 @@ from ray.util import placement_group_table
 
 from rayclean import last_words
 from rayclean.cluster import keep_freed_memory, last_line, on_each_node, waiting_told
-from rayclean.errors import StageError
+from rayclean.errors import DamagedFile, StageError
 from rayclean.last_words import LastWords
 from rayclean.sizing import Workers
 from rayclean.storage.checkpoint_store import checkpoint_filesystem
+from rayclean.storage.damage import DamageFound
 from rayclean.storage.resume import (
     CHECKPOINTS,
     Resume,
@@ -64,6 +65,7 @@ def run_training(
 
     Raises:
         StageError: the workers failed more often than Ray Train restarts them.
+        DamageFound: they met files of the run that are not what was written.
     """
     set_damaged_record_aside(store, folder)
     resources = {"CPU": workers.cpus} | ({"GPU": workers.gpus} if workers.gpus else {})
@@ -95,6 +97,8 @@ def run_training(
         with waiting_told(asked, lambda: _waits([resources] * workers.actors)):
             _call_apart(trainer.fit)
     except ray.train.TrainingFailedError as e:
+        if damaged := _damaged(e):
+            raise DamageFound(damaged) from e
         raise StageError(f"training failed in spite of retries, last with: {_cause(e, pool)}") from e
 
 
@@ -102,6 +106,13 @@ def _waits(bundles: list[dict[str, float]]) -> bool:
     """Whether these workers wait for a place; Ray Train asks for all of them at once."""
     groups = placement_group_table().values()
     return any(group["state"] == "PENDING" and list(group["bundles"].values()) == bundles for group in groups)
+
+
+def _damaged(error: Exception) -> list[DamagedFile]:
+    """Files that training workers met and could not read; Ray Train hands on what they raised inside its own."""
+    failures = getattr(error, "worker_failures", {}).values()
+    found = (getattr(failure, "_base_exc", failure) for failure in failures)
+    return list({each.path: each for each in found if isinstance(each, DamagedFile)}.values())
 
 
 def _cause(error: Exception, pool: str) -> str:

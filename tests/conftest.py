@@ -31,6 +31,7 @@ from rayclean.progress import Meter
 from rayclean.run import Run
 from rayclean.sizing import Workers
 from rayclean.start import start
+from rayclean.storage.damage import mended
 from rayclean.storage.resume import Resume
 from rayclean.storage.store import Store
 from rayclean.storage.units import Job, run_inline
@@ -164,14 +165,17 @@ def finish(one_thread: None) -> Callable[..., Run]:
             for settle in ("settle", "settle_training"):
                 patch.setattr(cluster, settle, lambda *_, **__: Workers(1, 1, 0, "cpu"))
             patch.setattr(rayclean.train.stage, "run_training", train_here)
-            run = start(config, Store(config.run.dir), find_sources(config.data))
-            for stage in STAGES:
-                if stage.jobs is None:
-                    meter = Meter("train", 1, Console(quiet=True))
-                    for role in run.roles.values():
-                        rayclean.train.stage.train_role(role.task, run.workers["train"], meter)
-                else:
-                    compute(stage.jobs(run))
+            return mended(Store(config.run.dir), lambda: once(config, compute))
+
+    def once(config: Config, compute: Callable[[Sequence[Job]], None]) -> Run:
+        run = start(config, Store(config.run.dir), find_sources(config.data))
+        for stage in STAGES:
+            if stage.jobs is None:
+                meter = Meter("train", 1, Console(quiet=True))
+                for role in run.roles.values():
+                    rayclean.train.stage.train_role(role.task, run.workers["train"], meter)
+            else:
+                compute(stage.jobs(run))
         publish(run)
         return run
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -61,17 +62,18 @@ def publish_labels(
         StageError: another driver publishes at the same time.
         DamagedFile: a file of the merge is not what was written.
     """
-    store = job.store
-    table = _current(store, job.folder)
+    store, mine = job.store, False
     for _ in range(MAX_RIVALS):
-        if table is not None:
-            _remove_stale(store)
-            return table.summary()
+        # Another driver may take its table's place, or what it sees of ours for stale, at any time.
+        with suppress(DamagedFile):
+            if (table := _current(store, job.folder)) is not None:
+                _remove_stale(store)
+                return table.summary()
+            if mine and (merge := Published.open(store).merge) != job.folder:
+                raise StageError(f"{store.root}/{LABELS}: another driver published {merge} meanwhile; its table stands")
         store.publish(MANIFEST, _put(job, class_names, clips, lease).encode())
+        mine = True
         _remove_stale(store)
-        table = _current(store, job.folder)
-        if table is None and (merge := Published.open(store).merge) != job.folder:
-            raise StageError(f"{store.root}/{LABELS}: another driver has published {merge} meanwhile; its table stands")
     raise StageError(f"{store.root}/{LABELS} does not stay as it is published; is another driver at work on this run?")
 
 
@@ -131,7 +133,7 @@ def _count_issues(clips: ClipsJob) -> int:
 
 
 def _summarise(job: ApplyJob, class_names: list[str]) -> tuple[pa.Table, dict[str, Any]]:
-    """`classes.parquet` and `summary.json` from the counts beside the parts."""
+    """The table of classes and the summary, from the counts beside the parts."""
     parts = [map_arrays(job.store, f"{job.folder}/classes-{unit}.safetensors") for unit in job.units()]
     rows = np.sum([part["rows"] for part in parts], axis=0)
     wrong = np.sum([part["wrong"] for part in parts], axis=0)

@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 import xxhash
 
 from rayclean.errors import DamagedFile, InputError
-from rayclean.storage.checksums import open_json
 from rayclean.storage.contents import encode, open_table, read_json, read_table
 from rayclean.storage.store import Store
 
@@ -169,7 +168,7 @@ class Published:
         """Counts, and what is to be known of the table."""
         path = self.of_kind(SUMMARY)[0]
         self.check(path)
-        found: dict[str, Any] = open_json(self.store.read(path), self.store.full(path))
+        found: dict[str, Any] = read_json(self.store, path)
         return found
 
     def is_whole(self) -> bool:

@@ -195,7 +195,7 @@ def _identity(catalog: Catalog, start: int, stop: int, shard_names: list[str]) -
 
 
 def _class_counts(table: pa.Table, num_classes: int) -> dict[str, Array]:
-    """Sums a class that the parts add up to `classes.parquet`."""
+    """Sums a class, which the parts add up to the table of classes."""
     given = table["given_label"].to_numpy()
     wrong = 1 - table["label_score"].to_numpy().astype(np.float64)
     issue = table["is_label_issue"].to_numpy()

@@ -152,7 +152,7 @@ class Report:
 
     Attributes:
         title: the run's name.
-        summary: `labels/summary.json`.
+        summary: that of the published table.
         warnings: what is to be known before a score is trusted, and what could not be shown.
         sampled: rows that the plots are made of.
         classes_left_out: classes that are not listed, since there are too many.

@@ -35,7 +35,7 @@ def class_lines(
     """The classes by label, and how many are left out: those with the fewest flagged rows, where there are many.
 
     Args:
-        table: of `classes.parquet`.
+        table: of classes.
         truth: of the run.
         classes: their names.
         shown: (K,) rows of each that have a picture.

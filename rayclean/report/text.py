@@ -27,7 +27,7 @@ def print_summary(
     truth = f"; true {true_noise_rate:.3f}" if true_noise_rate is not None else ""
     quarantined = sum(summary["quarantined"].values())
     console.print(
-        f"done in {seconds:.0f} s: {root}/labels (part-*.parquet, classes.parquet, summary.json)", markup=False
+        f"done in {seconds:.0f} s: {root}/labels (part-*.parquet; classes and summary in tables/)", markup=False
     )
     console.print(
         f"{summary['rows']:,} rows, {summary['issues']:,} flagged as wrong labels, "

@@ -1,0 +1,55 @@
+"""Files of a finished run by kind, and what can happen to one of them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+from rayclean.pipeline import STAGE_NAMES
+
+DAMAGES = ("flipped", "half", "empty", "missing")
+# Folders whose names are not their stage's, by what must be done before anything reads them.
+AFTER = {"trajectory": "embed", "aum": "embed", "vote": "neighbors", "influence": "embed", "simulate": "embed"}
+# Written for people and for who holds a run; nothing is computed from them, and their damage stops nobody.
+ASIDE = ("record", "lease", "log")
+
+
+def kinds(run: Path) -> dict[str, list[Path]]:
+    """All files of a run by their kind: the path with fingerprints and numbers left out."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(path for path in run.rglob("*") if path.is_file()):
+        name = re.sub(r"[0-9a-f]{8}(?=[-/.])", "H", str(path.relative_to(run)))
+        found.setdefault(re.sub(r"[0-9]{4,}", "N", name), []).append(path)
+    return found
+
+
+def stage_of(kind: str) -> str:
+    """The stage that makes files of a kind; what belongs to none is made at the start."""
+    folder = kind.partition("/")[0].partition("-")[0]
+    stage = AFTER.get(folder, folder)
+    return stage if stage in STAGE_NAMES else STAGE_NAMES[0]
+
+
+def copy_until_read(run: Path, kind: str, to: Path) -> None:
+    """A copy of a finished run in which what reads files of a kind is left to do, and so has to read them."""
+    first = STAGE_NAMES.index(stage_of(kind))
+    shutil.copytree(run, to)
+    own = kind.partition("/")[0]
+    for folder in to.iterdir():
+        name = re.sub(r"[0-9a-f]{8}", "H", folder.name)
+        later = folder.is_dir() and STAGE_NAMES.index(stage_of(f"{name}/")) > first
+        if folder.is_dir() and name != own and (later or name in ("labels", "tables")) and not kind.startswith(name):
+            shutil.rmtree(folder)
+
+
+def damage(path: Path, how: str) -> None:
+    """Does one of `DAMAGES` to a file."""
+    data = path.read_bytes()
+    if how == "missing":
+        path.unlink()
+    elif how == "flipped":
+        middle = len(data) // 2
+        path.write_bytes(data[:middle] + bytes([data[middle] ^ 0x10]) + data[middle + 1 :])
+    else:
+        path.write_bytes(data[: len(data) // 2] if how == "half" else b"")

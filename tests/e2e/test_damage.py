@@ -1,0 +1,53 @@
+"""Damaged files of a run on Ray: each is named, set aside and made again, in training too; the table is the same."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.damage import copy_until_read, damage
+from tests.e2e.driver import labels
+from tests.e2e.runs import Finished, RunFolder, finish
+
+pytestmark = pytest.mark.timeout(900)
+
+
+def _first(run: Path, pattern: str, index: int = 0) -> Path:
+    return sorted(run.glob(pattern))[index]
+
+
+def test_one_start_heals_what_it_meets(reference: Finished, env: dict[str, str], tmp_path: Path) -> None:
+    run = RunFolder(reference.run.config, tmp_path / "run")
+    copy_until_read(reference.run.path, "embed-H/", run.path)
+    damaged = {
+        _first(run.path, "catalog-*/shards.parquet"): "flipped",
+        _first(run.path, "train-main-*/snapshots/*", -1): "flipped",  # its checkpoint is kept
+        _first(run.path, "train-main-*/trajectories/epoch-0002/*", 1): "half",  # trained again from the start
+        _first(run.path, "embed-*/*.safetensors"): "flipped",
+    }
+    lost = _first(run.path, "train-main-*/trajectories/epoch-0003/*", 2)
+    for path, how in (damaged | {lost: "missing"}).items():
+        damage(path, how)
+    ended = finish(run, env, tmp_path / "log")
+    assert ended.code == 0, ended.out + ended.err
+    assert labels(run.path) == labels(reference.run.path)
+    for path in damaged:
+        assert str(path) in ended.err.replace("\n", "")
+        assert path.read_bytes() == (reference.run.path / path.relative_to(run.path)).read_bytes()
+    assert "Traceback" not in ended.err
+
+
+@pytest.mark.slow
+def test_training_goes_on_before_a_damaged_checkpoint(reference: Finished, env: dict[str, str], tmp_path: Path) -> None:
+    run = RunFolder(reference.run.config, tmp_path / "run")
+    copy_until_read(reference.run.path, "train-H/", run.path)
+    (folder,) = run.path.glob("train-main-*")
+    (folder / "trained.json").unlink()
+    shutil.rmtree(folder / "trajectories/epoch-0004")  # as if it had died in its last epoch
+    damage(folder / "checkpoints/epoch-0004/state.pt", "flipped")
+    damage(folder / "checkpoints/checkpoint_manager_snapshot.json", "half")
+    ended = finish(run, env, tmp_path / "log")
+    assert ended.code == 0, ended.out + ended.err
+    assert labels(run.path) == labels(reference.run.path)
