@@ -197,9 +197,10 @@ def call() -> int:
         err.print(f"rayclean: {e}", style="red", markup=False)
         code = e.exit_code
     except OSError as e:
-        if not is_full_disk(e):
+        if not is_full_disk(e) and e.filename is None:
             raise
-        err.print(f"rayclean: {e}; make room and run the same command again", style="red", markup=False)
+        advice = "make room and" if is_full_disk(e) else "mend that and"
+        err.print(f"rayclean: {e}; {advice} run the same command again", style="red", markup=False)
         code = 1
     except typer.TyperException as e:  # usage: what, and how it is meant
         e.show()  # type: ignore[attr-defined]

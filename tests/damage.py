@@ -44,9 +44,11 @@ def copy_until_read(run: Path, kind: str, to: Path) -> None:
 
 
 def damage(path: Path, how: str) -> None:
-    """Does one of `DAMAGES` to a file."""
+    """Does one of `DAMAGES` to a file; or `scrambled`: its last half inverted."""
     data = path.read_bytes()
-    if how == "missing":
+    if how == "scrambled":
+        path.write_bytes(data[: len(data) // 2] + bytes(byte ^ 0xFF for byte in data[len(data) // 2 :]))
+    elif how == "missing":
         path.unlink()
     elif how == "flipped":
         middle = len(data) // 2

@@ -2,9 +2,9 @@
 
     .venv/bin/python tools/bench_checksums.py RUN [STAGE ...]
 
-RUN is a finished run with `run.keep: all`. The units of its stages (embed, paths and interpolate where none is named) are
-computed once more in this process, and what they write is encoded and published to a temporary folder. Both times come
-from the same pass, so that a busy machine slows both.
+RUN is a finished run with `run.keep: all`. The units of its stages (embed, paths and interpolate where none is named)
+are computed once more in this process, and what they write is encoded and published to a temporary folder. Both times
+come from the same pass, so that a busy machine slows both.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from unittest.mock import patch
 from rayclean.cli_common import load_run
 from rayclean.pipeline import STAGES
 from rayclean.start import look
-from rayclean.storage import checksums, contents
+from rayclean.storage import checksums
 from rayclean.storage.contents import encode
 from rayclean.storage.store import Store
 from rayclean.storage.units import Job
 
 BENCHED = ("embed", "paths", "interpolate")
-TIMED = {
-    contents.checksums: (
+TIMED: dict[Any, tuple[str, ...]] = {
+    checksums: (
         "seal_arrays",
         "seal_json",
         "seal_table",

@@ -71,7 +71,7 @@ def send(process: subprocess.Popen[str], number: signal.Signals) -> None:
         each.send_signal(number)
 
 
-@pytest.fixture(params=CONTAINERS.values(), ids=CONTAINERS.keys())
+@pytest.fixture(params=list(CONTAINERS.values()), ids=list(CONTAINERS))
 def container(request: pytest.FixtureRequest) -> list[str]:
     command: list[str] = request.param
     if not _can_unshare(command):
