@@ -66,6 +66,8 @@ def open_json(data: bytes, path: str) -> Any:
     except ValueError as e:
         raise DamagedFile(path, f"it is no whole JSON document: {e}") from e
     if found is None and isinstance(content, dict):
+        if NAME in content:
+            raise DamagedFile(path, "it does not end with its checksum")
         note_unchecked()
     return content
 
@@ -96,6 +98,18 @@ def plain_arrays(data: memoryview) -> tuple[bytes, bytes, memoryview]:
     sums = _SUMS.match(header)
     plain = header if sums is None else _BEGIN + header[sums.end() :]
     return len(plain).to_bytes(8, "little"), plain, data[8 + length :]
+
+
+def check_arrays(data: memoryview, path: str) -> None:
+    """Compares all of a safetensors file with its checksums, where it has any; another program's may have none.
+
+    Raises:
+        DamagedFile: it is not what was written.
+    """
+    if _SUMS.match(bytes(data[8 : 8 + int.from_bytes(data[:8], "little")])):
+        arrays = CheckedArrays(data, path)
+        for name in arrays:
+            _ = arrays[name]
 
 
 def _entries(header: bytes) -> list[tuple[str, dict[str, Any]]]:

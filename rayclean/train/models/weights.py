@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from rayclean.errors import ConfigError
+from rayclean.errors import ConfigError, DamagedFile
 
 State = Mapping[str, torch.Tensor]
 WRAPPERS = ("model", "state_dict")  # keys under which checkpoints keep the state dict
@@ -36,11 +36,16 @@ def read_state(path: str, field: str = "model.weights") -> State:
         )
     try:
         if path.endswith(".safetensors"):
-            from safetensors.torch import load_file  # not needed to score arrays in memory
+            from safetensors.torch import load_file  # neither is needed to score arrays in memory
 
+            from rayclean.storage.checksums import check_arrays
+
+            check_arrays(memoryview(Path(path).read_bytes()), path)
             state: Any = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
+    except DamagedFile as e:
+        raise ConfigError(f"{field} {path}: is damaged ({e.reason}); take another copy") from e
     except Exception as e:
         cause = str(e).splitlines()[0] if str(e) else type(e).__name__
         raise ConfigError(f"{field} {path}: cannot be loaded with weights only ({cause}); save a state dict") from e
