@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -70,6 +72,21 @@ def test_what_is_wrong_in_a_file_is_told_with_its_line_within_a_second(content: 
     assert time.process_time() - started_s < 2  # alone a second at most; other tests may have the processor's caches
     assert caught.value.exit_code == 2
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "doctor"])
+def test_a_wrong_config_is_told_before_anything_heavy_is_loaded(command: str, tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom rayclean.cli import call\ncode = call()\n"
+        "print(code, sorted({'torch', 'ray', 'faiss', 'sklearn'} & set(sys.modules)))"
+    )
+    path = write(tmp_path, BASE + "train: {}\ntrain: {}\n")
+    ended = subprocess.run(
+        [sys.executable, "-c", code, command, str(path)], capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stdout) == (0, "2 []\n"), ended.stderr
+    assert "line 4: train is there twice" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_a_value_from_the_command_line_has_no_line(tmp_path: Path) -> None:
