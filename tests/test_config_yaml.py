@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from rayclean.config import Config, TrainSection, load_config
+from rayclean.cli_common import load_run
+from rayclean.config import Config, TrainSection, dump_config, load_config, yaml_text
 from rayclean.errors import ConfigError
 
 
@@ -87,6 +88,33 @@ def test_a_wrong_config_is_told_before_anything_heavy_is_loaded(command: str, tm
     assert (ended.returncode, ended.stdout) == (0, "2 []\n"), ended.stderr
     assert "line 4: train is there twice" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (BASE + "train: {}\ntrain: {}\n", "line 4: train is there twice"),
+        ("run: 3\ndata: {shards: a, classes: 2}\n", "line 1: run: "),
+        ("data: {shards: a, classes: 2}\n", "run: required, but not set"),
+        ("[]", "expected sections"),
+        ("\x01", "line 1: is not YAML"),
+    ],
+)
+def test_a_runs_own_config_is_read_by_the_same_rules(content: str, said: str, tmp_path: Path) -> None:
+    path = write(tmp_path, content)
+    with pytest.raises(ConfigError, match=f"{path}: {said}"):
+        load_run(str(tmp_path))
+
+
+def test_a_runs_own_config_may_be_longer_than_the_one_it_came_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(yaml_text, "MAX_NODES", 300)
+    path = write(tmp_path, BASE.replace("'*.tar'", f"[{'a, ' * 280}]"))
+    saved = yaml.safe_dump(dump_config(load_config(path)))
+    assert load_run(str(write(tmp_path, saved).parent)).data.shards == ["a"] * 280
+    with pytest.raises(ConfigError, match="more than 300 values"):
+        load_config(path)
 
 
 def test_a_value_from_the_command_line_has_no_line(tmp_path: Path) -> None:

@@ -113,6 +113,8 @@ def _read(file: BinaryIO, reading: Reading) -> None:
 
 def _block(file: BinaryIO, position: int) -> bytes:
     """A header, or zeros."""
+    if position > file.seek(0, 2):
+        raise Broken
     file.seek(position)
     block = file.read(BLOCK)
     if len(block) < BLOCK or (any(block) and not is_header(block)):
