@@ -54,11 +54,12 @@ def run(
     verbose: Verbose = False,
 ) -> None:
     """Do the job: shards in, a table of label scores out. The same command continues it."""
+    started_s = time.monotonic()
+    loaded = load_config(config, overrides or [])  # what is wrong with it is said before torch and Ray are loaded
     from rayclean import pipeline, results
     from rayclean.report.text import print_summary
 
-    started_s = time.monotonic()
-    this, summary = pipeline.run(load_config(config, overrides or []), until, err, verbose)
+    this, summary = pipeline.run(loaded, until, err, verbose)
     if summary is None:
         out.print(f"done until {until}; the same command without --until goes on")
         return
@@ -159,19 +160,21 @@ def evaluate(
 @app.command()
 def plan(config: ConfigPath, overrides: Overrides = None) -> None:
     """Print rows, forwards, memory, disk and time before anything starts."""
+    loaded = load_config(config, overrides or [])
     from rayclean.report.plan import estimate
     from rayclean.report.text import print_plan
 
-    print_plan(out, estimate(load_config(config, overrides or [])))
+    print_plan(out, estimate(loaded))
 
 
 @app.command()
 def doctor(config: ConfigPath, overrides: Overrides = None) -> None:
     """Check the shards and the cluster."""
+    loaded = load_config(config, overrides or [])
     from rayclean import doctor as checks
 
     failed = False
-    for finding in checks.examine(load_config(config, overrides or [])):
+    for finding in checks.examine(loaded):
         out.print(f"{finding.level:<8}{finding.text}", markup=False)
         failed |= finding.level == "error"
     raise typer.Exit(2 if failed else 0)

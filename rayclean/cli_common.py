@@ -44,9 +44,9 @@ def load_run(folder: str) -> Config:
         raise
     except Exception as error:  # each store has its own exceptions, few of them OSError
         raise InputError(f"{folder}: {name} cannot be read: {error or type(error).__name__}") from error
-    section = tree.get("run")
-    moved = {**section, "dir": folder} if isinstance(section, dict) else section
-    return parse_config({**tree, "run": moved}, f"{folder}/{name}", lines)
+    if isinstance(tree.get("run"), dict):
+        tree["run"] = {**tree["run"], "dir": folder}
+    return parse_config(tree, f"{folder}/{name}", lines)
 
 
 def print_json(value: Any) -> None:

@@ -122,7 +122,7 @@ def _share(ratios: list[float]) -> str:
 
 
 def read_streamed(catalog: Catalog, size: int) -> Iterator[Array]:
-    """All images as training streams them: WebDataset's tar reader, the catalog's rows, our decoder."""
+    """All images as training streams them: the catalog's tar reader, its rows, our decoder."""
     settings = FeedSettings(size, 1e9, 0, 1, 1, 0)
     for shard in range(catalog.shards.num_rows):
         yield from (image for _, image in stream_rows(catalog, shard, settings))

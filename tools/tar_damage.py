@@ -323,7 +323,7 @@ def links(rng: random.Random, tar: Tar) -> None:
     """Links and folders among the members, some with a size."""
     tar.put(
         rng.choice(tar.starts),
-        header_of(rng.choice([b"1", b"2", b"5", b"6"]), rng.choice([0, 0, 512, 2**40]), "k0.png"),
+        header_of(rng.choice([b"1", b"2", b"5", b"6", b"Z"]), rng.choice([0, 0, 512, 2**40, 2**80]), "k0.png"),
     )
 
 

@@ -113,6 +113,8 @@ def _read(file: BinaryIO, reading: Reading) -> None:
 
 def _block(file: BinaryIO, position: int) -> bytes:
     """A header, or zeros."""
+    if position > file.seek(0, 2):
+        raise Broken
     file.seek(position)
     block = file.read(BLOCK)
     if len(block) < BLOCK or (any(block) and not is_header(block)):
@@ -124,9 +126,10 @@ def is_header(block: bytes) -> bool:
     """Whether the checksum fits and all numbers are some."""
     try:
         for start, stop in NUMBERS:
-            _number(block[start:stop])
-        stated = _number(block[148:156])
-    except Broken:
+            _any_number(block[start:stop])
+        _number(block[124:136])
+        stated = _any_number(block[148:156])
+    except (Broken, ValueError):
         return False
     blank = block[:148] + b" " * 8 + block[156:]
     return stated in (sum(blank), sum(byte - 256 * (byte > 127) for byte in blank))
@@ -137,10 +140,15 @@ def _number(text: bytes) -> int:
     if text[0] in (0x80, 0xFF):
         value = int.from_bytes(text[1:], "big")
         return value if text[0] == 0x80 else value - 256 ** (len(text) - 1)
-    digits = _text(text).strip()
-    if not re.fullmatch(rb"-?[0-7]*", digits) or digits == b"-":
+    digits = _text(text).strip(b" ")
+    if not re.fullmatch(rb"[0-7]*", digits):
         raise Broken
     return int(digits or b"0", 8)
+
+
+def _any_number(text: bytes) -> int:
+    """A number on which no member depends, such as a time: any octal one that Python takes, 1_0 and 0o10 too."""
+    return _number(text) if text[0] in (0x80, 0xFF) else int(_text(text).decode("ascii").strip() or "0", 8)
 
 
 def _text(text: bytes) -> bytes:

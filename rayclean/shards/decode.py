@@ -9,7 +9,9 @@ from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from rayclean.shards.formats import format_name, without_texts
 
 Pixels = npt.NDArray[np.uint8]
 Reason = Literal[
@@ -25,7 +27,8 @@ Reason = Literal[
     "truncated",
 ]
 REASONS: tuple[str, ...] = get_args(Reason)
-FORMATS = ("PNG", "JPEG", "WEBP")
+NAMES = ("PNG", "JPEG", "WebP")
+FORMATS = tuple(name.upper() for name in NAMES)
 
 _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xd9"
 # After 0xff: an escaped 0xff of the pixels, restarts between them, the image's start, a filler.
@@ -68,26 +71,41 @@ def decode_image(data: bytes, max_pixels: float, max_scans: int | None = None) -
         BadSample: `too_large`, `too_many_scans`, or `undecodable` (another format, corrupt, cut).
     """
     Image.MAX_IMAGE_PIXELS = None  # PIL's own limit: max_pixels takes its place, higher or lower
-    with _undecodable():
+    try:
+        return _decode(data, max_pixels, max_scans)
+    except BadSample as bad:
+        # PIL reads texts and profiles up to a size, and takes a larger one for the end of the image.
+        if not isinstance(bad.__cause__, ValueError) or format_name(data) != "PNG":
+            raise
+    return _decode(without_texts(data), max_pixels, max_scans)
+
+
+def _decode(data: bytes, max_pixels: float, max_scans: int | None) -> Pixels:
+    with _undecodable(data):
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         width, height = image.size
     if width * height > max_pixels:
         raise BadSample("too_large", f"{width} x {height} pixels, allowed are {max_pixels:.0f} (data.max_pixels)")
     if max_scans is not None and image.format == "JPEG":
         _check_scans(data, max_scans)
-    with _undecodable():
+    with _undecodable(data):
         image.load()
         return _to_rgb(_upright(image))
 
 
 @contextmanager
-def _undecodable() -> Iterator[None]:
+def _undecodable(data: bytes) -> Iterator[None]:
     try:
         yield
     except MemoryError:
         raise
+    except UnidentifiedImageError as error:
+        found = format_name(data)
+        said = "a broken header" if found in NAMES else f"expected {', '.join(NAMES)}"
+        raise BadSample("undecodable", f"found {found}: {said}") from error
     except Exception as error:  # hostile bytes make PIL raise nearly anything: struct.error, SyntaxError, ...
-        raise BadSample("undecodable", f"{type(error).__name__}: {_without_address(error)}") from error
+        text = f"{format_name(data)}: {type(error).__name__}: {_without_address(error)}"
+        raise BadSample("undecodable", text) from error
 
 
 def _check_scans(data: bytes, max_scans: int) -> None:

@@ -6,6 +6,7 @@ large as it says it is, and takes a size that it cannot read for 0.
 
 from __future__ import annotations
 
+import os
 import re
 import tarfile
 from collections.abc import Iterator
@@ -60,14 +61,16 @@ class TarHeaders:
             InputError: not a tar, or compressed.
         """
         _refuse_no_tar(self.file, self.url)
-        position = 0
+        end, position = self.file.seek(0, os.SEEK_END), 0
         while True:
             position, info = self._next(position)
             if info is None:
                 break
             yield info
-            has_content = info.isreg() or info.type not in tarfile.SUPPORTED_TYPES
-            position = info.offset_data + (_padded(info.size) if has_content else 0)
+            size = info.size if info.isreg() or info.type not in tarfile.SUPPORTED_TYPES else 0
+            if info.offset_data + size > end:
+                raise BrokenHeader(f"cut at byte {end} inside member {info.name!r}")
+            position = info.offset_data + _padded(size)
         _check_end(self.file, position)
 
     def _next(self, start: int) -> tuple[int, tarfile.TarInfo | None]:
@@ -139,7 +142,7 @@ def _read_header(file: BinaryIO, position: int) -> tarfile.TarInfo | None:
     file.seek(position)
     block = file.read(BLOCK)
     if not block:
-        raise BrokenHeader(f"ends at byte {file.seek(0, 2)} without end-of-archive blocks")
+        raise BrokenHeader(f"ends at byte {file.seek(0, os.SEEK_END)} without end-of-archive blocks")
     if len(block) < BLOCK:
         raise BrokenHeader(f"cut header at byte {position}")
     if not any(block):

@@ -107,8 +107,8 @@ def scan_members(file: BinaryIO, url: str) -> Iterator[Member]:
         for info in TarHeaders(file, url):
             name = split_name(info.name) if info.isreg() else None
             member = Member(_as_utf8(info.name), *name, info.offset_data, info.size) if name else None
-            if info.isreg() and info.offset_data + info.size > end:
-                raise TruncatedTar(f"cut at byte {end} inside member {_as_utf8(info.name)!r}", member)
+            if member is not None and member.offset + member.size > end:
+                raise TruncatedTar(f"cut at byte {end} inside member {member.name!r}", member)
             if member is not None:
                 yield member
     except BrokenHeader as broken:

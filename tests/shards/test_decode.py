@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import re
 import struct
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from rayclean.shards.decode import BadSample, count_scans, decode_image, fit_image
+from rayclean.shards.formats import without_texts
 from rayclean.storage.draws import pixel_digest
 from tests.helpers import image_bytes, png_bytes, random_pixels
 
@@ -105,9 +107,57 @@ def test_a_cut_image_is_undecodable(kind: str) -> None:
         assert bad_reason(data[: int(len(data) * share)]) == "undecodable"
 
 
-@pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "PPM"])
-def test_formats_outside_the_list_are_undecodable(kind: str) -> None:
-    assert bad_reason(image_bytes(RGB, kind)) == "undecodable"
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (image_bytes(RGB, "GIF"), "found GIF: expected PNG, JPEG, WebP"),
+        (image_bytes(RGB, "BMP"), "found BMP: expected"),
+        (image_bytes(RGB, "TIFF"), "found TIFF: expected"),
+        (image_bytes(RGB, "PPM"), "found no known format: expected"),
+        (b"\0\0\0\x20ftypavif\0\0", "found AVIF: expected"),
+        (b"\0\0\0\x18ftypheic\0\0", "found HEIC: expected"),
+        (b"\xef\xbb\xbf\n<!DOCTYPE HTML>", "found HTML: expected"),
+        (b"", "found an empty file: expected"),
+        (bytes(5000), "found zeros: expected"),
+        (png_bytes()[:12], "found PNG: a broken header|PNG: "),
+        (image_bytes(RGB, "JPEG")[:-30], "JPEG: OSError: image file is truncated"),
+        (image_bytes(RGB)[:-40], "PNG: "),
+    ],
+)
+def test_the_reason_names_the_format_that_was_found(data: bytes, said: str) -> None:
+    with pytest.raises(BadSample, match=f"^undecodable: ({said})"):
+        decode_image(data, 1e6)
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+LARGE = zlib.compress(b"x" * 2**21)
+BESIDE = {
+    "zTXt": chunk(b"zTXt", b"a\0\0" + LARGE),
+    "iTXt": chunk(b"iTXt", b"a\0\1\0\0\0" + LARGE),
+    "iCCP": chunk(b"iCCP", b"a\0\0" + LARGE),
+    "many": chunk(b"zTXt", b"a\0\0" + zlib.compress(b"x" * (2**20 - 1))) * 70,
+}
+
+
+@pytest.mark.parametrize("kind", BESIDE)
+@pytest.mark.parametrize("at", [33, -12], ids=["before the pixels", "after them"])
+def test_texts_and_profiles_that_are_too_large_are_skipped(kind: str, at: int) -> None:
+    data = image_bytes(RGB)
+    if kind == "iCCP" and at < 0:
+        return  # PIL reads none there
+    changed = data[:at] + BESIDE[kind] + data[at:]
+    with pytest.raises(ValueError, match=r"too large|Too much"), Image.open(io.BytesIO(changed)) as image:
+        image.load()
+    np.testing.assert_array_equal(decode_image(changed, 1e6), PIXELS)
+
+
+@given(st.binary(max_size=80))
+def test_a_png_without_texts_ends_whatever_the_bytes(data: bytes) -> None:
+    assert len(without_texts(data)) <= len(data)
+    assert without_texts(image_bytes(RGB)) == image_bytes(RGB)
 
 
 def test_a_pickle_is_no_image() -> None:
