@@ -29,7 +29,9 @@ QUIET = Console(quiet=True)
 
 
 def get(server: ReviewServer, path: str) -> bytes:
-    with urllib.request.urlopen(server.url + path, timeout=30) as answer:
+    address, _, token = server.door.url.partition("?token=")
+    asked = urllib.request.Request(address + path, headers={"Cookie": f"rayclean={token}"})
+    with urllib.request.urlopen(asked, timeout=30) as answer:
         data: bytes = answer.read()
     return data
 
