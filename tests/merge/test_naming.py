@@ -203,9 +203,12 @@ def test_a_table_that_may_be_a_later_one_tells_only_of_classes_that_it_confirms(
         note.unlink(missing_ok=True)
 
 
-@pytest.mark.parametrize("lines", [[numbered("gone", 0)], [numbered("a", 1)], [numbered("a", 9)], [OLD[0], b'{"row":']])
-def test_a_table_of_other_samples_or_labels_tells_nothing(lines: list[bytes], tmp_path: Path) -> None:
-    log(tmp_path, *lines)
+@pytest.mark.parametrize("time", [THEN, LATER])
+@pytest.mark.parametrize(("key", "given_label"), [("gone", 0), ("a", 1), ("a", 9)])
+def test_a_table_of_other_samples_or_labels_tells_nothing(
+    key: str, given_label: int, time: str, tmp_path: Path
+) -> None:
+    log(tmp_path, numbered("b", 1, time=time) if key == "a" else b"", numbered(key, given_label, time=time), b'{"row":')
     note_classes(table(tmp_path, PETS, GIVEN))
     with pytest.raises(InputError, match="nothing tells for sure"):
         said(tmp_path, PETS)

@@ -194,6 +194,18 @@ def test_a_table_with_other_classes_gives_the_logs_the_same_names(tmp_path: Path
     assert [(each.given, each.label) for each in read_log(tmp_path, "anna")][-1] == ("dog", None)
 
 
+def test_logs_are_read_again_where_the_classes_are_called_otherwise(tmp_path: Path) -> None:
+    there = review(tmp_path)
+    there.decide("ben", 1, Choice.RELABEL, "ant")
+    tables = [queue(SCORES), queue(SCORES, merge="merge-2", names=("emu", "bee", "cat"))]
+    here = Review(tmp_path, lambda known: tables.pop(0), lambda names: Naming(names, told=names))
+    here.decide("anna", 1, Choice.RELABEL, "ant")
+    assert here.progress()["agreed"] == 1
+    here.rows("eve", View.OPEN)
+    item = here.item("eve", 1, View.DISPUTED)
+    assert [each["label"] for each in item["others"]] == [{"label": 0, "name": "emu"}] * 2
+
+
 def test_an_equal_picture_is_shown_with_its_label(tmp_path: Path) -> None:
     here = review(tmp_path)
     assert here.item("anna", 3, View.OPEN)["duplicate_of"] == {"row": 0, "label": 0, "name": "ant"}
