@@ -159,7 +159,7 @@ def _greet(console: Console, server: ReviewServer) -> None:
         console.print(f"{progress['elsewhere']:,} decisions are on samples that the table does not have", markup=False)
     for name in server.review.repaired:
         console.print(f"{name}: the last line of the log was cut, by a crash before it counted; it is removed")
-    console.print(f"review at {server.url} (Ctrl-C ends it, and nothing is lost)", markup=False)
+    console.print(f"review at {server.door.url} (Ctrl-C ends it, and nothing is lost)", markup=False)
 
 
 def _say_goodbye(console: Console, server: ReviewServer) -> None:

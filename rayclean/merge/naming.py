@@ -6,6 +6,7 @@ numbers and nothing tells what these count, people have to say it: `merge.verifi
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rayclean.catalog.labels import ClassList
-from rayclean.errors import ConfigError, InputError
+from rayclean.errors import ConfigError, InputError, RaycleanError
 from rayclean.merge.entries import SUFFIX, Classes, Numbered, Sample, read_lines
 from rayclean.merge.published import MANIFEST, Published, whole_table
 from rayclean.storage.contents import encode, read_json
@@ -29,6 +30,7 @@ IF_RENAMED = (
 )
 SHOWN = 12  # names of a list
 SHOWN_DIFFERENCES = 3
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,13 @@ class Naming:
         current: the classes of the run, or of the table that is reviewed.
         told: `merge.verified_classes`: how the classes of the logs, in their order, are called now.
         noted: of logs of earlier releases, by reviewer, the classes that they count.
-        published: those of the table, for errors.
+        store: the run, whose published table's classes errors show.
     """
 
     current: tuple[str, ...]
     told: tuple[str, ...] | None = None
     noted: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    published: tuple[str, ...] | None = None
+    store: Store | None = None
 
     @classmethod
     def of_run(cls, store: Store, current: Sequence[str], told: Sequence[str] | str | None) -> Naming:
@@ -58,8 +60,7 @@ class Naming:
         """
         named = None if told is None else tuple(current) if told == SAME else ClassList.load(told, FIELD).names
         noted = {who: tuple(read_json(store, _note(who))) for who in reviewers(store) if store.exists(_note(who))}
-        table = whole_table(store)
-        return cls(tuple(current), named, noted, None if table is None else table.names)
+        return cls(tuple(current), named, noted, store)
 
     def names_now(self, reviewer: str, classes: tuple[str, ...] | None) -> tuple[str, ...]:
         """The names, in the same order, that a log's classes have now.
@@ -86,7 +87,8 @@ class Naming:
 
     def _nothing_tells(self, reviewer: str) -> str:
         now = ("the run", self.current)
-        lists = compared(("the published table", self.published), now) if self.published else _short(*now)
+        table = None if self.store is None else whole_table(self.store)
+        lists = _short(*now) if table is None else compared(("the published table", table.names), now)
         return (
             f"{log_name(reviewer)} has classes by number, from an earlier release, and nothing tells for sure which "
             f"ones they count; {lists}. Set {FIELD} to the classes that the log was made with, in the order of then: "
@@ -132,13 +134,18 @@ def _note(reviewer: str) -> str:
 def note_classes(store: Store) -> None:
     """Notes for each log of an earlier release which classes it counts, while the table is there that tells it.
 
-    Every start does so, since it may put a table with other classes in that one's place.
+    Every start does so, since it may put a table with other classes in that one's place. What cannot be read stops none
+    that does not ask for decisions.
     """
     for who in reviewers(store):
         if store.exists(_note(who)):
             continue
-        numbered = _numbered(store, who)
-        found = _classes_of(store, numbered) if numbered else None
+        found = None
+        try:
+            numbered = _numbered(store, who)
+            found = _classes_of(store, numbered) if numbered else None
+        except (RaycleanError, OSError, ValueError) as error:  # a line that is none; a damaged table
+            log.warning("%s: what its classes are cannot be looked up: %s", log_name(who), error)
         if found is not None:
             store.create(_note(who), encode(_note(who), found, "{}"))
 

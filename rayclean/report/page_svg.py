@@ -161,6 +161,6 @@ def _text(x: float, y: float, text: str, anchor: str, size: float = 12, title: s
 
 
 def _svg(width: float, height: float, title: str, parts: Sequence[Markup]) -> Markup:
-    head = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}" style="max-width:{}px">')
+    head = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}" width="{}">')
     size = f"{width:.0f}", f"{height:.0f}"
     return head.format(*size, title, size[0]) + Markup("").join(parts) + Markup("</svg>")

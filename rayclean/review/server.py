@@ -1,32 +1,27 @@
-"""The page and what it asks for, on the loopback of this machine alone.
-
-Whoever can open a connection to the port can decide; so can every user of the machine. Pages of other sites cannot: a
-request must name this host (which stops names that are pointed at 127.0.0.1), and a decision must be JSON that comes
-from a page of this server (which stops forms and scripts of others).
-"""
+"""The page and what it asks for, on the loopback of this machine alone."""
 
 from __future__ import annotations
 
+import io
 import json
 import logging
-import secrets
 import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from typing import Any, cast
 
 import jinja2
 
 from rayclean.errors import ConfigError, InputError, RaycleanError
 from rayclean.merge.entries import Choice
+from rayclean.review.connections import IDLE_S, MAX_HEAD_BYTES, BoundedServer, Head
+from rayclean.review.door import HOST, Door, Refused
 from rayclean.review.state import Review, parse_view
 
-HOST = "127.0.0.1"
 MAX_BODY_BYTES = 64 * 2**10
 MAX_SIDE = 640
 HELD_PICTURES = 400
@@ -45,7 +40,7 @@ Answer = tuple[bytes, str]
 Picture = Callable[[int, int], bytes]  # row, side -> PNG
 
 
-class ReviewServer(ThreadingHTTPServer):
+class ReviewServer(BoundedServer):
     """Serves one review.
 
     Args:
@@ -60,8 +55,6 @@ class ReviewServer(ThreadingHTTPServer):
         ConfigError: the port cannot be had.
     """
 
-    daemon_threads = True
-
     def __init__(
         self, port: int, review: Review, picture: Picture, title: str, reviewer: str | None, command: str
     ) -> None:
@@ -72,12 +65,12 @@ class ReviewServer(ThreadingHTTPServer):
         except (OSError, OverflowError) as e:
             cause = getattr(e, "strerror", None) or e
             raise ConfigError(f"port {port} of {HOST}: {cause}; choose another, or 0 for any that is free") from e
+        self.door = Door(self.port)
         pages = jinja2.Environment(
             loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, undefined=jinja2.StrictUndefined
         )
         names = [{"label": label, "name": name} for label, name in enumerate(review.queue.names)]
-        # Pictures are kept by the browser; their addresses differ from start to start, as the rows may.
-        settings = {"reviewer": reviewer, "classes": names, "command": command, "start": secrets.token_hex(4)}
+        settings = {"reviewer": reviewer, "classes": names, "command": command}
         self.page = pages.get_template("page.html.j2").render(title=title, settings=settings).encode()
 
     @property
@@ -85,19 +78,10 @@ class ReviewServer(ThreadingHTTPServer):
         """Where it listens."""
         return int(self.server_address[1])
 
-    @property
-    def url(self) -> str:
-        """What to open."""
-        return f"http://{HOST}:{self.port}/"
-
     def handle_error(self, request: object, client_address: object) -> None:
         """A page that is closed while it is answered is no error."""
-        if not isinstance(sys.exception(), ConnectionError):
+        if not isinstance(sys.exception(), (ConnectionError, TimeoutError)):
             log.exception("review: a connection failed")
-
-    def hosts(self) -> set[str]:
-        """What a request may call this server."""
-        return {f"{name}:{self.port}" for name in (HOST, "localhost")}
 
 
 class _Held:
@@ -120,20 +104,20 @@ class _Held:
         return png
 
 
-class _Refused(Exception):
-    """A request that no page of this server sends."""
-
-    def __init__(self, status: HTTPStatus, text: str) -> None:
-        super().__init__(text)
-        self.status = status
-
-
 class _Handler(BaseHTTPRequestHandler):
     server: ReviewServer
     server_version = "rayclean"
     sys_version = ""
     protocol_version = "HTTP/1.1"
-    timeout = 60  # seconds that an idle connection keeps its thread
+    timeout = IDLE_S
+
+    def setup(self) -> None:
+        super().setup()
+        self.rfile = Head(cast(io.BufferedReader, self.rfile).detach())
+
+    def handle_one_request(self) -> None:
+        cast(Head, self.rfile).left = MAX_HEAD_BYTES
+        super().handle_one_request()
 
     def do_GET(self) -> None:
         self._answer(self._get)
@@ -144,25 +128,39 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         """No line a request."""
 
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """What is no request at all."""
+        self._send(HTTPStatus(code), *_json({"error": message or HTTPStatus(code).phrase}))
+
     def _answer(self, respond: Callable[[str, Mapping[str, str]], Answer]) -> None:
-        status = HTTPStatus.OK
         try:
-            self._check_host()
-            parts = urlsplit(self.path)
-            query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-            body, kind = respond(parts.path, query)
-        except _Refused as e:
-            status, body, kind = e.status, *_json({"error": str(e)})
+            path, query = self.server.door.enter(self.path, self.headers)
+        except Refused as e:
+            self.send_error(e.status, str(e))
+            return
+        with self.server.at_work(self.request):
+            status, body, kind = self._result(lambda: respond(path, query))
+            self._send(status, body, kind)
+
+    def _result(self, respond: Callable[[], Answer]) -> tuple[HTTPStatus, bytes, str]:
+        try:
+            return HTTPStatus.OK, *respond()
+        except Refused as e:
+            return e.status, *_json({"error": str(e)})
         except (RaycleanError, OSError) as e:
-            status, body, kind = _status_of(e), *_json({"error": str(e)})
+            return _status_of(e), *_json({"error": str(e)})
         except Exception as e:  # a bug must be seen on the page, which else would wait for ever
-            log.exception("review: %s", self.path)
-            status, body, kind = HTTPStatus.INTERNAL_SERVER_ERROR, *_json({"error": f"{type(e).__name__}: {e}"})
+            log.exception("review: %s", self.command)
+            return HTTPStatus.INTERNAL_SERVER_ERROR, *_json({"error": f"{type(e).__name__}: {e}"})
+
+    def _send(self, status: HTTPStatus, body: bytes, kind: str) -> None:
         if status != HTTPStatus.OK:
             self.close_connection = True  # a body may not have been read
         self.send_response(status)
         kept = "private, max-age=86400" if kind == "image/png" else "no-store"
         headers = {"Content-Type": kind, "Content-Length": str(len(body)), "Cache-Control": kept}
+        if status == HTTPStatus.OK and kind.startswith("text/html"):
+            headers["Set-Cookie"] = self.server.door.cookie
         for name, value in {**HEADERS, **headers}.items():
             self.send_header(name, value)
         if self.close_connection:
@@ -170,58 +168,54 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def _check_host(self) -> None:
-        if self.headers.get("Host") not in self.server.hosts():
-            raise _Refused(HTTPStatus.FORBIDDEN, f"open {self.server.url}: requests by other names are refused")
-
     def _get(self, path: str, query: Mapping[str, str]) -> Answer:
         review = self.server.review
-        if path == "/":
+        if not path:
             return self.server.page, "text/html; charset=utf-8"
-        if path in ("/review.css", "/review.js"):
+        if path in ("review.css", "review.js"):
             kind = "text/css" if path.endswith("css") else "text/javascript"
-            return (FOLDER / path[1:]).read_bytes(), f"{kind}; charset=utf-8"
-        if path == "/picture":
+            return (FOLDER / path).read_bytes(), f"{kind}; charset=utf-8"
+        if path == "picture":
             side = min(max(_number(query, "side"), 1), MAX_SIDE)
             return self.server.pictures.get(_number(query, "row"), side), "image/png"
-        if path in ("/api/queue", "/api/item"):
+        if path in ("api/queue", "api/item"):
             view, reviewer = parse_view(query.get("view", "open")), self._reviewer(query.get("reviewer"))
-            if path == "/api/item":
+            if path == "api/item":
                 return _json(review.item(reviewer, _number(query, "row"), view))
             return _json({"rows": review.rows(reviewer, view), "progress": review.progress()})
-        raise _Refused(HTTPStatus.NOT_FOUND, f"nothing at {path}")
+        raise Refused(HTTPStatus.NOT_FOUND, f"nothing at {path}")
 
     def _post(self, path: str, _: Mapping[str, str]) -> Answer:
         sent, review = self._sent(), self.server.review
         reviewer = self._reviewer(sent.get("reviewer"))
-        if path == "/api/undo":
+        if path == "api/undo":
             return _json({"row": review.undo(reviewer), "progress": review.progress()})
-        if path != "/api/decide":
-            raise _Refused(HTTPStatus.NOT_FOUND, f"nothing at {path}")
-        row, label, decision = sent.get("row"), sent.get("label"), sent.get("decision")
-        if type(row) is not int or type(label) not in (int, type(None)) or decision not in list(Choice):
-            raise _Refused(HTTPStatus.BAD_REQUEST, f"expected row, decision and label, found {json.dumps(sent)[:200]}")
-        review.decide(reviewer, row, Choice(decision), label)
+        if path != "api/decide":
+            raise Refused(HTTPStatus.NOT_FOUND, f"nothing at {path}")
+        row, given, decision, label = (sent.get(name) for name in ("row", "given", "decision", "label"))
+        texts = isinstance(given, str) and isinstance(label, str | None)
+        if type(row) is not int or not texts or decision not in list(Choice):
+            expected = "a row, its given label, a decision, and a label or null"
+            raise Refused(HTTPStatus.BAD_REQUEST, f"expected {expected}, found {', '.join(sent)[:200]}")
+        review.decide(reviewer, row, Choice(decision), label, given)
         return _json({"progress": review.progress()})
 
     def _sent(self) -> dict[str, Any]:
         """The body of a POST by a page of this server."""
-        origin = self.headers.get("Origin")
-        if origin != f"http://{self.headers.get('Host')}":
-            raise _Refused(HTTPStatus.FORBIDDEN, f"a decision from {origin or 'nowhere'} is refused")
-        if self.headers.get_content_type() != "application/json":
-            raise _Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "expected application/json")
+        self.server.door.check_sender(self.headers)
         length = self.headers.get("Content-Length", "")
-        if not (length.isascii() and length.isdigit()) or int(length) > MAX_BODY_BYTES:
-            raise _Refused(
+        if not (length.isascii() and length.isdigit()) or len(length) > 15 or int(length) > MAX_BODY_BYTES:
+            raise Refused(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"expected at most {MAX_BODY_BYTES} bytes of known length"
             )
         try:
             sent = json.loads(self.rfile.read(int(length)))
-        except ValueError as e:
-            raise _Refused(HTTPStatus.BAD_REQUEST, f"is not JSON: {e}") from e
+        except TimeoutError as e:
+            raise Refused(HTTPStatus.REQUEST_TIMEOUT, f"expected {length} bytes within {IDLE_S} s") from e
+        except (ValueError, RecursionError) as e:
+            raise Refused(HTTPStatus.BAD_REQUEST, f"is not JSON that is read here: {e}") from e
         if not isinstance(sent, dict):
-            raise _Refused(HTTPStatus.BAD_REQUEST, "expected an object")
+            raise Refused(HTTPStatus.BAD_REQUEST, "expected an object")
         return sent
 
     def _reviewer(self, named: object) -> str:
@@ -236,7 +230,7 @@ class _Handler(BaseHTTPRequestHandler):
 def _number(query: Mapping[str, str], name: str) -> int:
     text = query.get(name, "")
     if not (text.isascii() and text.isdigit()) or len(text) > 15:
-        raise _Refused(HTTPStatus.BAD_REQUEST, f"{name} {text!r}: expected a number")
+        raise Refused(HTTPStatus.BAD_REQUEST, f"{name} {text!r}: expected a number")
     return int(text)
 
 

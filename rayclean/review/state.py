@@ -72,7 +72,9 @@ class Review:
                 self.repaired += [reviewer] if log.repaired else []
             return self._logs[reviewer]
 
-    def decide(self, reviewer: str, row: int, choice: Choice, label: int | None = None) -> None:
+    def decide(
+        self, reviewer: str, row: int, choice: Choice, label: str | None = None, given: str | None = None
+    ) -> None:
         """Writes a decision down; when this returns, it is on the disk.
 
         Args:
@@ -80,20 +82,25 @@ class Review:
             row: of the table.
             choice: any but `undo`.
             label: the right one, with `relabel`.
+            given: the given label that was shown, where one was: the table may be another one by now.
 
         Raises:
-            RaycleanError: there is no such row, class or reviewer, or the choice and the label do not fit.
+            RaycleanError: there is no such row, class or reviewer, or the choice and the labels do not fit.
             OSError: it could not be written.
         """
         with self._lock:
             line = self.queue.line(row)
             if choice == Choice.UNDO or (label is not None) != (choice == Choice.RELABEL):
                 raise InputError(f"decision {choice} with label {label}: expected a label with relabel, and only there")
-            if label is not None and not 0 <= label < len(self.queue.names):
-                raise InputError(f"label {label}: expected 0 to {len(self.queue.names) - 1}")
-            if label == line["given_label"]:
+            if label is not None and self.queue.label_of(label) is None:
+                raise InputError(f"label {label!r:.99} is none of the table's {len(self.queue.names)} classes")
+            has = self.queue.names[line["given_label"]]
+            if given not in (None, has):
+                raise InputError(f"the table has changed: row {row} is labelled {has!r} now; load the page again")
+            if label == has:
                 choice, label = Choice.KEEP, None
-            entry = self._entry(line, choice, label)
+            facts = {"row": row, "shard": line["shard"], "key": line["key"]}
+            entry = Entry(**facts, given=has, decision=choice, label=label, time=_now())
             log = self.open_log(reviewer)
             before = latest(log.entries).get(entry.sample)
             if before is None or before.model_copy(update={"time": entry.time, "row": entry.row}) != entry:
@@ -258,18 +265,6 @@ class Review:
             )
             self._read[reviewer] = mark, found.entries
         return self._read[reviewer][1]
-
-    def _entry(self, line: Facts, choice: Choice, label: int | None) -> Entry:
-        names = self.queue.names
-        return Entry(
-            row=line["row"],
-            shard=line["shard"],
-            key=line["key"],
-            given=names[line["given_label"]],
-            decision=choice,
-            label=None if label is None else names[label],
-            time=_now(),
-        )
 
 
 def _samples(decisions: dict[str, dict[Sample, Entry]]) -> dict[Sample, None]:

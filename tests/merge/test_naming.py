@@ -204,12 +204,26 @@ def test_a_table_that_may_be_a_later_one_tells_only_of_classes_that_it_confirms(
         note.unlink(missing_ok=True)
 
 
-@pytest.mark.parametrize("lines", [[numbered("gone", 0)], [numbered("a", 1)], [numbered("a", 9)], [OLD[0], b'{"row":']])
-def test_a_table_of_other_samples_or_labels_tells_nothing(lines: list[bytes], tmp_path: Path) -> None:
-    log(tmp_path, *lines)
+@pytest.mark.parametrize("time", [THEN, LATER])
+@pytest.mark.parametrize(("key", "given_label"), [("gone", 0), ("a", 1), ("a", 9)])
+def test_a_table_of_other_samples_or_labels_tells_nothing(
+    key: str, given_label: int, time: str, tmp_path: Path
+) -> None:
+    log(tmp_path, numbered("b", 1, time=time) if key == "a" else b"", numbered(key, given_label, time=time), b'{"row":')
     note_classes(table(tmp_path, PETS, GIVEN))
     with pytest.raises(InputError, match="nothing tells for sure"):
         said(tmp_path, PETS)
+
+
+def test_a_log_or_a_table_that_cannot_be_read_stops_nobody_who_does_not_ask(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    log(tmp_path, b"garbage\n", *OLD)
+    log(tmp_path, *OLD, who="ben")
+    table(tmp_path, PETS, GIVEN).publish(f"{LABELS}/part-00000.parquet", b"damaged")
+    note_classes(Store(str(tmp_path)))
+    said_of = [each.getMessage().partition(":")[0] for each in caplog.records]
+    assert said_of == ["review/anna.jsonl", "review/ben.jsonl"]
 
 
 def test_a_number_that_is_no_class_is_refused_with_the_row(tmp_path: Path) -> None:
@@ -286,6 +300,14 @@ def test_a_run_takes_the_same_decisions_after_the_classes_were_put_in_another_or
         assert found["k05"] == ("fox", 0.0)
         assert found["k10"] == ("none", 0.0)
         assert found["k03"] == ("owl", 1.0)
+    new = [
+        Classes(classes=PETS).encode(),
+        named("k00", "cat").encode(),
+        named("k05", "dog", Choice.RELABEL, "fox").encode(),
+    ]
+    new += [named("k10", "fox", Choice.DROP).encode(), named("k03", "owl").encode()]
+    log(tmp_path / "run", *(each.replace(b"a.tar", b"pets.tar") for each in new))
+    assert look(run.config, run.store).merge()[0].folder == run.merge()[0].folder, "the same in words is the same table"
 
 
 def test_a_row_that_has_another_given_label_now_is_refused_before_anything_is_trained(

@@ -153,6 +153,36 @@ def test_more_are_shown_when_asked_for(browser: webdriver.Chrome, report: Path) 
     (report / "report.js").write_text(script)
 
 
+PLANTED = """<p id="planted" style="color: rgb(1, 2, 3)">text</p><style>#planted { color: rgb(1, 2, 3); }</style>
+<img src="http://127.0.0.1:9/x.png"><img src="data:image/png;base64,x" onerror="document.title = 'by an event'">
+<script>document.title = "by a script";</script><a id="link" href="javascript:document.title='by a link'">here</a>"""
+
+
+def test_markup_that_came_through_would_do_nothing(browser: webdriver.Chrome, report: Path) -> None:
+    """Names and keys are escaped; should one not be, the page's policy stands behind."""
+    page = report / "samples.html"
+    planted = report / "planted.html"
+    planted.write_text(page.read_text().replace("</main>", f"{PLANTED}</main>"))
+    for name in ("index.html", "samples.html", "duplicates.html", "classes/class-00001.html"):
+        browser.get(f"file://{report}/{name}")
+        browser.execute_async_script("setTimeout(arguments[0], 20)")
+        assert errors(browser) == [], name
+        pictures = browser.execute_script(
+            "return [...document.images].filter(i => i.complete && !i.naturalWidth).length"
+        )
+        assert pictures == 0
+    browser.get(f"file://{planted}")
+    title = browser.title
+    browser.find_element(By.ID, "link").click()
+    browser.execute_async_script("setTimeout(arguments[0], 50)")
+    assert title.startswith("Worst samples")
+    assert browser.title == title
+    assert browser.find_element(By.ID, "planted").value_of_css_property("color") != "rgba(1, 2, 3, 1)"
+    refused = [line for line in errors(browser) if "Content Security Policy" in str(line["message"])]
+    assert len(refused) >= 6, "style, sheet, two pictures, script, link"
+    planted.unlink()
+
+
 @pytest.mark.parametrize("width", [1400, 700, 400])
 def test_no_page_is_wider_than_its_window(window: Window, report: Path, width: int) -> None:
     browser = window(width, 1000)

@@ -22,6 +22,7 @@ from rayclean.merge.entries import Entry, read_entries
 from rayclean.merge.naming import Naming, log_name
 from rayclean.review.server import ReviewServer
 from rayclean.reviewing import open_review
+from rayclean.storage.store import Store
 from tests.helpers import image_bytes
 from tools.make_digits import move_labels
 
@@ -64,7 +65,7 @@ def entries_of(config: Config, reviewer: str) -> list[Entry]:
 
 def read_log(run: Path, reviewer: str) -> list[Entry]:
     """The decisions of a log, their classes as it calls them."""
-    path, naming = run / log_name(reviewer), Naming(())
+    path, naming = run / log_name(reviewer), Naming.of_run(Store(str(run)), (), None)
     return read_entries(path.read_bytes(), path.name, lambda classes: naming.names_now(reviewer, classes)).entries
 
 

@@ -19,7 +19,8 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
 from rayclean.config import Config
-from tests.review.runs import NAMES, entries_of, serving, serving_apart
+from rayclean.review.server import ReviewServer
+from tests.review.runs import NAMES, Process, entries_of, serving, serving_apart
 
 # Set to a folder (docs/images), the pictures of the documentation are made there.
 SHOTS = "RAYCLEAN_DOC_IMAGES"
@@ -91,13 +92,17 @@ def wait_for(look: Callable[[], Found]) -> Found:
     return found
 
 
+def address(server: ReviewServer | Process) -> str:
+    return server.url if isinstance(server, Process) else server.door.url
+
+
 def said(config: Config, reviewer: str = "anna") -> list[tuple[str, str, str | None]]:
     return [(each.key, each.decision.value, each.label) for each in entries_of(config, reviewer)]
 
 
 def test_keys_decide_and_nothing_is_lost_by_kill_9(chrome: Chrome, reviewed: Config) -> None:
     with serving_apart(reviewed, "anna") as server:
-        page = Page(chrome, server.url).ready()
+        page = Page(chrome, address(server)).ready()
         assert page.text("counts").startswith("0 of 240 decided")
         keys, given, suggested = [], [], []
         for pressed in "ksdu4":
@@ -120,7 +125,7 @@ def test_keys_decide_and_nothing_is_lost_by_kill_9(chrome: Chrome, reviewed: Con
         assert len(said(reviewed)) == 5
 
     with serving(reviewed, "anna") as server:
-        page = Page(chrome, server.url).ready()
+        page = Page(chrome, address(server)).ready()
         assert page.text("counts").startswith("5 of 240 decided")
         assert page.text("key") == following, "what was decided is offered again"
         page.type("z")
@@ -133,7 +138,7 @@ def test_keys_decide_and_nothing_is_lost_by_kill_9(chrome: Chrome, reviewed: Con
 
 def test_moving_searching_and_the_mouse(chrome: Chrome, reviewed: Config) -> None:
     with serving(reviewed, "anna") as server:
-        page = Page(chrome, server.url).ready()
+        page = Page(chrome, address(server)).ready()
         first = page.text("key")
         assert not page.at("previous").is_enabled()
         page.type(Keys.ARROW_RIGHT)
@@ -170,7 +175,7 @@ def test_moving_searching_and_the_mouse(chrome: Chrome, reviewed: Config) -> Non
 
 def test_reviewers_who_differ(chrome: Chrome, reviewed: Config) -> None:
     with serving(reviewed) as server:
-        page = Page(chrome, server.url)
+        page = Page(chrome, address(server))
         wait_for(lambda: page.at("who").is_displayed())
         page.press("a/b", Keys.ENTER).ready()
         assert "expected letters" in page.text("refused")
@@ -179,7 +184,7 @@ def test_reviewers_who_differ(chrome: Chrome, reviewed: Config) -> None:
         key = page.text("key")
         page.type("d")
 
-        page = Page(chrome, server.url)
+        page = Page(chrome, address(server))
         wait_for(lambda: page.at("who").is_displayed())
         assert page.at("name").get_attribute("value") == "anna", "the name is remembered"
         page.at("name").send_keys(Keys.CONTROL, "a")
@@ -213,13 +218,13 @@ def replaced(path: Path, column: str, old: str, new: str) -> None:
 
 def test_markup_in_names_and_keys_stays_text(chrome: Chrome, reviewed: Config) -> None:
     with serving(reviewed, "anna") as server:
-        key = Page(chrome, server.url).ready().text("key")
+        key = Page(chrome, address(server)).ready().text("key")
     run = Path(reviewed.run.dir)
     for path in (*run.glob("labels/part-*.parquet"), *run.glob("catalog-*/rows/*.parquet")):
         replaced(path, "key", key, ODD_KEY)
     replaced(run / "labels" / "classes.parquet", "name", NAMES[7], ODD_NAME)
     with serving(reviewed, "anna") as server:
-        page = Page(chrome, server.url).ready()
+        page = Page(chrome, address(server)).ready()
         assert page.text("key") == ODD_KEY
         assert ODD_NAME in page.text("choices")
         page.press("c", "onclick")

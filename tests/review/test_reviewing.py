@@ -20,6 +20,7 @@ from rayclean.garbage import collect
 from rayclean.merge.entries import Choice
 from rayclean.merge.naming import REVIEW, log_name
 from rayclean.review.server import ReviewServer
+from rayclean.review.state import View
 from rayclean.reviewing import serve_review, take_in
 from rayclean.start import look
 from rayclean.storage.store import Store
@@ -29,7 +30,9 @@ QUIET = Console(quiet=True)
 
 
 def get(server: ReviewServer, path: str) -> bytes:
-    with urllib.request.urlopen(server.url + path, timeout=30) as answer:
+    address, _, token = server.door.url.partition("?token=")
+    asked = urllib.request.Request(address + path, headers={"Cookie": f"rayclean={token}"})
+    with urllib.request.urlopen(asked, timeout=30) as answer:
         data: bytes = answer.read()
     return data
 
@@ -72,6 +75,24 @@ def test_a_decision_makes_another_merge_and_nothing_else(reviewed: Config) -> No
     after = look(config, store)
     assert before.merge()[0].folder != after.merge()[0].folder
     assert before.score_files().inputs() == after.score_files().inputs()
+
+
+def test_a_log_of_an_earlier_release_is_read_by_the_table_or_refused(reviewed: Config) -> None:
+    with serving(reviewed) as server:
+        item = server.review.item("anna", 0, View.OPEN)
+    line = {"row": 0, "shard": item["shard"], "key": item["key"], "given": item["given"]["label"], "decision": "keep"}
+    old, path = json.dumps({**line, "label": None, "time": "now"}) + "\n", Path(reviewed.run.dir, log_name("anna"))
+    path.parent.mkdir()
+    path.write_text(old)
+    with serving(reviewed, "anna") as server:
+        assert server.review.item("anna", 0, View.MINE)["mine"] == {"decision": "keep", "label": None}
+        server.review.decide("anna", 1, Choice.DROP)
+    assert [entry.given for entry in entries_of(reviewed, "anna")][:1] == [item["given"]["name"]]
+    assert path.read_text().startswith(old)
+    path.with_suffix(".classes.json").unlink()
+    path.write_text(json.dumps({**line, "given": (line["given"] + 1) % 10, "label": None, "time": "now"}) + "\n")
+    with pytest.raises(InputError, match=r"anna\.jsonl has classes by number.*merge\.verified_classes"):
+        serve_review(reviewed, 0, "ben", QUIET)
 
 
 def test_what_removes_garbage_leaves_decisions(reviewed: Config) -> None:

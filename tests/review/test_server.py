@@ -5,42 +5,36 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rayclean.errors import ConfigError, ShardChangedError
+from rayclean.errors import ConfigError
 from rayclean.merge.naming import log_name
-from rayclean.review.server import HOST, MAX_BODY_BYTES, MAX_SIDE, ReviewServer
-from rayclean.review.state import Review
-from tests.review.tables import queue
-
-TITLE = "<script>alert(1)</script>"
-
-
-def picture(row: int, side: int) -> bytes:
-    if row == 4:
-        raise ShardChangedError("a.tar is another one")
-    return f"{row} {side}".encode()
+from rayclean.review.door import HOST
+from rayclean.review.server import MAX_BODY_BYTES, MAX_SIDE, ReviewServer
+from tests.review.serving import picture, served
+from tests.review.tables import NAMES
 
 
 class Client:
-    """Requests as a page of the server sends them; each may be changed."""
+    """Requests as a page of the server sends them; each may be changed. Paths are below the server's own."""
 
     def __init__(self, server: ReviewServer) -> None:
         self.host, self.port = f"{HOST}:{server.port}", server.port
+        self.below = server.door.path.removesuffix("/")
+        self.cookie = server.door.cookie.partition(";")[0]
 
     def send(
-        self, method: str, path: str, body: bytes | None = None, headers: dict[str, str | None] | None = None
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str | None] | None = None
     ) -> tuple[int, bytes, http.client.HTTPMessage]:
-        of_pages = {"Host": self.host} | (
+        of_pages = {"Host": self.host, "Cookie": f"theme=dark; {self.cookie}"} | (
             {"Origin": f"http://{self.host}", "Content-Type": "application/json"} if method == "POST" else {}
         )
         connection = http.client.HTTPConnection(HOST, self.port, timeout=20)
-        connection.putrequest(method, path, skip_host=True)
+        connection.putrequest(method, self.below + path, skip_host=True)
         sent = {**of_pages, **({"Content-Length": str(len(body))} if body is not None else {}), **(headers or {})}
         for name, value in sent.items():
             if value is not None:
@@ -56,20 +50,15 @@ class Client:
         return json.loads(body) if status == 200 else status
 
     def post(self, path: str, **fields: Any) -> tuple[int, Any]:
-        status, body, _ = self.send("POST", path, json.dumps(fields).encode())
+        given = {"given": NAMES[fields["row"] % 3]} if "row" in fields else {}
+        status, body, _ = self.send("POST", path, json.dumps(given | fields).encode())
         return status, json.loads(body)
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[ReviewServer]:
-    review = Review(tmp_path, lambda known: None if known else queue([0.1, 0.2, 0.3, 0.8, 0.9]))
-    with ReviewServer(0, review, picture, TITLE, None, "rayclean run '<b>'") as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+    with served(tmp_path) as server:
         yield server
-        server.shutdown()
-        thread.join()
-    review.close()
 
 
 @pytest.fixture
@@ -88,7 +77,7 @@ def test_only_loopback_listens(server: ReviewServer) -> None:
 
 def test_a_decision_is_in_the_log_when_the_answer_comes(client: Client, tmp_path: Path) -> None:
     assert client.get("/api/queue?reviewer=anna&view=open")["rows"] == [0, 1, 2, 3, 4]
-    status, answer = client.post("/api/decide", reviewer="anna", row=1, decision="relabel", label=2)
+    status, answer = client.post("/api/decide", reviewer="anna", row=1, decision="relabel", label="cat")
     assert (status, answer["progress"]["done"]) == (200, 1)
     assert json.loads(log_bytes(tmp_path).splitlines()[1])["label"] == "cat"
     assert client.get("/api/item?reviewer=anna&row=1")["mine"]["label"] == {"label": 2, "name": "cat"}
@@ -113,7 +102,7 @@ def test_a_decision_that_cannot_be_written_is_no_decision(
     assert log_bytes(tmp_path).count(b"\n") == 2
 
 
-DECISION = json.dumps({"reviewer": "anna", "row": 0, "decision": "drop", "label": None}).encode()
+DECISION = json.dumps({"reviewer": "anna", "row": 0, "given": "ant", "decision": "drop", "label": None}).encode()
 
 
 @pytest.mark.parametrize(
@@ -131,6 +120,12 @@ DECISION = json.dumps({"reviewer": "anna", "row": 0, "decision": "drop", "label"
         ({"Content-Type": None}, 415),
         ({"Content-Length": str(MAX_BODY_BYTES + 1)}, 413),
         ({"Content-Length": "-1"}, 413),
+        ({"Content-Length": "1" * 5000}, 413),
+        ({"Cookie": None}, 403),
+        ({"Cookie": "rayclean="}, 403),
+        ({"Cookie": "rayclean"}, 403),
+        ({"Cookie": "rayclean=" + "A" * 43}, 403),
+        ({"Cookie": "rayclean=\xe9"}, 403),
         ({"Content-Length": None}, 413),
     ],
 )
@@ -162,16 +157,22 @@ def test_a_name_that_is_pointed_at_this_host_reads_nothing(path: str, client: Cl
         b"\xff",
         b"{}",
         b'{"reviewer": "anna"}',
-        b'{"reviewer": "anna", "row": "0", "decision": "keep", "label": null}',
-        b'{"reviewer": "anna", "row": true, "decision": "keep", "label": null}',
-        b'{"reviewer": "anna", "row": 0, "decision": "remove", "label": null}',
-        b'{"reviewer": "anna", "row": 0, "decision": ["keep"], "label": null}',
-        b'{"reviewer": "anna", "row": 0, "decision": "undo", "label": null}',
-        b'{"reviewer": "anna", "row": 99, "decision": "keep", "label": null}',
-        b'{"reviewer": "anna", "row": 0, "decision": "relabel", "label": 1.5}',
-        b'{"reviewer": "anna", "row": 0, "decision": "relabel", "label": 3}',
-        b'{"reviewer": "../anna", "row": 0, "decision": "keep", "label": null}',
-        b'{"reviewer": 1, "row": 0, "decision": "keep", "label": null}',
+        b'{"reviewer": "anna", "row": "0", "given": "ant", "decision": "keep", "label": null}',
+        b'{"reviewer": "anna", "row": true, "given": "ant", "decision": "keep", "label": null}',
+        b'{"reviewer": "anna", "row": 0, "given": "ant", "decision": "remove", "label": null}',
+        b'{"reviewer": "anna", "row": 0, "given": "ant", "decision": ["keep"], "label": null}',
+        b'{"reviewer": "anna", "row": 0, "given": "ant", "decision": "undo", "label": null}',
+        b'{"reviewer": "anna", "row": 99, "given": "ant", "decision": "keep", "label": null}',
+        b'{"reviewer": "anna", "row": 0, "given": "ant", "decision": "relabel", "label": 1.5}',
+        b'{"reviewer": "anna", "row": 0, "given": "ant", "decision": "relabel", "label": "dog"}',
+        b'{"reviewer": "anna", "row": 0, "given": "bee", "decision": "keep", "label": null}',
+        b'{"reviewer": "anna", "row": 0, "decision": "keep", "label": null}',
+        b'{"reviewer": "anna", "row": %d, "given": "ant", "decision": "keep", "label": null}' % 2**67,
+        b'{"reviewer": "anna", "row": 1%s, "given": "ant", "decision": "keep", "label": null}' % (b"0" * 5000),
+        b"[" * 30_000 + b"]" * 30_000,
+        b'{"row":' * 9_000,
+        b'{"reviewer": "../anna", "row": 0, "given": "ant", "decision": "keep", "label": null}',
+        b'{"reviewer": 1, "row": 0, "given": "ant", "decision": "keep", "label": null}',
     ],
 )
 def test_what_is_no_decision_is_an_error_that_says_so(body: bytes, client: Client, tmp_path: Path) -> None:
@@ -232,3 +233,33 @@ def test_a_name_that_the_command_gave_holds(tmp_path: Path, server: ReviewServer
     server.reviewer = "ben"
     assert Client(server).post("/api/decide", reviewer="anna", row=0, decision="keep", label=None)[0] == 200
     assert (log_bytes(tmp_path, "anna"), bool(log_bytes(tmp_path, "ben"))) == (b"", True)
+
+
+def test_the_address_is_the_key(server: ReviewServer, client: Client, tmp_path: Path) -> None:
+    path, _, token = server.door.url.partition(f":{server.port}")[2].partition("?token=")
+    assert (path, len(token) > 40) == (server.door.path, True)
+    stranger = {"Cookie": None}
+    status, body, headers = client.send("GET", f"/?token={token}", headers=stranger)
+    assert (status, token.encode() in body) == (200, False)
+    left = headers["Set-Cookie"]
+    assert left == f"rayclean={token}; Path={path}; HttpOnly; SameSite=Strict"
+    assert client.send("GET", "/", headers={"Cookie": left.partition(";")[0]})[0] == 200
+    for place in ("/", "/?token=", "/?token=x", "/review.js", "/picture?row=0&side=9", "/api/queue?reviewer=anna"):
+        status, body, headers = client.send("GET", place, headers=stranger)
+        assert (status, headers["Set-Cookie"]) == (403, None)
+        assert "`rayclean review` has printed" in json.loads(body)["error"]
+    assert client.send("GET", f"/api/queue?reviewer=anna&token={token}", headers=stranger)[0] == 403, (
+        "pages have it not"
+    )
+    assert client.send("POST", f"/api/decide?token={token}", DECISION, stranger)[0] == 403
+    assert log_bytes(tmp_path) == b""
+
+
+def test_each_start_has_another_address(server: ReviewServer, tmp_path: Path) -> None:
+    with served(tmp_path / "other") as other:
+        assert server.door.path != other.door.path
+        assert server.door.cookie != other.door.cookie
+        client = Client(other)
+        assert client.send("GET", "/", headers={"Cookie": Client(server).cookie})[0] == 403
+        client.below = Client(server).below
+        assert client.send("GET", "/")[0] == 404

@@ -34,7 +34,7 @@ def agreed_on(run: Path) -> dict[str, int]:
 def test_a_row_that_one_has_decided_is_offered_to_no_other(tmp_path: Path) -> None:
     here = review(tmp_path)
     assert here.rows("anna", View.OPEN) == [0, 1, 2, 3, 4]
-    here.decide("anna", 1, Choice.RELABEL, 2)
+    here.decide("anna", 1, Choice.RELABEL, "cat")
     here.decide("anna", 0, Choice.UNSURE)
     for who in ("anna", "ben"):
         assert here.rows(who, View.OPEN) == [2, 3, 4]
@@ -87,13 +87,13 @@ def test_undo_goes_back_one_by_one(tmp_path: Path) -> None:
 def test_the_same_decision_twice_is_one(tmp_path: Path) -> None:
     here = review(tmp_path)
     for _ in range(2):
-        here.decide("anna", 0, Choice.RELABEL, 2)
+        here.decide("anna", 0, Choice.RELABEL, "cat")
     assert written(tmp_path, "anna") == [("k0", "relabel", "cat")]
 
 
 def test_the_given_label_as_a_class_is_keep(tmp_path: Path) -> None:
     here = review(tmp_path)
-    here.decide("anna", 1, Choice.RELABEL, 1)
+    here.decide("anna", 1, Choice.RELABEL, "bee")
     assert written(tmp_path, "anna") == [("k1", "keep", None)]
 
 
@@ -102,14 +102,15 @@ def test_the_given_label_as_a_class_is_keep(tmp_path: Path) -> None:
     [
         (9, Choice.KEEP, None, "no row 9"),
         (0, Choice.RELABEL, None, "expected a label with relabel"),
-        (0, Choice.KEEP, 1, "expected a label with relabel"),
+        (0, Choice.KEEP, "bee", "expected a label with relabel"),
         (0, Choice.UNDO, None, "decision undo"),
-        (0, Choice.RELABEL, 3, "expected 0 to 2"),
-        (0, Choice.RELABEL, -1, "expected 0 to 2"),
+        (2**67, Choice.KEEP, None, "no row"),
+        (-1, Choice.KEEP, None, "no row -1"),
+        (0, Choice.RELABEL, "dog", "label 'dog' is none of the table's 3 classes"),
     ],
 )
 def test_what_cannot_be_is_refused_and_not_written(
-    row: int, choice: Choice, label: int | None, words: str, tmp_path: Path
+    row: int, choice: Choice, label: str | None, words: str, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=words):
         review(tmp_path).decide("anna", row, choice, label)
@@ -176,6 +177,35 @@ def test_a_table_that_a_run_replaces_is_taken_in(tmp_path: Path) -> None:
     assert here.progress()["flagged_left"] == 1
 
 
+def test_a_table_with_other_classes_gives_the_logs_the_same_names(tmp_path: Path) -> None:
+    """Row 1 is a bee; the page has shown so."""
+    tables = [queue(SCORES), queue(SCORES, merge="merge-2", names=("cat", "dog", "bee"))]
+    here = Review(tmp_path, lambda known: tables.pop(0))
+    here.decide("anna", 1, Choice.RELABEL, "cat", "bee")
+    here.decide("anna", 2, Choice.RELABEL, "ant")
+    here.rows("anna", View.MINE)
+    assert here.queue.merge == "merge-2"
+    assert here.item("anna", 1, View.MINE)["mine"]["label"] == {"label": 0, "name": "cat"}
+    assert here.item("anna", 2, View.MINE)["mine"]["label"] == {"label": None, "name": "ant"}
+    with pytest.raises(InputError, match="row 1 is labelled 'dog' now; load the page again"):
+        here.decide("anna", 1, Choice.KEEP, None, "bee")
+    here.undo("anna")
+    here.decide("anna", 1, Choice.KEEP)
+    assert [(each.given, each.label) for each in read_log(tmp_path, "anna")][-1] == ("dog", None)
+
+
+def test_logs_are_read_again_where_the_classes_are_called_otherwise(tmp_path: Path) -> None:
+    there = review(tmp_path)
+    there.decide("ben", 1, Choice.RELABEL, "ant")
+    tables = [queue(SCORES), queue(SCORES, merge="merge-2", names=("emu", "bee", "cat"))]
+    here = Review(tmp_path, lambda known: tables.pop(0), lambda names: Naming(names, told=names))
+    here.decide("anna", 1, Choice.RELABEL, "ant")
+    assert here.progress()["agreed"] == 1
+    here.rows("eve", View.OPEN)
+    item = here.item("eve", 1, View.DISPUTED)
+    assert [each["label"] for each in item["others"]] == [{"label": 0, "name": "emu"}] * 2
+
+
 def test_an_equal_picture_is_shown_with_its_label(tmp_path: Path) -> None:
     here = review(tmp_path)
     assert here.item("anna", 3, View.OPEN)["duplicate_of"] == {"row": 0, "label": 0, "name": "ant"}
@@ -190,8 +220,8 @@ def test_of_many_classes_the_likely_and_the_latest_have_keys(tmp_path: Path) -> 
         return {each["key"]: each["label"] for each in here.item("anna", row, View.OPEN)["choices"]}
 
     assert keys(0) == {"1": 1, "2": 0, "3": 2}  # the suggestion, then the neighbours' labels
-    here.decide("anna", 1, Choice.RELABEL, 70)
-    here.decide("anna", 2, Choice.RELABEL, 99)
+    here.decide("anna", 1, Choice.RELABEL, "class 70")
+    here.decide("anna", 2, Choice.RELABEL, "class 99")
     assert keys(0) == {"1": 1, "2": 0, "3": 2, "4": 99, "5": 70}
 
 

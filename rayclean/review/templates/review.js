@@ -7,6 +7,9 @@ const AHEAD = 3; // items whose pictures are fetched before they are shown
 const FOUND = 50; // classes that a search lists
 const LARGE = 512, SMALL = 128;
 
+// The token has done its work: the browser has the cookie now, and nobody shall read the token over a shoulder.
+history.replaceState(null, "", location.pathname);
+
 let reviewer = settings.reviewer;
 let view = "open";
 let rows = [];
@@ -41,7 +44,7 @@ function element(tag, text, className) {
 
 const key = (text) => element("kbd", text);
 const percent = (share) => (share === null ? "–" : `${(100 * share).toFixed(share < 0.1 ? 1 : 0)}%`);
-const picture = (row, side) => `/picture?row=${row}&side=${side}&start=${settings.start}`;
+const picture = (row, side) => `picture?row=${row}&side=${side}`;
 
 // Runs one action at a time; keys that come while it is at work are dropped, so that nothing is decided unseen.
 async function act(work) {
@@ -60,7 +63,7 @@ async function act(work) {
 
 function facts(row) {
   if (!fetched.has(row)) {
-    const promise = ask(`/api/item?${query({ row })}`);
+    const promise = ask(`api/item?${query({ row })}`);
     promise.catch(() => fetched.delete(row));
     fetched.set(row, promise);
   }
@@ -77,7 +80,7 @@ function prefetch() {
 }
 
 async function load() {
-  const answer = await ask(`/api/queue?${query({})}`);
+  const answer = await ask(`api/queue?${query({})}`);
   fetched.clear();
   rows = answer.rows;
   position = 0;
@@ -179,7 +182,7 @@ function choice(each) {
   button.type = "button";
   button.title = each.name;
   button.append(key(each.key), ` ${each.name}`);
-  button.addEventListener("click", () => decide("relabel", each.label));
+  button.addEventListener("click", () => decide("relabel", each.name));
   const colour = colourOf(each.label);
   if (colour) button.classList.add(colour);
   if (item.mine && item.mine.label && item.mine.label.label === each.label) button.classList.add("taken");
@@ -221,10 +224,11 @@ function decide(decision, label) {
     if (!item) return;
     if (decision === "suggestion") {
       decision = "relabel";
-      label = item.suggestion.label;
+      label = item.suggestion.name;
     }
-    const { row } = item;
-    const answer = await ask("/api/decide", { row, decision, label: label === undefined ? null : label });
+    const { row, given } = item;
+    const body = { row, given: given.name, decision, label: label === undefined ? null : label };
+    const answer = await ask("api/decide", body);
     showProgress(answer.progress);
     fetched.delete(row);
     if (view === "disputed") await show();
@@ -240,7 +244,7 @@ async function step(by) {
     await show();
   } while (by > 0 && view === "open" && item && !item.mine && item.num_others);
   if (view === "open" && by > 0 && position >= rows.length) {
-    const answer = await ask(`/api/queue?${query({})}`);
+    const answer = await ask(`api/queue?${query({})}`);
     rows = [...rows, ...answer.rows.filter((row) => !rows.includes(row))];
     showProgress(answer.progress);
     if (position < rows.length) await show();
@@ -249,7 +253,7 @@ async function step(by) {
 
 function undo() {
   return act(async () => {
-    const answer = await ask("/api/undo", {});
+    const answer = await ask("api/undo", {});
     showProgress(answer.progress);
     if (answer.row === null) {
       at("message").textContent = "Nothing to undo.";
@@ -297,7 +301,7 @@ function drawMatches() {
 
 function take(i) {
   at("search").close();
-  if (matches[i]) decide("relabel", matches[i].label);
+  if (matches[i]) decide("relabel", matches[i].name);
 }
 
 at("text").addEventListener("input", find);
@@ -328,7 +332,7 @@ document.addEventListener("keydown", (event) => {
   };
   const pressed = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   const named = item && item.choices.find((each) => each.key === pressed);
-  const work = commands[pressed] || (named && (() => decide("relabel", named.label)));
+  const work = commands[pressed] || (named && (() => decide("relabel", named.name)));
   if (work) {
     event.preventDefault();
     work();
