@@ -12,6 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from rayclean.merge.published import MANIFEST, Published, TableFile
+from rayclean.storage.store import Store
+
 Content = tuple[str, bytes]
 
 BLOCK = tarfile.BLOCKSIZE
@@ -62,3 +65,11 @@ def sample(key: str, label: object = 0, seed: int = 0) -> list[Content]:
 def samples(labels: Sequence[object]) -> list[Content]:
     """Good samples `k0`, `k1`, ... with different images."""
     return [member for i, label in enumerate(labels) for member in sample(f"k{i}", label, seed=i)]
+
+
+def republish(store: Store, names: Sequence[str] | None = None) -> None:
+    """Makes the files of a published table, which a test has changed, and class names those of its manifest."""
+    old = Published.open(store)
+    files = tuple(TableFile.of(file.path, store.read(file.path)) for file in old.files)
+    new = Published(store, old.merge, old.names if names is None else tuple(names), old.lease, files)
+    store.publish(MANIFEST, new.encode())

@@ -20,6 +20,7 @@ from rayclean.config import dump_config
 from rayclean.pipeline import STAGE_NAMES
 from rayclean.run import Run
 from rayclean.storage.store import Store
+from rayclean.storage.units import ENVIRONMENT_FILE
 
 # What is left to the interpreter's end would abort, as native threads sometimes do there.
 ABORTS_AT_THE_END = """
@@ -99,7 +100,8 @@ def test_show_errors_and_evaluate_read_a_path_or_url(moved: str, trained: Run) -
 
 def test_gc_clears_the_run_that_it_is_given_and_no_other(moved: str, trained: Run) -> None:
     for store in (Store(moved), trained.store):
-        store.publish("paths-00000000/x", b"12345")
+        for name in ("x", ENVIRONMENT_FILE):
+            store.publish(f"paths-00000000/{name}", b"12345")
     try:
         assert "paths-00000000" in _invoke("gc", moved, "--dry-run")
         assert Store(moved).exists("paths-00000000/x")

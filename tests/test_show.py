@@ -18,10 +18,11 @@ from scipy.stats import rankdata
 from rayclean.catalog.table import COLUMNS_FILE, SHARDS_FILE
 from rayclean.config import Config
 from rayclean.errors import InputError
+from rayclean.merge.published import Published
 from rayclean.report.evaluate import read_truth
 from rayclean.report.run_text import print_sample
 from rayclean.run import Run
-from rayclean.show import describe
+from rayclean.show import FinalTable, describe
 from rayclean.storage.contents import read_table
 from rayclean.storage.store import Store
 from tests.conftest import Sample
@@ -109,21 +110,49 @@ def test_ranks_are_those_of_the_whole_column(found: list[Facts], table: list[Fac
 def test_the_truth_is_told_where_the_run_has_one(found: list[Facts], trained: Run, copied: Config) -> None:
     truth = read_truth(trained.catalog)
     assert [facts["truth"]["label"] for facts in found] == truth.tolist()
-    for name in Store(copied.run.dir).list(f"{trained.catalog.folder}/truth"):
-        Store(copied.run.dir).remove(f"{trained.catalog.folder}/truth/{name}")
+    Store(copied.run.dir).remove(f"{trained.catalog.folder}/truth")
     assert "truth" not in describe(copied, found[0]["key"])
 
 
 def test_the_table_is_streamed_not_loaded(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = Store.map
+    plain = Store.read
 
-    def mapped(self: Store, name: str) -> memoryview:
+    def read(self: Store, name: str) -> bytes:
+        assert not name.startswith("labels/part-")  # they are mapped, on a disk
+        return plain(self, name)
+
+    monkeypatch.setattr(Store, "read", read)
+    assert describe(trained.config, "k03")["scores"]
+
+
+def test_of_a_table_on_an_object_store_the_pages_are_checked_that_are_read(
+    trained: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = Store("memory://show/run")
+    try:
+        for path in Path(trained.store.path).rglob("*"):
+            if path.is_file():
+                remote.publish(str(path.relative_to(trained.store.path)), path.read_bytes())
+        with monkeypatch.context() as patch:
+            for name in ("read", "map"):
+                patch.setattr(Store, name, _no_parts(getattr(Store, name)))
+            assert FinalTable.of(Published.open(remote)).places("k03")
+        part = Published.open(remote).parts[0]
+        data = bytearray(remote.read(part))
+        data[8:200] = bytes(192)
+        remote.publish(part, bytes(data))
+        with pytest.raises((pa.ArrowInvalid, OSError)):
+            FinalTable.of(Published.open(remote)).rows.to_table()
+    finally:
+        remote.remove("")
+
+
+def _no_parts(plain: Callable[[Store, str], Any]) -> Callable[[Store, str], Any]:
+    def read(self: Store, name: str) -> Any:
         assert not name.startswith("labels/part-")
         return plain(self, name)
 
-    monkeypatch.setattr(Store, "map", mapped)
-    monkeypatch.setattr(Store, "read", lambda self, name: bytes(mapped(self, name)))
-    assert describe(trained.config, "k03")["scores"]
+    return read
 
 
 def test_a_sample_in_quarantine_has_its_reason(trained: Run) -> None:

@@ -207,6 +207,10 @@ class TimedJob(Job):
         """Those of the job."""
         return self.job.units()
 
+    def beside(self, unit: str) -> Sequence[str]:
+        """The job's, and the times."""
+        return [*self.job.beside(unit), f"{TIMING}/{unit}.json"]
+
     def open(self) -> Callable[[str], UnitResult]:
         """Opens the job; that counts as work of its first unit."""
         opened_s = [time.time()]

@@ -27,7 +27,7 @@ from rayclean.run import Run
 from rayclean.storage.contents import encode, map_arrays, read_json
 from rayclean.storage.draws import seeded_hash
 from rayclean.storage.store import Store
-from rayclean.storage.units import Job, compute_and_publish, run_inline
+from rayclean.storage.units import ENVIRONMENT_FILE, Job, compute_and_publish, run_inline
 
 # A label larger than a part, one that shares a part with small ones, small ones, one empty, one of one row.
 CLASS_COUNTS = (1300, 420, 60, 0, 12, 1, 207)
@@ -80,7 +80,8 @@ class Data:
     def bytes(self, folder: str) -> dict[str, bytes]:
         """All files of a folder."""
         root = Path(self.store.full(folder))
-        return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+        found = {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+        return {name: data for name, data in found.items() if name != ENVIRONMENT_FILE}
 
     def all_lists(self, index: NeighborIndex) -> list[tuple[Array, Array]]:
         """Every list of both kinds."""

@@ -20,6 +20,8 @@ from selenium.webdriver.remote.webelement import WebElement
 
 from rayclean.config import Config
 from rayclean.review.server import ReviewServer
+from rayclean.storage.store import Store
+from tests.helpers import republish
 from tests.review.runs import NAMES, Process, entries_of, serving, serving_apart
 
 # Set to a folder (docs/images), the pictures of the documentation are made there.
@@ -222,7 +224,7 @@ def test_markup_in_names_and_keys_stays_text(chrome: Chrome, reviewed: Config) -
     run = Path(reviewed.run.dir)
     for path in (*run.glob("labels/part-*.parquet"), *run.glob("catalog-*/rows/*.parquet")):
         replaced(path, "key", key, ODD_KEY)
-    replaced(run / "labels" / "classes.parquet", "name", NAMES[7], ODD_NAME)
+    republish(Store(str(run)), names=[ODD_NAME if name == NAMES[7] else name for name in NAMES])
     with serving(reviewed, "anna") as server:
         page = Page(chrome, address(server)).ready()
         assert page.text("key") == ODD_KEY

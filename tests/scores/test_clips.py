@@ -19,11 +19,12 @@ from rayclean.arrays import Array
 from rayclean.catalog.stage import find_clips
 from rayclean.config import Config, parse_config
 from rayclean.errors import ConfigError
+from rayclean.merge.published import PART, Published
 from rayclean.report.evaluate import read_truth
 from rayclean.results import evaluate_run
 from rayclean.run import Run
 from rayclean.scores import influence_solvers
-from rayclean.storage.contents import map_arrays, read_json, read_table
+from rayclean.storage.contents import map_arrays, read_json
 from tests.helpers import Content
 
 Finish = Callable[..., Run]
@@ -51,8 +52,8 @@ def video(
 
 
 def table_of(run: Run, kind: str) -> pa.Table:
-    names = [name for name in run.store.list("labels") if name.startswith(kind)]
-    return pa.concat_tables([read_table(run.store, f"labels/{name}") for name in names])
+    published = Published.open(run.store)
+    return pa.concat_tables([published.read(path) for path in published.of_kind(kind)])
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +74,7 @@ def test_a_clip_is_the_frames_of_one_name_and_one_label(clips: Run) -> None:
     pairs = list(zip(names_of(clips), clips.catalog.label.tolist(), strict=True))
     order = list(dict.fromkeys(pairs))
     assert [order.index(pair) for pair in pairs] == clips.catalog.clip.tolist()
-    table = table_of(clips, "clips-")
+    table = table_of(clips, "clips")
     assert list(zip(table["clip"].to_pylist(), table["given_label"].to_pylist(), strict=True)) == order
     assert table["frames"].to_pylist() == [pairs.count(pair) for pair in order]
     assert table["first_row"].to_pylist() == [pairs.index(pair) for pair in order]
@@ -91,7 +92,7 @@ def test_clips_are_numbered_by_their_first_rows(rows: list[tuple[int, int]]) -> 
 
 
 def test_a_clip_scores_as_the_mean_of_its_frames(clips: Run) -> None:
-    rows, table = table_of(clips, "part-"), table_of(clips, "clips-")
+    rows, table = table_of(clips, PART), table_of(clips, "clips")
     frames = [np.flatnonzero(clips.catalog.clip == clip) for clip in range(len(table))]
     for name in ("score_loss", "score_iofm", "score_vote"):
         scores = rows[name].to_numpy()
@@ -110,12 +111,12 @@ def test_clips_are_merged_jointly_with_the_lean_of_their_frames(
     rows, clips = (read_json(run.store, each[0].file("model"))["model"] for each in merges if each is not None)
     assert clips["lean"] == rows["lean"]
     assert (clips["num_rows"], rows["num_rows"]) == (run.catalog.summary["clips"], run.catalog.num_rows)
-    scores = table_of(run, "clips-")["label_score"].to_numpy()
+    scores = table_of(run, "clips")["label_score"].to_numpy()
     assert ((scores > 0) & (scores < 1)).all()
 
 
 def test_clips_are_evaluated(clips: Run) -> None:
-    table, truth = table_of(clips, "clips-"), read_truth(clips.catalog)
+    table, truth = table_of(clips, "clips"), read_truth(clips.catalog)
     clean = table["given_label"].to_numpy() == truth[table["first_row"].to_numpy()]
     found = evaluate_run(clips.config).clips
     assert found["label_score"] == pytest.approx(roc_auc_score(clean, table["label_score"]))
@@ -123,7 +124,7 @@ def test_clips_are_evaluated(clips: Run) -> None:
 
 
 def test_frames_of_a_clip_are_no_neighbours(clips: Run) -> None:
-    rows, clip = table_of(clips, "part-"), clips.catalog.clip
+    rows, clip = table_of(clips, PART), clips.catalog.clip
     for row, neighbors in enumerate(rows["neighbor_rows"].to_pylist()):
         assert clip[row] not in clip[neighbors]
     assert rows["neighbor_rows"].to_pylist()[0]
@@ -132,7 +133,7 @@ def test_frames_of_a_clip_are_no_neighbours(clips: Run) -> None:
 def test_blocks_do_not_matter(clips: Run, tiny_config: Tiny, finish: Finish, video: str, tmp_path: Path) -> None:
     cut = ("blocks.rows=5", "blocks.table_rows=10")
     other = finish(tiny_config(tmp_path / "run", f"data.shards={video}", CLIPS, "merge.score=iofm", *cut))
-    one, two = table_of(clips, "clips-"), table_of(other, "clips-")
+    one, two = table_of(clips, "clips"), table_of(other, "clips")
     for name in one.column_names:
         if name.startswith(("score", "label_score")):
             np.testing.assert_allclose(one[name].to_numpy(), two[name].to_numpy(), rtol=0, atol=1e-6)
@@ -176,9 +177,9 @@ def test_influence_of_the_mean_gradient(
     run = finish(tiny_config(tmp_path / "run", f"data.shards={video}", CLIPS, *changes))
     norms, means = plain_influence(run)
     expected = -(norms - norms.mean()) / norms.std()
-    found = table_of(run, "clips-")["score_osm"].to_numpy()
+    found = table_of(run, "clips")["score_osm"].to_numpy()
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6 if dense else 0.2)
-    rows = table_of(run, "part-")
+    rows = table_of(run, PART)
     np.testing.assert_allclose(rows["score_osm"].to_numpy(), found[run.catalog.clip], rtol=0, atol=1e-6)
     steps = run.influence()
     assert steps is not None
@@ -196,7 +197,7 @@ def test_scores_of_frames_are_another_thing(tiny_config: Tiny, finish: Finish, v
     by_gradient = finish(
         tiny_config(tmp_path / "gradient", f"data.shards={video}", CLIPS, *changes, "data.group_by=gradient")
     )
-    one, two = (table_of(run, "clips-")["score_osm"].to_numpy() for run in (by_scores, by_gradient))
+    one, two = (table_of(run, "clips")["score_osm"].to_numpy() for run in (by_scores, by_gradient))
     assert np.abs(one - two).max() > 0.01
 
 

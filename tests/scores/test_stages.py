@@ -6,6 +6,7 @@ docs/design.md, section 5, from the snapshot on; the cases of few neighbours are
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -46,11 +47,14 @@ def labels_digest(run: Run) -> str:
     return hashlib.sha256(b"".join(run.store.read(f"labels/{name}") for name in names)).hexdigest()
 
 
+BESIDE = re.compile(r"/classes-|/_environment\.json")
+
+
 def unit_files(run: Run) -> list[str]:
     """The files of all units past the catalog, without what lies beside them."""
     root = Path(run.store.path)
     names = [str(path.relative_to(root)) for path in root.glob("*-*/**/*") if path.is_file()]
-    return sorted(name for name in names if not name.startswith(("catalog-", "train-")) and "/classes-" not in name)
+    return sorted(name for name in names if not name.startswith(("catalog-", "train-")) and not BESIDE.search(name))
 
 
 def in_order(order: Callable[[list[str]], Sequence[str]]) -> Callable[[Sequence[Job]], None]:

@@ -12,6 +12,7 @@ import pytest
 
 from rayclean.arrays import Array
 from rayclean.config import Config, load_config
+from rayclean.merge.published import MANIFEST, Published, TableFile
 from rayclean.run import Run
 from rayclean.storage.contents import encode, map_arrays, read_json
 from rayclean.storage.store import Store
@@ -32,7 +33,10 @@ class FakeRun:
         self.started: list[list[str]] = []
         self.steps = read_json(self.store, STEPS_FILE) if self.store.exists(STEPS_FILE) else []
         self._publish(STEPS_FILE, self.steps)
-        self._publish("labels/_manifest.json", {"merge": "merge-0", "classes": [], "files": []})
+        summary = encode("summary.json", {"rows": 50}, "{}")
+        self.store.publish("tables/summary-0.json", summary)
+        file = TableFile.of("tables/summary-0.json", summary)
+        self.store.publish(MANIFEST, Published(self.store, "merge-0", (), 0, (file,)).encode())
 
     def _publish(self, name: str, content: Any) -> None:
         self.store.publish(name, encode(name, content, "{}"))
