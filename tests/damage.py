@@ -11,8 +11,22 @@ from rayclean.pipeline import STAGE_NAMES
 DAMAGES = ("flipped", "half", "empty", "missing")
 # Folders whose names are not their stage's, by what must be done before anything reads them.
 AFTER = {"trajectory": "embed", "aum": "embed", "vote": "neighbors", "influence": "embed", "simulate": "embed"}
-# Written for people and for who holds a run; nothing is computed from them, and their damage stops nobody.
-ASIDE = ("record", "lease", "log")
+# In a folder of several steps, what each makes; files of a step are read by the next ones.
+STEPS = {
+    "catalog": ("sources", "plan", "rows quarantine truth left_out", "columns shards summary"),
+    "neighbors": ("quantizer", "parts", "probes", "same any"),
+    "influence": ("solved solver", "raw", "fit"),
+    "simulate": ("simulated", "rows"),
+    "merge": ("model verified", "part-N classes-part-N"),
+}
+
+
+def _step(kind: str) -> int:
+    """Which step of its folder makes a kind; the last one where that has one step."""
+    folder, _, name = kind.partition("/")
+    steps = STEPS.get(folder.partition("-")[0], ())
+    of_name = name.partition("/")[0].partition(".")[0]
+    return next((i for i, names in enumerate(steps) if of_name in names.split()), len(steps))
 
 
 def kinds(run: Path) -> dict[str, list[Path]]:
@@ -41,6 +55,10 @@ def copy_until_read(run: Path, kind: str, to: Path) -> None:
         later = folder.is_dir() and STAGE_NAMES.index(stage_of(f"{name}/")) > first
         if folder.is_dir() and name != own and (later or name in ("labels", "tables")) and not kind.startswith(name):
             shutil.rmtree(folder)
+    for other, paths in kinds(to).items():
+        if other.partition("/")[0] == own and _step(kind) < _step(other) < len(STEPS.get(own.partition("-")[0], ())):
+            for path in paths:
+                path.unlink()
 
 
 def damage(path: Path, how: str) -> None:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from rayclean.catalog.labels import ClassList
 from rayclean.errors import ConfigError, InputError, RaycleanError
 from rayclean.merge.entries import SUFFIX, Classes, Numbered, Sample, read_lines
-from rayclean.merge.published import MANIFEST, Published, whole_table
+from rayclean.merge.published import MANIFEST, Published, find_published, whole_table
 from rayclean.storage.contents import encode, read_json
 from rayclean.storage.store import Store
 
@@ -167,7 +167,7 @@ def _classes_of(store: Store, lines: Sequence[Numbered]) -> tuple[str, ...] | No
     The given labels that the reviewers saw must be those of the table. Where it may be a later one than they saw, they
     must be so for each class that a decision is about: a class that has another number now would not be found else.
     """
-    table = whole_table(store)
+    table = find_published(store)
     used = {label for line in lines for label in (line.given, line.label) if label is not None}
     if table is None or max(used) >= len(table.names):
         return None

@@ -20,6 +20,7 @@ from selenium.webdriver.remote.webelement import WebElement
 
 from rayclean.config import Config
 from rayclean.review.server import ReviewServer
+from rayclean.storage.contents import encode
 from rayclean.storage.store import Store
 from tests.helpers import republish
 from tests.review.runs import NAMES, Process, entries_of, serving, serving_apart
@@ -215,7 +216,8 @@ def replaced(path: Path, column: str, old: str, new: str) -> None:
     table = pq.read_table(path)
     values = pc.if_else(pc.equal(table[column], old), pa.scalar(new), table[column])
     field = table.schema.field(column)
-    pq.write_table(table.set_column(table.schema.get_field_index(column), field, values), path)
+    changed = table.set_column(table.schema.get_field_index(column), field, values)
+    path.write_bytes(encode(path.name, changed, "{}"))
 
 
 def test_markup_in_names_and_keys_stays_text(chrome: Chrome, reviewed: Config) -> None:
