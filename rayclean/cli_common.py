@@ -12,6 +12,7 @@ import yaml
 from rich.console import Console
 
 from rayclean.config import Config, parse_config
+from rayclean.config.secrets import refuse_secrets
 from rayclean.errors import InputError, RaycleanError
 from rayclean.storage.store import Store
 
@@ -33,8 +34,10 @@ def load_run(folder: str) -> Config:
         folder: of the run, or its URL.
 
     Raises:
+        ConfigError: the URL may carry credentials.
         InputError: there is no run, or it cannot be read.
     """
+    refuse_secrets(folder, "RUN")
     store, name = Store(folder), "config.yaml"
     try:
         tree = yaml.safe_load(store.read(name))

@@ -50,6 +50,7 @@ def _yaml(text: str) -> Any:
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:
     name, sep, text = override.partition("=")
+    refuse_secrets(text, name)  # before an error repeats it
     parts = name.strip().split(".")
     if not sep or not all(parts):
         raise ConfigError(f"'{override}' is not an override; write section.field=value")
