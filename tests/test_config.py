@@ -461,6 +461,12 @@ def test_a_url_with_credentials_is_refused_and_not_repeated(url: str) -> None:
         assert word in str(caught.value)
 
 
+@pytest.mark.parametrize("where", sorted(set(URL_FIELDS) - {"data.shards", "influence.validation", "learn.test"}))
+def test_a_question_mark_stands_for_a_character_in_patterns_alone(where: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{re.escape(where)}: a URL carries credentials"):
+        parse_config(tree() | URL_FIELDS[where]("s3://bucket/a?secret"))
+
+
 @pytest.mark.parametrize("url", PLAIN_URLS)
 def test_a_url_without_credentials_is_taken(url: str) -> None:
     assert parse_config(tree() | {"data": {"shards": url, "classes": 2}}).data.shards == url

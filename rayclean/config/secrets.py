@@ -13,6 +13,7 @@ from typing import Any
 from rayclean.errors import ConfigError
 
 HARMLESS = frozenset({"versionId", "generation", "download", "raw", "ref"})
+PATTERNS = ("data.shards", "influence.validation", "learn.test")  # where a ? may stand for any character
 _USER_INFO = re.compile(r"://[^/?#]*@")
 _PARAMETER = re.compile(r"([?#&;])([^?#&;=]*)(=?)")
 ELSEWHERE = (
@@ -39,23 +40,24 @@ def refuse_secrets(tree: Any, where: str = "") -> None:
     elif isinstance(tree, list | tuple):
         for value in tree:
             refuse_secrets(value, where)
-    elif isinstance(tree, str) and (what := _found_in(tree)):
+    elif isinstance(tree, str) and (what := _found_in(tree, where)):
         raise ConfigError(
             f"{where}: a URL carries credentials, or what may be some ({what}), and URLs are written to the run folder "
             f"and to logs; {ELSEWHERE}"
         )
 
 
-def _found_in(value: str) -> str | None:
-    """What of a value may be a secret; None where nothing is, or it is no URL."""
+def _found_in(value: str, where: str) -> str | None:
+    """What of a value at a place (or in the section there) may be a secret; None where nothing is, or it is no URL."""
     _, colon, rest = value.partition("://")
     if not colon:
         return None
     if _USER_INFO.search(value):
         return "user info before an @"
-    is_glob = not re.search(r"https?://", value, re.IGNORECASE)
+    is_pattern = any(f"{name}.".startswith(f"{where}.") for name in PATTERNS)
+    is_glob = is_pattern and not re.search(r"https?://", value, re.IGNORECASE)
     for mark, name, equals in _PARAMETER.findall(rest[_start_of_query(rest) :]):
-        if name in HARMLESS or (is_glob and mark == "?" and not equals):  # a ? that stands for any character
+        if name in HARMLESS or (is_glob and mark == "?" and not equals):
             continue
         return f"a {'fragment' if mark == '#' else 'query'} with other names than {', '.join(sorted(HARMLESS))}"
     return None
