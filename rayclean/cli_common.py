@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from rayclean.config import Config, parse_config, parse_yaml
+from rayclean.config.secrets import refuse_secrets
 from rayclean.errors import InputError, RaycleanError
 from rayclean.storage.store import Store
 
@@ -32,8 +33,10 @@ def load_run(folder: str) -> Config:
         folder: of the run, or its URL.
 
     Raises:
+        ConfigError: the URL may carry credentials.
         InputError: there is no run, or it cannot be read.
     """
+    refuse_secrets(folder, "RUN")
     store, name = Store(folder), "config.yaml"
     try:
         tree, lines = parse_yaml(store.read(name), f"{folder}/{name}", room=2)

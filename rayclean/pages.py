@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from rayclean import __version__
 from rayclean.arrays import Array
 from rayclean.config import Config
+from rayclean.config.secrets import refuse_secrets
 from rayclean.errors import ConfigError, InputError
 from rayclean.merge.models import Fitted
 from rayclean.merge.published import Published
@@ -59,8 +60,9 @@ def write_report(config: Config, out: str | None = None, top: int = 2000) -> str
 
     Raises:
         InputError: the table is not complete, or of another config; or `out` holds something else.
-        ConfigError: `out` cannot be written, or `top` is below 1.
+        ConfigError: `out` cannot be written or may carry credentials, or `top` is below 1.
     """
+    refuse_secrets(out, "--out")
     if top < 1:
         raise ConfigError(f"a report of {top} samples: expected at least 1")
     this, table = _finished(config)

@@ -12,8 +12,10 @@ from rayclean.catalog.noise import check_noise
 from rayclean.catalog.stage import SOURCES_FILE, catalog_fingerprint, find_sources, open_catalog
 from rayclean.catalog.table import Catalog
 from rayclean.config import Config, DataSection
+from rayclean.embed.features_stage import check_features
 from rayclean.errors import InputError
 from rayclean.merge.naming import note_classes
+from rayclean.merge.verified import VerifiedFile
 from rayclean.run import Run
 from rayclean.sizing import Workers
 from rayclean.storage.contents import encode, read_json
@@ -67,10 +69,18 @@ def start(config: Config, store: Store, sources: pa.Table, leaves_word: bool = T
         _note_catalog(store, catalog, validation)
     run = Run(config, store, catalog, validation, workers, _settled_precision(config, store))
     note_classes(store)
-    _ = run.verified  # a file that cannot be read is an error now, not after the training
+    _check_given(run)
     for derived in (*run.derived.values(), *run.planted.values()):
         store.create(f"{derived.folder}/{SOURCES_FILE}", encode(SOURCES_FILE, sources, "{}"))
     return run
+
+
+def _check_given(run: Run) -> None:
+    """A file that people gave and that cannot be read is an error now, not after the training."""
+    if isinstance(run.verified, VerifiedFile):
+        run.verified.read()
+    if run.config.inn.file is not None and "inn" in run.config.score_names():
+        check_features(run.config.inn.file)
 
 
 def scanned(

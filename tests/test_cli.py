@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from rayclean import __version__, cli
 from rayclean.config import dump_config
+from rayclean.errors import ConfigError
 from rayclean.pipeline import STAGE_NAMES
 from rayclean.run import Run
 from rayclean.storage.store import Store
@@ -160,3 +161,11 @@ def test_a_full_disk_is_told_without_a_traceback(
     monkeypatch.setattr(cli, "app", full)
     assert cli.call() == 1
     assert "No space left on device; make room and run the same command again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [("status",), ("evaluate",), ("report",), ("export", "--to", "csv", "--out", "x")])
+def test_a_run_by_a_url_with_credentials_is_refused(command: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(cli.app, [command[0], "s3://me:secret@bucket/run", *command[1:]])
+    assert isinstance(result.exception, ConfigError)
+    assert str(result.exception).startswith("RUN: a URL carries credentials")
+    assert "secret" not in str(result.exception)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -403,9 +404,80 @@ def test_a_role_has_the_steps_of_main_or_its_own() -> None:
     assert parse_config(dump_config(config)) == config
 
 
-@pytest.mark.parametrize("url", ["s3://me:secret@host/a.tar", "https://host/a.tar?X-Amz-Signature=secret&x=1"])
+# By their form: user info anywhere, and what a query or a fragment has beside names of versions.
+SECRET_URLS = [
+    "s3://me:secret@host/a.tar",
+    "simplecache::s3://key:secret@bucket/a.tar",
+    "{https://host/a.tar,https://me:secret@host/b.tar}",
+    "https://secret@host/a.tar",
+    "https://host/a.tar?X-Amz-Signature=secret&x=1",
+    "https://host/a.tar?sig=secret",
+    "https://host/a.tar?auth=secret",
+    "https://host/a.tar?code=secret",
+    "https://host/a.tar?secret",
+    "https://host/a.tar#token=secret",
+    "https://host/a.tar#secret",
+    "https://host/a.tar?download=1&sig=secret",
+    "https://host/a.tar?raw;code=secret",
+    "https://host/a.tar?ref=main#secret",
+    "https://host/a.tar?versionid=secret",
+    "filecache::https://host/a.tar?secret",
+    "https://host/a.tar?download=1::https://host/b.tar?sig=secret",
+    "az://container/a.tar?sv=1&sig=secret",
+    "gs://bucket/a.tar?generation=1&auth=secret",
+    "s3://bucket/a.tar#secret",
+]
+PLAIN_URLS = [
+    "s3://bucket/a.tar?versionId=3HL4",
+    "gs://bucket/a.tar?generation=1700000000",
+    "https://host/a.tar?download",
+    "https://host/a.tar?raw=true&ref=main",
+    "s3://bucket/train-0??.tar",
+    "s3://bucket/{0000..0099}.tar",
+    "s3://bucket/me@home/a&b=c.tar",
+    "/folder/a.tar?sig=1#2",
+]
+# A value that may be a URL, wherever it stands.
+URL_FIELDS: dict[str, Callable[[str], dict[str, Any]]] = {
+    "run.dir": lambda url: {"run": {"dir": url}},
+    "data.shards": lambda url: {"data": {"shards": ["a.tar", url], "classes": 2}},
+    "data.classes": lambda url: {"data": {"shards": "a.tar", "classes": url}},
+    "train.from": lambda url: {"train": {"from": url}},
+    "train.roles.ce.from": lambda url: {"train": {"roles": {"ce": {"from": url}}}},
+    "model.weights": lambda url: {"model": {"weights": url}},
+    "train.roles.ce.model.weights": lambda url: {"train": {"roles": {"ce": {"model": {"weights": url}}}}},
+    "inn.features": lambda url: {"inn": {"features": f"file:{url}"}},
+    "influence.validation": lambda url: {"influence": {"validation": url}},
+    "merge.verified": lambda url: {"merge": {"verified": url}},
+    "learn.test": lambda url: {"learn": {"test": url}},
+    "learn.from": lambda url: {"learn": {"from": url}},
+}
+
+
+@pytest.mark.parametrize("url", SECRET_URLS)
 def test_a_url_with_credentials_is_refused_and_not_repeated(url: str) -> None:
-    tree = {"run": {"dir": "r"}, "data": {"shards": ["s3://bucket/a.tar", url], "classes": 2}}
-    with pytest.raises(ConfigError, match=r"data\.shards: a URL carries credentials") as caught:
-        parse_config(tree)
-    assert "secret" not in str(caught.value)
+    for where, make in URL_FIELDS.items():
+        with pytest.raises(ConfigError, match=rf"^{re.escape(where)}: a URL carries credentials") as caught:
+            parse_config(tree() | make(url))
+        assert "secret" not in str(caught.value)
+    for word in ("AWS_SECRET_ACCESS_KEY", "GOOGLE_APPLICATION_CREDENTIALS", "AZURE_STORAGE_", "data.shards: env:NAME"):
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("where", sorted(set(URL_FIELDS) - {"data.shards", "influence.validation", "learn.test"}))
+def test_a_question_mark_stands_for_a_character_in_patterns_alone(where: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{re.escape(where)}: a URL carries credentials"):
+        parse_config(tree() | URL_FIELDS[where]("s3://bucket/a?secret"))
+
+
+@pytest.mark.parametrize("url", PLAIN_URLS)
+def test_a_url_without_credentials_is_taken(url: str) -> None:
+    assert parse_config(tree() | {"data": {"shards": url, "classes": 2}}).data.shards == url
+
+
+def test_an_override_with_credentials_is_not_repeated_by_any_error(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("run: {dir: x}\ndata: {shards: a.tar, classes: 2}\n")
+    for name in ("data.shards", "data..shards", "run.dir.deeper", "data"):
+        with pytest.raises(ConfigError, match="a URL carries credentials") as caught:
+            load_config(tmp_path / "a.yaml", [f"{name}=['https://me:secret@host/a.tar'"])
+        assert "secret" not in str(caught.value)

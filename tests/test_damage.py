@@ -29,8 +29,8 @@ SETTINGS = (
     "train.roles={}",
     "scores=[loss, aum, iofm, inn, vote, osm, osd, odd]",
 )
-# By a run in one process; on Ray the first are read by each actor, the second is written by each start. The third is only
-# told where training goes on.
+# By a run in one process; on Ray the first are read by each actor, the second is written by each start. The third is
+# only told where training goes on.
 UNREAD = ("_environment.json", "config.yaml", "workers.json")
 COMMANDS = ("status", "errors", "show", "evaluate", "report", "export", "gc")
 Outcomes = dict[tuple[str, str], str]

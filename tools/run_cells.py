@@ -67,7 +67,9 @@ class Cell:
 
 
 CELLS = {
-    "digits": Cell("configs/digits.yaml", ("influence.validation=split",), 10, 120),
+    "digits": Cell(
+        "configs/digits.yaml", ("influence.validation=split", "influence.validation_label=json:truth"), 10, 120
+    ),
     "human": Cell(CIFAR10N, HUMAN, 4, 40),
     "asymmetric": Cell(CIFAR10N, (*CLEAN, TESTED, *ASYMMETRIC), 4, 40),
     "symmetric": Cell(CIFAR10N, (*CLEAN, TESTED, *SYMMETRIC), 4, 40),

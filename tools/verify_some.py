@@ -6,16 +6,17 @@
 from __future__ import annotations
 
 import argparse
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from rayclean.config import load_config
 from rayclean.pipeline import CONFIG_FILE
 from rayclean.report.evaluate import UNKNOWN, read_truth
 from rayclean.start import look
+from rayclean.storage.given_tables import encode_csv
 from rayclean.storage.store import Store
 
 
@@ -27,14 +28,14 @@ def write_some(folder: Path, num: int, seed: int, target: Path) -> int:
     chosen = np.sort(np.random.default_rng(seed).permutation(known)[:num])
     names, first_rows = (run.catalog.shards[column].to_pylist() for column in ("name", "first_row"))
     shards = np.searchsorted(first_rows, chosen, side="right") - 1
-    with target.open("w", newline="") as file:
-        lines = csv.writer(file)
-        lines.writerow(["key", "label", "shard"])
-        for shard in np.unique(shards):
-            keys = run.catalog.rows_of_shard(int(shard))["key"]
-            for row in chosen[shards == shard]:
-                key = keys[int(row) - first_rows[shard]].as_py()
-                lines.writerow([key, run.classes.names[truth[row]], names[shard]])
+    lines: dict[str, list[str]] = {"key": [], "label": [], "shard": []}
+    for shard in np.unique(shards):
+        keys = run.catalog.rows_of_shard(int(shard))["key"]
+        for row in chosen[shards == shard]:
+            lines["key"].append(keys[int(row) - first_rows[shard]].as_py())
+            lines["label"].append(run.classes.names[truth[row]])
+            lines["shard"].append(names[shard])
+    target.write_bytes(encode_csv(pa.table({name: pa.array(values, pa.string()) for name, values in lines.items()})))
     return len(known)
 
 

@@ -66,6 +66,7 @@ def _override(tree: dict[str, Any], override: str) -> tuple[str, ...]:
     from rayclean.config.yaml_text import YamlMistake, read_yaml
 
     name, sep, text = override.partition("=")
+    refuse_secrets(text, name)  # before an error repeats it
     parts = name.strip().split(".")
     if not sep or not all(parts):
         raise ConfigError(f"'{override}' is not an override; write section.field=value")

@@ -8,16 +8,17 @@ from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
 from rayclean.catalog.table import Catalog
 from rayclean.embed.table import Embedding
-from rayclean.errors import InputError
+from rayclean.errors import ConfigError, InputError
 from rayclean.storage.fingerprint import fingerprint
+from rayclean.storage.given_tables import KEY, SHARD, read_given
 from rayclean.storage.units import Job, UnitResult, block_names, block_range
 
 VERSION = 1
-KEY, SHARD, FEATURES = "key", "shard", "features"
+FIELD, FEATURES = "inn.features", "features"
 
 
 @dataclass(frozen=True)
@@ -66,26 +67,45 @@ class FeaturesJob(Job):
         return Embedding(self.store, self.folder, self.block_rows, self.catalog.num_classes)
 
 
+def check_features(source: str, with_rows: bool = False) -> pa.Table:
+    """Looks at the file's columns, and not at its rows, which the driver could not hold.
+
+    Raises:
+        ConfigError: it cannot be read, or a column is missing, is there twice or holds something else.
+    """
+    table = read_given(source, FIELD, FEATURES, with_rows)
+    if not _is_list_of_numbers(table[FEATURES].type):
+        raise ConfigError(f"{FIELD} {source}: expected features as lists of numbers, found {table[FEATURES].type}")
+    return table
+
+
 def read_features(source: str) -> pa.Table:
     """The file's columns.
 
     Raises:
-        InputError: it cannot be read, a column is missing, keys repeat, or the features are not of one length.
+        InputError: as `check_features`; keys repeat, or the features are not of one length or no numbers of 16 bits.
     """
     try:
-        table = pq.read_table(source)
-    except (OSError, pa.ArrowInvalid) as e:
-        raise InputError(f"{source}: cannot be read as Parquet: {e}") from e
-    missing = {KEY, FEATURES} - set(table.column_names)
-    if missing:
-        raise InputError(f"{source}: expected columns {KEY} and {FEATURES}, found {', '.join(table.column_names)}")
-    lengths = set(table[FEATURES].combine_chunks().value_lengths().to_pylist())
+        table = check_features(source, with_rows=True)
+    except ConfigError as e:
+        raise InputError(str(e)) from e
+    features = table[FEATURES].combine_chunks()
+    lengths = set(pc.list_value_length(features).to_pylist())
     if len(lengths) != 1 or None in lengths:
         raise InputError(f"{source}: expected features of one length, found lengths {sorted(map(str, lengths))[:5]}")
+    values = features.flatten()
+    largest = np.abs(values.to_numpy(zero_copy_only=False)).max(initial=0)
+    if values.null_count or not largest <= np.finfo(np.float16).max:
+        raise InputError(f"{source}: some features are missing, not finite, or too large for float16 (65,504)")
     names = _names(table, SHARD in table.column_names)
     if len(set(names)) < len(names):
         raise InputError(f"{source}: some keys are there twice; add a column {SHARD} where keys repeat across shards")
     return table
+
+
+def _is_list_of_numbers(kind: pa.DataType) -> bool:
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return is_list and bool(pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type))
 
 
 def _names(table: pa.Table, has_shards: bool) -> list[str] | list[tuple[str, str]]:

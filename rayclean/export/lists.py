@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv
 
 from rayclean.arrays import Array
 from rayclean.export.choose import COLUMNS, REASONS, Decision, Lines, Reason
@@ -17,6 +14,7 @@ from rayclean.export.files import FileFacts, publish_file
 from rayclean.export.rows import Chosen
 from rayclean.schema import SHARD_TYPE
 from rayclean.storage.contents import encode
+from rayclean.storage.given_tables import ESCAPED, encode_csv
 from rayclean.storage.store import Store
 
 FOLDER = "data"
@@ -44,7 +42,9 @@ _CHOICE_SCHEMA = pa.schema(
     ]
 )
 SCHEMAS: Mapping[str, pa.Schema] = {
-    "csv": _CHOICE_SCHEMA,
+    "csv": _CHOICE_SCHEMA.append(
+        _field(ESCAPED, pa.bool_(), "text that begins with = + - @, a tab, a return or ' has one more ' before it")
+    ),
     "parquet": _CHOICE_SCHEMA,
     # Datalab's names, and CleanLearning's for the score.
     "cleanlab": pa.schema(
@@ -84,7 +84,8 @@ def write_lists(chosen: Chosen, kind: str, out: Store) -> Written:
         kind: of `SCHEMAS`.
         out: where the files go.
     """
-    schema, suffix = SCHEMAS[kind], "csv" if kind == "csv" else "parquet"
+    schema = _CHOICE_SCHEMA if kind == "csv" else SCHEMAS[kind]
+    suffix = "csv" if kind == "csv" else "parquet"
     files, tallies, listed = [], np.zeros(len(Reason), np.int64), 0
     columns = [*COLUMNS, "shard", "key"]
     for part in range(len(chosen.table.parts)):
@@ -95,7 +96,8 @@ def write_lists(chosen: Chosen, kind: str, out: Store) -> Written:
         if chosen.removed:
             lines = lines.filter(pa.array(~decision.kept))
         listed += lines.num_rows
-        files.append(publish_file(out, f"{FOLDER}/part-{part:05d}.{suffix}", _encoded(lines, suffix)))
+        data = encode_csv(lines) if kind == "csv" else encode("part.parquet", lines, "{}")
+        files.append(publish_file(out, f"{FOLDER}/part-{part:05d}.{suffix}", data))
     return Written(files, reasons_of(tallies), listed)
 
 
@@ -116,15 +118,3 @@ def _lines(table: pa.Table, decision: Decision, schema: pa.Schema) -> pa.Table:
     return pa.table(
         [made.get(name, table[name] if name in table.column_names else None) for name in schema.names], schema=schema
     )
-
-
-def _encoded(lines: pa.Table, suffix: str) -> bytes:
-    if suffix == "parquet":
-        return encode("part.parquet", lines, "{}")
-    plain = pa.table(
-        [pc.cast(column, pa.string()) if pa.types.is_dictionary(column.type) else column for column in lines.columns],
-        names=lines.column_names,
-    )
-    sink = io.BytesIO()
-    pa.csv.write_csv(plain, sink)
-    return sink.getvalue()

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet
 
 from rayclean.arrays import Array
 from rayclean.catalog.labels import ClassList
 from rayclean.catalog.table import Catalog
-from rayclean.errors import ConfigError, InputError
+from rayclean.errors import InputError
 from rayclean.merge.joint import DROPPED
 from rayclean.merge.table import NO_LABEL
 from rayclean.shards.decode import BadSample
 from rayclean.storage.contents import map_arrays
+from rayclean.storage.given_tables import read_given
 from rayclean.storage.store import Store
 
 FIELD = "merge.verified"
@@ -92,7 +90,7 @@ class VerifiedFile:
             ConfigError: it is no such table.
             InputError: a key is in no shard or in several, a label is no class, or a row has two labels.
         """
-        table = _read(self.path)
+        table = self.read()
         keys = table["key"].to_pylist()
         shards = table["shard"].to_pylist() if "shard" in table.column_names else [None] * len(keys)
         rows = _one_each(keys, shards, find_rows(catalog, keys, shards))
@@ -105,6 +103,14 @@ class VerifiedFile:
         ordered = sorted(found)
         return Verified(np.array(ordered, np.int64), np.array([found[row] for row in ordered], np.int64))
 
+    def read(self) -> pa.Table:
+        """The file's columns; `key` and `shard` as text, labels as a Parquet file has them.
+
+        Raises:
+            ConfigError: it is no such table.
+        """
+        return read_given(self.path, FIELD, "label")
+
     def num_elsewhere(self, found: Verified) -> int:
         """None: `find` refuses such a file."""
         return 0
@@ -116,29 +122,6 @@ class VerifiedFile:
             return ClassList(self.classes).index_of(label)
         except BadSample as e:
             raise InputError(f"{FIELD} {self.path}: key {key}: {e}") from e
-
-
-def _read(path: str) -> pa.Table:
-    """The columns as text, but for labels that a Parquet file has as numbers."""
-    try:
-        if Path(path).suffix == ".parquet":
-            table = pyarrow.parquet.read_table(path)
-        else:
-            text = {name: pa.string() for name in ("key", "label", "shard")}
-            options = pyarrow.csv.ConvertOptions(column_types=text, strings_can_be_null=False)
-            table = pyarrow.csv.read_csv(path, convert_options=options)
-    except (OSError, pa.ArrowInvalid) as e:
-        raise ConfigError(f"{FIELD} {path}: cannot be read: {e}") from e
-    missing = [name for name in ("key", "label") if name not in table.column_names]
-    if missing:
-        raise ConfigError(
-            f"{FIELD} {path}: no column {missing[0]}; found {', '.join(table.column_names)}, expected key, label and, "
-            "where keys repeat from shard to shard, shard"
-        )
-    texts = [name for name in ("key", "shard") if name in table.column_names]
-    for name in texts:
-        table = table.set_column(table.column_names.index(name), name, table[name].cast(pa.string()))
-    return table
 
 
 def find_rows(catalog: Catalog, keys: Sequence[str], shards: Sequence[str | None]) -> list[list[int]]:

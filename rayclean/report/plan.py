@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from dataclasses import dataclass, replace
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import torch
@@ -21,6 +20,7 @@ from rayclean.neighbors.files import HELD_BYTES
 from rayclean.neighbors.index import IndexSettings
 from rayclean.neighbors.ivf import count_cells
 from rayclean.neighbors.parts import plan_parts
+from rayclean.shards.opening import open_shard
 from rayclean.shards.tar import TruncatedTar, group_members, scan_members
 from rayclean.storage.store import Store
 from rayclean.train.forward import Forward, ForwardSettings
@@ -99,7 +99,7 @@ def count_rows(sources: pa.Table) -> tuple[int, bool]:
         InputError: the first shard holds nothing to project from.
     """
     first = sources.slice(0, 1).to_pylist()[0]
-    with fsspec.open(first["url"], "rb") as file:
+    with open_shard(first["url"]) as file:
         members = []
         try:
             for member in scan_members(file, first["url"]):

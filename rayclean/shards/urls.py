@@ -19,7 +19,7 @@ from rayclean.shards.compression import compressed_error, tool_of_name
 from rayclean.storage.remote import PATIENCE_S, START_PATIENCE_S, tried_for
 
 # One of these tells two versions of an object apart; stores name it differently. Best first.
-_TAGS = (
+TAGS = (
     "ETag",
     "etag",
     "md5Hash",
@@ -30,6 +30,8 @@ _TAGS = (
     "mtime",
     "created",
 )
+ENVIRONMENT = "env:"  # of patterns that are in an environment variable
+fsspec.register_implementation("env", "rayclean.shards.environment.EnvironmentFiles")
 # One request lists 1,000 objects; fewer shards than this in a folder are asked for one by one.
 _LISTED = 100
 _ASKED_AT_ONCE = 16
@@ -61,7 +63,8 @@ def expand_shards(patterns: str | Sequence[str]) -> list[str]:
     """The shards that patterns stand for.
 
     Args:
-        patterns: local globs, brace ranges (`{0000..0099}`), fsspec URLs (also with globs), or a list.
+        patterns: local globs, brace ranges (`{0000..0099}`), fsspec URLs (also with globs), `env:NAME` for those in an
+            environment variable (`rayclean.shards.environment`), or a list.
 
     Returns:
         Sorted and unique; local ones as absolute paths. Without a glob a remote shard is not looked up here.
@@ -83,6 +86,9 @@ def expand_shards(patterns: str | Sequence[str]) -> list[str]:
 def _expand_pattern(pattern: str) -> list[str]:
     if not pattern.strip():
         raise ConfigError("data.shards has an empty pattern; remove it or name a shard")
+    if pattern.strip().startswith(ENVIRONMENT):
+        variable = pattern.strip().removeprefix(ENVIRONMENT)
+        return [f"env://{path}" for path in fsspec.filesystem("env").ls(variable, detail=False)]
     _refuse_pipe(pattern)
     if os.path.isfile(pattern):  # a name that itself has braces or brackets
         return [os.path.abspath(pattern)]
@@ -160,7 +166,8 @@ def identify_shards(urls: Sequence[str]) -> list[ShardIdentity]:
     """
     folders: dict[str, list[str]] = {}
     for url in urls:
-        if local_path(url) is None and not url.startswith("http"):  # a web server's listing is a page of links
+        # A web server's listing is a page of links, and a variable's files may lie anywhere.
+        if local_path(url) is None and not url.startswith(("http", ENVIRONMENT)):
             folders.setdefault(url.rpartition("/")[0], []).append(url)
     listed: dict[str, ShardIdentity] = {}
     for folder, inside in folders.items():
@@ -220,7 +227,7 @@ def _stat_remote(url: str) -> ShardIdentity:
 
 
 def _identity(url: str, facts: Mapping[str, Any]) -> ShardIdentity:
-    tag = next((facts[name] for name in _TAGS if facts.get(name)), "")
+    tag = next((facts[name] for name in TAGS if facts.get(name)), "")
     return ShardIdentity(url, int(facts["size"]), str(tag).strip('"'))
 
 

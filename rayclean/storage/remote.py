@@ -32,8 +32,9 @@ def is_transient(error: BaseException) -> bool:
     """Whether a call to an object store that failed so may succeed later: throttled, cut, timed out, server's fault."""
     if isinstance(error, OSError):
         return not isinstance(error, _FINAL_OS_ERRORS)
-    code = getattr(error, "code", None)  # gcsfs's HttpError
-    if isinstance(code, int) and type(error).__module__.startswith("gcsfs"):
+    names = {"gcsfs": "code", "aiohttp": "status"}  # of what a server has answered
+    code = getattr(error, names.get(type(error).__module__.partition(".")[0], ""), None)
+    if isinstance(code, int):
         return code >= 500 or code in (408, 429)
     return any(f"{base.__module__}.{base.__qualname__}" in _NETWORK_ERRORS for base in type(error).__mro__)
 

@@ -15,8 +15,10 @@ from rayclean.catalog.table import Catalog
 from rayclean.config import Config
 from rayclean.export.choose import REASONS, settle
 from rayclean.export.options import ExportOptions
+from rayclean.merge.verified import VerifiedFile
 from rayclean.run import Run
 from rayclean.start import look
+from rayclean.storage.given_tables import ESCAPED
 from rayclean.storage.store import Store
 from tests.export.runs import columns_of, edited, exported, lines_of
 
@@ -61,6 +63,7 @@ def test_csv_has_the_same_lines(doubtful: Config, tmp_path: Path) -> None:
             found += list(csv.DictReader(file))
     assert len(list((tmp_path / "csv" / "data").iterdir())) == 2
     for line, expected in zip(found, parquet_lines(tmp_path / "parquet"), strict=True):
+        assert line.pop(ESCAPED) == "true"
         assert list(line) == list(expected)
         assert np.float32(line.pop("label_score")) == np.float32(expected.pop("label_score"))
         assert line.pop("kept") == str(expected.pop("kept")).lower()
@@ -68,12 +71,15 @@ def test_csv_has_the_same_lines(doubtful: Config, tmp_path: Path) -> None:
 
 
 def test_keys_that_are_no_names_are_read_back(scored: Run, tmp_path: Path) -> None:
-    keys = [f'k{row}",\n=1+1;é' for row in range(scored.catalog.num_rows)]
+    starts = ["k", "00", "=1+", "'", "-", "\r", "\n"]
+    keys = [f'{starts[row % len(starts)]}{row}",\n=1+1;é' for row in range(scored.catalog.num_rows)]
     config = edited(scored, tmp_path / "run", key=keys)
     exported(config, "csv", tmp_path / "out")
-    with open(tmp_path / "out/data/part-00000.csv", newline="", encoding="utf-8") as file:
-        found = [line["key"] for line in csv.DictReader(file)]
+    found = VerifiedFile(str(tmp_path / "out/data/part-00000.csv"), "", ()).read()["key"].to_pylist()
     assert found == keys[: len(found)]
+    with open(tmp_path / "out/data/part-00000.csv", newline="", encoding="utf-8") as file:
+        assert not any(line["key"].startswith(("=", "-", "\r")) for line in csv.DictReader(file))
+    assert f"| {ESCAPED} |".replace("_", r"\_") in (tmp_path / "out/README.md").read_text()
 
 
 def test_columns_have_their_meanings(doubtful: Config, tmp_path: Path) -> None:

@@ -104,6 +104,9 @@ def test_what_does_not_fit_is_said(
 def test_a_file_that_cannot_be_read_stops_the_run(tiny_config: Tiny, tmp_path: Path, finish: Finish) -> None:
     with pytest.raises(ConfigError, match=r"merge\.verified"):
         finish(tiny_config(tmp_path / "run", "scores=[loss]", f"merge.verified={tmp_path / 'nowhere.csv'}"))
+    pyarrow.parquet.write_table(pa.table({"key": ["a", None], "label": [1, 2]}), tmp_path / "null.parquet")
+    with pytest.raises(ConfigError, match=r"merge\.verified .*null\.parquet: row 2 has no key"):
+        finish(tiny_config(tmp_path / "run", "scores=[loss]", f"merge.verified={tmp_path / 'null.parquet'}"))
     assert not list((tmp_path / "run").glob("embed-*")), "the run had begun"
 
 

@@ -14,7 +14,7 @@ import torchvision
 
 from rayclean.arrays import Array
 from rayclean.config import Config
-from rayclean.embed.features_stage import features_job
+from rayclean.embed.features_stage import features_job, read_features
 from rayclean.errors import ConfigError, InputError
 from rayclean.run import Run
 from rayclean.scores.trajectory import trajectory_scores
@@ -205,6 +205,33 @@ def test_a_file_of_features_that_cannot_be_used(
     job = features_job(scored.catalog, str(file), "mark", 16)
     with pytest.raises(InputError, match=said):
         job.open()(job.units()[0])
+
+
+@pytest.mark.parametrize(
+    ("features", "said"),
+    [
+        (pa.array([1.0, 2.0]), "expected features as lists of numbers, found double"),
+        (pa.array([["1"], ["2"]]), "expected features as lists of numbers, found list"),
+        (pa.array([[1.0, None], [1.0, 2.0]]), "some features are missing, not finite, or too large"),
+        (pa.array([[1.0], [1e6]]), "some features are missing, not finite, or too large"),
+        (pa.array([[1.0], None]), "expected features of one length"),
+        (pa.array([[1.0], [1.0, 2.0]]), "expected features of one length"),
+    ],
+)
+def test_features_that_are_none(features: pa.Array, said: str, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"key": ["a", "b"], "features": features}), tmp_path / "f.parquet")
+    with pytest.raises(InputError, match=said):
+        read_features(str(tmp_path / "f.parquet"))
+
+
+def test_a_file_of_features_that_is_cut_stops_the_run(tiny_config: Tiny, finish: Finish, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"key": ["a"], "features": [[1.0]]}), tmp_path / "f.parquet")
+    whole = (tmp_path / "f.parquet").read_bytes()
+    for num in (0, len(whole) // 2):
+        (tmp_path / "f.parquet").write_bytes(whole[:num])
+        with pytest.raises(ConfigError, match=r"inn\.features .*f\.parquet: cannot be read, is it whole"):
+            finish(tiny_config(tmp_path / "run", "scores=[inn]", f"inn.features=file:{tmp_path}/f.parquet"))
+    assert not list((tmp_path / "run").glob("embed-*")), "the run had begun"
 
 
 def test_a_file_that_is_not_there(tiny_config: Tiny, finish: Finish, tmp_path: Path) -> None:

@@ -8,8 +8,11 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import aiohttp
 import fsspec
 import pytest
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
 
 from rayclean.errors import ConfigError, InputError, RunHeldError, UnitError
 from rayclean.shards.opening import open_shard
@@ -183,3 +186,11 @@ def test_a_shard_is_read_in_ranges(server: ObjectStore) -> None:
     assert server.counts()["GET"]["requests"] <= 6
     with pytest.raises(InputError, match="cannot be read"):
         open_shard(f"{server.bucket}/nothing.tar")
+
+
+@pytest.mark.parametrize(("status", "expected"), [(403, False), (404, False), (429, True), (503, True)])
+def test_what_a_web_server_answers_tells_whether_a_retry_helps(status: int, expected: bool) -> None:
+    url = URL("http://host/a.tar")
+    asked = aiohttp.RequestInfo(url, "GET", CIMultiDictProxy(CIMultiDict()), url)
+    assert is_transient(aiohttp.ClientResponseError(asked, (), status=status)) == expected
+    assert is_transient(aiohttp.ServerDisconnectedError())
