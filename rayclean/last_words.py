@@ -17,7 +17,8 @@ from pathlib import Path
 
 from rayclean.storage.node import node_folder
 
-KEPT_S = 86400.0  # of what dead processes left; a pool is asked for long before
+KEPT_S = 86400.0  # how long the words of the dead are kept; a pool is asked for long before
+YOUNG_S = 60.0  # a file of this age may not be locked yet
 # What Python's fault handler writes, as it is in CPython.
 SIGNALS = {
     "Segmentation fault": "SIGSEGV",
@@ -100,8 +101,9 @@ def _left(path: Path) -> str | None:
 
 
 def _sweep(folder: Path) -> None:
-    """Removes what processes left long ago."""
+    """Removes the files of processes that ended idle, or long ago."""
     for path in folder.iterdir():
         with suppress(FileNotFoundError):
-            if time.time() - path.stat().st_mtime > KEPT_S and _left(path) is not None:
+            facts = path.stat()
+            if time.time() - facts.st_mtime > (KEPT_S if facts.st_size else YOUNG_S) and _left(path) is not None:
                 path.unlink()

@@ -7,9 +7,11 @@ network must be closed.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -26,6 +28,8 @@ _TorchBackend: Any = TorchConfig().backend_cls
 class ClosedBackend(_TorchBackend):  # type: ignore[misc]
     """Ray Train's torch backend, which opens no port to other machines while all ranks are on one node."""
 
+    file: str | None = None  # where the ranks of one node have met
+
     def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
         """Makes the process group, if there is anything to group."""
         ranks = len(worker_group)
@@ -34,15 +38,17 @@ class ClosedBackend(_TorchBackend):  # type: ignore[misc]
         if len(set(worker_group.execute(_node))) > 1:
             super().on_start(worker_group, backend_config)
             return
-        file = worker_group.execute_single(0, _meeting_file)
-        ray.get(
-            [
-                worker_group.execute_single_async(
-                    rank, _join, backend_config.backend, backend_config.timeout_s, file, rank, ranks
-                )
-                for rank in range(ranks)
-            ]
-        )
+        self.file = worker_group.execute_single(0, _meeting_file)
+        how = (backend_config.backend, backend_config.timeout_s, self.file)
+        ray.get([worker_group.execute_single_async(rank, _join, *how, rank, ranks) for rank in range(ranks)])
+
+    def on_shutdown(self, worker_group: Any, backend_config: TorchConfig) -> None:
+        """Ends the process group; where a rank has died, its file stays."""
+        super().on_shutdown(worker_group, backend_config)
+        if self.file is not None:
+            with contextlib.suppress(ray.exceptions.RayError):
+                worker_group.execute_single(0, _remove, self.file)
+            self.file = None
 
 
 class ClosedTorch(TorchConfig):  # type: ignore[misc]
@@ -59,8 +65,12 @@ def _node() -> str:
 
 
 def _meeting_file() -> str:
-    """A file that only this user's processes on this node can open; torch removes it when the group ends well."""
+    """A file that only this user's processes on this node can open."""
     return str(node_folder("ranks") / uuid.uuid4().hex)
+
+
+def _remove(file: str) -> None:
+    Path(file).unlink(missing_ok=True)
 
 
 def _join(backend: str, timeout_s: float, file: str, rank: int, ranks: int) -> None:

@@ -223,8 +223,10 @@ def test_what_actors_are_sent_gives_the_same_bytes_in_any_order(
     """All that the pool does but Ray's own part: jobs are pickled, units come in another order and are counted."""
     reports: list[JobReport] = []
 
-    def send(jobs: Sequence[Job], todo: Any, workers: Workers, mix: bool, meter: Any, found: list[JobReport]) -> None:
-        actor = pool.UnitActor(pickle.loads(pickle.dumps(jobs)), workers, mix)
+    def send(
+        jobs: Sequence[Job], todo: Any, workers: Workers, mix: bool, meter: Any, found: list[JobReport], name: str
+    ) -> None:
+        actor = pool.UnitActor(pickle.loads(pickle.dumps(jobs)), workers, mix, name)
         for item in pool.grouped(jobs, todo)[::-1]:
             for row in pa.table(actor({name: [value] for name, value in item.items()})).to_pylist():
                 pool._note(found[row["job"]], row, meter)
