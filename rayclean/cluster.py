@@ -16,7 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rayclean.config import Pool
 from rayclean.errors import ClusterError, ConfigError
-from rayclean.private_ray import closed, short_folder
+from rayclean.private_ray import closed, private_folder
 from rayclean.sizing import NodeSize, Workers, in_words, room, size_pool, size_training
 from rayclean.storage.store import Store
 
@@ -51,13 +51,14 @@ def connect(verbose: bool = False) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         if address == "local":
             stack.enter_context(closed())
-            options = {"include_dashboard": False, "object_store_memory": 256 * 2**20, "_temp_dir": short_folder()}
+            options = {"include_dashboard": False, "object_store_memory": 256 * 2**20, "_temp_dir": private_folder()}
         try:
             with contextlib.nullcontext() if verbose else _stderr_closed():
                 level = "info" if verbose else "error"
                 ray.init(address=address, log_to_driver=verbose, logging_level=level, **options)
         except Exception as e:  # Ray's own start raises bare ones, as where a busy machine takes over 30 s
             if address == "local":
+                ray.shutdown()  # what has started of it
                 raise ClusterError(f"Ray could not start on this machine: {last_line(e)}") from e
             if isinstance(e, ConnectionError | ray.exceptions.AuthenticationError):
                 raise ConfigError(f"RAY_ADDRESS={address}: no cluster answers there ({last_line(e)})") from e

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import ray
 
 from rayclean import cluster, private_ray
 from rayclean.errors import ClusterError, ConfigError
-from rayclean.private_ray import KUBERNETES, MODE, TOKEN, closed, short_folder
+from rayclean.private_ray import KUBERNETES, MODE, TOKEN, closed, private_folder
 
 USERS = {MODE: "disabled", TOKEN: "the user's own"}
 
@@ -80,17 +81,24 @@ def test_a_long_folder_for_temporary_files_is_no_obstacle(tmp_path: Path) -> Non
     ended = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
     assert ended.stdout.split() == ["works", "works"], ended.stderr
     assert not (tmp_path / ".ray").exists()
-    folder = Path(private_ray.SHORT_FOLDER) / f"rayclean-{os.getuid()}"
-    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_ray_has_a_folder_that_nobody_else_enters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deep = tmp_path / ("deep" * 30)
+    for usual, below in (("/tmp", "/tmp"), (str(deep), "/tmp")):
+        monkeypatch.setattr(tempfile, "gettempdir", lambda usual=usual: usual)
+        folder = Path(below, f"rayclean-{os.getuid()}")
+        assert private_folder() == str(folder / "ray")
+        assert folder.stat().st_mode & 0o777 == 0o700
 
 
 def test_a_long_folder_that_the_user_named_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     below = len(private_ray.SOCKET_BELOW)
     monkeypatch.setenv("RAY_TMPDIR", "/" + "x" * (private_ray.MAX_SOCKET_BYTES - below - 1))
-    assert short_folder() is None
+    assert private_folder() is None
     monkeypatch.setenv("RAY_TMPDIR", "/" + "x" * (private_ray.MAX_SOCKET_BYTES - below))
     with pytest.raises(ConfigError, match=r"RAY_TMPDIR=/x+ is too long.*108 bytes.*at most"):
-        short_folder()
+        private_folder()
 
 
 def test_of_a_users_cluster_nothing_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:

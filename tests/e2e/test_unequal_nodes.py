@@ -50,7 +50,7 @@ def _run(reference: Finished, folder: Path, env: dict[str, str], **train: Any) -
     return run
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, 3])  # three need two nodes: 2 CPUs each
 def test_the_default_config_trains_and_ends_with_a_table(
     workers: int, nodes: dict[str, str], reference: Finished, tmp_path: Path
 ) -> None:
