@@ -16,7 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rayclean.config import Pool
 from rayclean.errors import ClusterError, ConfigError
-from rayclean.private_ray import closed, short_folder
+from rayclean.private_ray import closed, private_folder
 from rayclean.sizing import NodeSize, Workers, in_words, room, size_pool, size_training
 from rayclean.storage.store import Store
 
@@ -34,7 +34,8 @@ def connect(verbose: bool = False) -> Iterator[None]:
     """Attaches to the cluster that RAY_ADDRESS names, else starts Ray here for the length of the block.
 
     Raises:
-        ConfigError: no cluster answers there, or it does not let us in; or Ray cannot start here.
+        ConfigError: no cluster answers there, or it does not let us in.
+        ClusterError: Ray cannot start here.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
@@ -50,13 +51,18 @@ def connect(verbose: bool = False) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         if address == "local":
             stack.enter_context(closed())
-            options = {"include_dashboard": False, "object_store_memory": 256 * 2**20, "_temp_dir": short_folder()}
+            options = {"include_dashboard": False, "object_store_memory": 256 * 2**20, "_temp_dir": private_folder()}
         try:
             with contextlib.nullcontext() if verbose else _stderr_closed():
                 level = "info" if verbose else "error"
                 ray.init(address=address, log_to_driver=verbose, logging_level=level, **options)
-        except (ConnectionError, ray.exceptions.AuthenticationError) as e:
-            raise ConfigError(f"RAY_ADDRESS={address}: no cluster answers there ({e})") from e
+        except Exception as e:  # Ray's own start raises bare ones, as where a busy machine takes over 30 s
+            if address == "local":
+                ray.shutdown()  # what has started of it
+                raise ClusterError(f"Ray could not start on this machine: {last_line(e)}") from e
+            if isinstance(e, ConnectionError | ray.exceptions.AuthenticationError):
+                raise ConfigError(f"RAY_ADDRESS={address}: no cluster answers there ({last_line(e)})") from e
+            raise
         stack.callback(ray.shutdown)
         yield
 
@@ -184,18 +190,17 @@ def call_on(workers: Workers, function: Callable[..., Found], *args: Any) -> Fou
 
 
 @contextlib.contextmanager
-def waiting_told(asked: str, waits: Callable[[], bool], after_s: float = WAIT_TOLD_S) -> Iterator[None]:
+def waiting_told(asked: str, waits: Callable[[], bool]) -> Iterator[None]:
     """Says in one line what is asked for and what is there when it does not come, as long as the block lasts.
 
     Args:
         asked: what is asked for.
         waits: whether it is waited for still; asked in a thread of its own.
-        after_s: how long nothing is said.
     """
     ended = threading.Event()
 
     def watch() -> None:
-        while not ended.wait(after_s):
+        while not ended.wait(WAIT_TOLD_S):
             if waits() and not ended.is_set():
                 free = ray.available_resources()
                 log.warning(

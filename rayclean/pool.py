@@ -16,13 +16,13 @@ from typing import Any
 
 import ray
 import ray.data
-from ray._private.state import actors as ray_actors
 from ray.util.annotations import RayDeprecationWarning
 
 from rayclean import last_words
 from rayclean.cluster import fitting, keep_freed_memory, last_line, on_each_node, waiting_told
 from rayclean.errors import DamagedFile, StageError
 from rayclean.last_words import LastWords
+from rayclean.pool_actors import end_actors, is_pending
 from rayclean.progress import Meter
 from rayclean.sizing import Workers
 from rayclean.storage.fingerprint import environment_stamp
@@ -155,6 +155,7 @@ def run_units(
         left = [_lost(job, report) for job, report in zip(jobs, reports, strict=True)]
         if not any(left):
             return reports
+        end_actors(UnitActor)
     _explain(jobs, left, reports, pool)
     return reports
 
@@ -205,16 +206,9 @@ def _send(
     context.print_on_execution_start = False
     asked = f"an actor of {workers.cpus:g} CPUs and {workers.gpus:g} GPUs"
     before = meter.done + meter.failed
-    with waiting_told(asked, lambda: meter.done + meter.failed == before and _is_pending()):
+    with waiting_told(asked, lambda: meter.done + meter.failed == before and is_pending(UnitActor)):
         for row in _rows(items, (list(jobs), workers, mix_allowed, pool)):
             _note(reports[row["job"]], row, meter)
-
-
-def _is_pending() -> bool:
-    """Whether an actor of ours waits for a place."""
-    job = ray.get_runtime_context().get_job_id()
-    pending = ray_actors(actor_state_name="PENDING_CREATION").values()
-    return any(each["JobID"] == job and UnitActor.__name__ in each["ActorClassName"] for each in pending)
 
 
 def _rows(items: list[dict[str, Any]], arguments: tuple[Sequence[Job], Workers, bool, str]) -> Iterator[dict[str, Any]]:

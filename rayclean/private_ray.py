@@ -1,4 +1,4 @@
-"""A Ray that we start: closed to everybody else, and in a folder whose sockets' paths are short enough.
+"""A Ray that we start: closed to everybody else, in a folder of this user whose sockets' paths are short enough.
 
 All of Ray's servers but the metrics' listen on all interfaces, and whoever may call them runs code as this user. Ray
 refuses calls without its token, which its processes find in their environment: it is in no argument list and no file.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from rayclean.storage.node import node_folder
 MODE, TOKEN, KUBERNETES = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_ENABLE_K8S_TOKEN_AUTH"
 SHORT_FOLDER = "/tmp"
 MAX_SOCKET_BYTES = 107  # Linux has no longer path of a socket
-# Ray's default folder for temporary files holds ray/session_<date>_<time>_<microseconds>_<pid>/sockets/plasma_store.
+# Below a folder for temporary files: ray/session_<date>_<time>_<microseconds>_<pid>/sockets/plasma_store.
 SOCKET_BELOW = "/ray/session_2000-01-01_00-00-00_000000_4194304/sockets/plasma_store"
 
 
@@ -62,27 +63,32 @@ def _read_anew() -> None:
     AuthenticationTokenLoader.instance().reset_cache()
 
 
-def short_folder() -> str | None:
-    """A folder for Ray's own files, of this user alone, where the usual one is too deep; None where it is not.
+def private_folder() -> str | None:
+    """A folder for Ray's own files that this user alone can enter; None where the user has named one by RAY_TMPDIR.
+
+    Ray lets everybody write where its sockets and logs lie. Where TMPDIR is too deep for sockets, it is below /tmp.
 
     Raises:
         ConfigError: the user has named one that is too deep, or none can be made.
     """
-    named = os.environ.get("RAY_TMPDIR")
-    usual = named or os.environ.get("TMPDIR") or SHORT_FOLDER
-    deepest = len(os.fsencode(usual + SOCKET_BELOW))
-    if deepest <= MAX_SOCKET_BYTES:
+    if named := os.environ.get("RAY_TMPDIR"):
+        _check_depth(named)
         return None
-    most = MAX_SOCKET_BYTES - len(SOCKET_BELOW)
-    if named:
+    usual = tempfile.gettempdir()
+    below = usual if _socket_bytes(f"{usual}/rayclean-{os.getuid()}") <= MAX_SOCKET_BYTES else SHORT_FOLDER
+    try:
+        return str(node_folder("ray", Path(below)))
+    except OSError as e:
+        raise ConfigError(f"{below} cannot hold Ray's files ({e}); set RAY_TMPDIR to another folder") from e
+
+
+def _socket_bytes(folder: str) -> int:
+    return len(os.fsencode(folder + SOCKET_BELOW))
+
+
+def _check_depth(named: str) -> None:
+    if (deepest := _socket_bytes(named)) > MAX_SOCKET_BYTES:
         raise ConfigError(
             f"RAY_TMPDIR={named} is too long: the paths of Ray's sockets below it would have {deepest} bytes, and the "
-            f"system allows {MAX_SOCKET_BYTES}; name a folder of at most {most} bytes"
+            f"system allows {MAX_SOCKET_BYTES}; name a folder of at most {MAX_SOCKET_BYTES - len(SOCKET_BELOW)} bytes"
         )
-    try:
-        return str(node_folder("ray", Path(SHORT_FOLDER)))
-    except OSError as e:
-        raise ConfigError(
-            f"TMPDIR={usual} is too long for Ray's sockets, and {SHORT_FOLDER} cannot be used instead ({e}); set "
-            f"RAY_TMPDIR to a folder of at most {most} bytes"
-        ) from e

@@ -109,8 +109,9 @@ def test_there_is_something_to_check() -> None:
 
 @each_manifest
 def test_fields_are_those_that_kuberay_knows(path: Path) -> None:
+    others = {"PersistentVolumeClaim": "v1", "NetworkPolicy": "networking.k8s.io/v1"}
     for kind, document in documents(path).items():
-        assert document["apiVersion"] == ("v1" if kind == "PersistentVolumeClaim" else "ray.io/v1")
+        assert document["apiVersion"] == others.get(kind, "ray.io/v1")
         # KubeRay adds to a RayJob's name and wants a label of DNS.
         assert re.fullmatch("[a-z]([-a-z0-9]{0,45}[a-z0-9])?", document["metadata"]["name"])
     found = documents(path)
@@ -241,6 +242,29 @@ def test_keys_of_a_store_come_from_a_secret_or_an_account_alone() -> None:
     assert path.read_text().count("# serviceAccountName: rayclean\n") == len(pods(path))
     assert "PersistentVolumeClaim" not in documents(path)
     assert not re.search("AWS_|ACCESS_KEY|PASSWORD", path.read_text())
+
+
+@each_manifest
+def test_only_the_clusters_own_pods_reach_all_its_ports(path: Path) -> None:
+    policy = documents(path)["NetworkPolicy"]["spec"]
+    label = policy["podSelector"]["matchLabels"]
+    for name, template in templates(path).items():
+        assert label.items() <= template["metadata"]["labels"].items(), name  # else nothing is kept from this pod
+    assert policy["policyTypes"] == ["Ingress"]
+    open_ports = []
+    for rule in policy["ingress"]:
+        assert rule["from"], "a rule without `from` lets everybody in"
+        if "ports" not in rule:
+            assert rule["from"] == [{"podSelector": {"matchLabels": label}}]  # in this namespace
+        elif rule["from"] == [{"namespaceSelector": {}}]:
+            open_ports += [port["port"] for port in rule["ports"]]
+        else:
+            assert [port["port"] for port in rule["ports"]] == [8265]
+            assert all(each["podSelector"]["matchLabels"] for each in rule["from"])
+    assert open_ports == [8080]
+    submitters = [each for rule in policy["ingress"] for each in rule["from"] if "job-name" in str(each)]
+    assert bool(submitters) == ("RayJob" in documents(path))
+    assert cluster_of(path)["authOptions"]["mode"] == "token"
 
 
 @each_manifest

@@ -19,6 +19,7 @@ LAYERS = (
         "last_words",
         "metrics",
         "pool",
+        "pool_actors",
         "private_ray",
         "progress",
         "sizing",
@@ -63,7 +64,7 @@ LAYERS = (
     ("cli", "cli_common", "cli_results", "__main__"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-RAY_FILES = ("cluster.py", "metrics.py", "pool.py", "private_ray.py", "together.py", "trainer.py")
+RAY_FILES = ("cluster.py", "metrics.py", "pool.py", "pool_actors.py", "private_ray.py", "together.py", "trainer.py")
 # Libraries that one adapter alone may import, so that a user without them never meets them.
 ADAPTERS = {
     "torchvision": "rayclean/train/models/torchvision_models.py",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,18 @@ def test_verified_samples_are_not_in_the_test(learn: Learn, config: Config) -> N
     assert course.test is not None
     assert not set(course.test.rows) & set(course.known_rows)
     assert len(course.test.rows) + len(course.known_rows) == course.test.catalog.num_rows
+
+
+def test_networks_are_examined_where_they_are_trained(learn: Learn, config: Config) -> None:
+    """The pools may have other devices; trained weights and batches have to meet."""
+    course = learning._course(opened(config), Console(quiet=True))
+    workers = {"train": Workers(1, 1, 1, "cuda"), "score": Workers(1, 1, 0, "cpu")}
+    course = replace(course, workers={**course.workers, **workers})
+    assert course.plain().forward.device == "cuda"
+    assert course.forward.device == "cpu"
+    swapped = replace(course, workers={"train": workers["score"], "score": workers["train"]})
+    assert swapped.plain().forward.device == "cpu"
+    assert swapped.plain().folder == course.plain().folder
 
 
 def test_retrain_keeps_the_rows_above_the_cut(learn: Learn, config: Config) -> None:

@@ -1,24 +1,34 @@
-"""Units of several families on one pool: in which order they are sent, and that they run side by side."""
+"""Units on a pool: in which order they are sent, that families run side by side, and what is told of what fails."""
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
+import ray
+import ray.data
 from hypothesis import given
 from hypothesis import strategies as st
+from ray.data.exceptions import ExecutionTimeoutError
 from rich.console import Console
 
-from rayclean.pool import MAX_ITEMS, grouped, run_units
+from rayclean import cluster, pool
+from rayclean.errors import StageError
+from rayclean.pool import MAX_ITEMS, JobReport, grouped, run_units
 from rayclean.progress import Meter
 from rayclean.sizing import Workers
 from rayclean.storage.contents import read_json
 from rayclean.storage.store import Store
 from rayclean.storage.units import Job, UnitResult
+from tests.e2e.driver import wait_for
+from tests.ray_here import logical_cpus
 
 SLEEP_S = 1.0  # long beside the starts of actors, which come one after the other
 
@@ -85,24 +95,47 @@ def test_many_units_share_items() -> None:
     assert "\n".join(item["units"] for item in items).split("\n") == job.units()
 
 
-@pytest.fixture
-def four_cpus(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+@pytest.fixture(scope="module")
+def four_cpus() -> Iterator[None]:
     """A cluster of one node with four logical CPUs."""
-    import ray
+    with logical_cpus(4):
+        yield
 
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    options = {"include_dashboard": False, "object_store_memory": 128 * 2**20, "log_to_driver": False}
-    ray.init(address="local", num_cpus=4, logging_level="error", **options)
-    yield
-    ray.shutdown()
+
+def _run(jobs: Sequence[Job], workers: Workers) -> list[JobReport]:
+    meter = Meter("test", sum(len(job.units()) for job in jobs), Console(quiet=True))
+    return run_units(jobs, [job.units() for job in jobs], workers, False, meter)
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What was said of waiting."""
+    return [record.getMessage() for record in caplog.records if record.name == cluster.__name__]
+
+
+@pytest.mark.timeout(300)
+def test_a_pool_that_finds_no_place_says_what_it_waits_for(
+    four_cpus: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(cluster, "WAIT_TOLD_S", 0.5)
+    held = ray.util.placement_group([{"CPU": 4}])
+    assert held.wait(60)
+    with ThreadPoolExecutor(1) as thread:
+        running = thread.submit(_run, [Paths(Store(str(tmp_path)), "waits", 1)], Workers(1, 2, 0, "cpu"))
+        wait_for("a line", lambda: said(caplog), 60, 0.05)
+        ray.util.remove_placement_group(held)
+        (report,) = running.result(120)
+    assert said(caplog) == [
+        "waiting for an actor of 2 CPUs and 0 GPUs; the cluster's nodes: 1 of 4 CPUs and 0 GPUs; free now: 0 CPUs and "
+        "0 GPUs"
+    ]
+    assert report.units == 1
 
 
 @pytest.mark.timeout(300)
 def test_the_three_families_overlap(four_cpus: None, tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     jobs = [kind(store, kind.stage, 8) for kind in FAMILIES]
-    meter = Meter("test", 24, Console(quiet=True))
-    reports = run_units(jobs, [job.units() for job in jobs], Workers(4, 1, 0, "cpu"), False, meter)
+    reports = _run(jobs, Workers(4, 1, 0, "cpu"))
     assert [report.units for report in reports] == [8, 8, 8]
     spans = {job.stage: job.spans() for job in jobs}
     times = [span for each in spans.values() for span in each]
@@ -111,3 +144,60 @@ def test_the_three_families_overlap(four_cpus: None, tmp_path: Path) -> None:
     for name, own in spans.items():
         others = [span for other, each in spans.items() if other != name for span in each]
         assert any(a < stop and start < b for a, b in own for start, stop in others), name
+
+
+@dataclass(frozen=True)
+class Deadly(Sleep):
+    """Units whose names are signals, which they send to their own process; `none` is computed."""
+
+    stage: ClassVar[str] = "deadly"
+    names: tuple[str, ...] = ()
+
+    def units(self) -> Sequence[str]:
+        return self.names
+
+    def open(self) -> Callable[[str], UnitResult]:
+        def compute(unit: str) -> UnitResult:
+            if unit != "none":
+                os.kill(os.getpid(), getattr(signal, unit))
+                time.sleep(60)
+            return UnitResult({}, rows=1)
+
+        return compute
+
+
+@pytest.mark.timeout(300)
+def test_a_unit_whose_process_dies_is_told_with_its_signal(
+    four_cpus: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"ROUNDS": 1, "MAX_RETRIES": 1}.items():  # two deaths each; Ray Data takes 0 for endless
+        monkeypatch.setattr(pool, name, value)
+    job = Deadly(Store(str(tmp_path)), "deadly", 0, ("SIGSEGV", "none", "SIGKILL"))
+    (report,) = _run([job], Workers(4, 1, 0, "cpu"))
+    assert report.failed == {
+        "SIGSEGV": "its worker process died each time (SIGSEGV, a fault in native code)",
+        "SIGKILL": "its worker process died each time (SIGKILL, out of memory?)",
+    }
+    assert report.units == 1
+    # Whoever was being started anew holds no CPU that the next pool needs.
+    wait_for("the CPUs", lambda: ray.available_resources().get("CPU") == 4, 30, 0.1)
+
+
+@pytest.mark.timeout(300)
+def test_a_unit_may_take_longer_than_ray_data_waits_for_progress(
+    four_cpus: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray.data.DataContext.get_current(), "execution_no_progress_timeout_s", 0.2)
+    (report,) = _run([Paths(Store(str(tmp_path)), "slow", 1)], Workers(1, 1, 0, "cpu"))
+    assert (report.units, report.failed) == (1, {})
+
+
+@pytest.mark.parametrize("error", [ExecutionTimeoutError("first\nit took too long"), ValueError("it took too long")])
+def test_what_ray_data_raises_is_one_line(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def give_up(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(pool, "_dataset", give_up)
+    monkeypatch.setattr(pool, "NODE_DEATH_S", 0)
+    with pytest.raises(StageError, match=r"^Ray could not run paths: it took too long$"):
+        _run([Paths(Store(str(tmp_path)), "fails", 1)], Workers(1, 1, 0, "cpu"))

@@ -40,6 +40,13 @@ KINDS = {
     "ray::": "worker",
 }
 
+INIT = (sys.executable, "-c", "import ray; ray.init(address='{gcs}', logging_level='critical'); print(ray.nodes())")
+CLIENTS = {
+    "ray.init() without a token": ("disabled", INIT),
+    "ray.init() with a wrong token": ("token", INIT),
+    "a node that joins without a token": ("disabled", (str(BIN / "ray"), "start", "--block", "--address={gcs}")),
+}
+
 
 @dataclass(frozen=True, order=True)
 class Door:
@@ -115,19 +122,14 @@ class Watch:
                 self._try_clients(f"{outer_address()}:{port}")
 
     def _try_clients(self, gcs: str) -> None:
-        code = f"import ray; ray.init(address={gcs!r}, logging_level='critical'); print(ray.nodes())"
-        ray = str(BIN / "ray")
-        commands = {
-            "ray.init() without a token": ("disabled", [sys.executable, "-c", code]),
-            "ray.init() with a wrong token": ("token", [sys.executable, "-c", code]),
-            "a node that joins without a token": ("disabled", [ray, "start", "--block", f"--address={gcs}"]),
-        }
-        for name, (mode, command) in commands.items():
-            trial = threading.Thread(target=self._try_client, args=(name, mode, command))
+        for name in CLIENTS:
+            trial = threading.Thread(target=self._try_client, args=(name, gcs))
             self._trials.append(trial)
             trial.start()
 
-    def _try_client(self, name: str, mode: str, command: list[str]) -> None:
+    def _try_client(self, name: str, gcs: str) -> None:
+        mode, words = CLIENTS[name]
+        command = [word.format(gcs=gcs) for word in words]
         kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
         env = {**kept, "RAY_AUTH_MODE": mode, "RAY_AUTH_TOKEN": "0" * 64 if mode == "token" else ""}
         with tempfile.TemporaryDirectory(prefix="rc-", dir="/tmp", ignore_cleanup_errors=True) as folder:

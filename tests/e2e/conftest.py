@@ -7,6 +7,8 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +18,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from rayclean.shards.write import write_shards
-from tests.e2e.runs import NUM_BAD, NUM_GOOD, NUM_SHARDS, Finished, RunFolder, finish
+from tests.e2e.driver import started
+from tests.e2e.runs import NUM_BAD, NUM_GOOD, NUM_SHARDS, RUN_TIMEOUT_S, Finished, RunFolder, finish
+from tools.doors import Watch
 from tools.make_digits import move_labels
 
 
@@ -46,7 +50,7 @@ def env() -> Iterator[dict[str, str]]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "OMP_"))}
     # Ray's sockets lie below it, and the path of a socket has at most 107 bytes.
     with tempfile.TemporaryDirectory(prefix="rc-", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        yield {**kept, "CUDA_VISIBLE_DEVICES": "", "RAY_TMPDIR": folder}
+        yield {**kept, "CUDA_VISIBLE_DEVICES": "", "RAY_TMPDIR": folder, "HOME": f"{folder}/home"}
 
 
 @pytest.fixture(scope="session")
@@ -71,12 +75,30 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return RunFolder(config, folder / "run")
 
 
+@dataclass(frozen=True)
+class Watched:
+    """The unbroken run, with what came of knocking at its ports meanwhile."""
+
+    finished: Finished
+    watch: Watch
+    logs: Path
+
+
 @pytest.fixture(scope="session")
-def reference(digits: RunFolder, env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Finished:
+def watched(digits: RunFolder, env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Watched:
+    """The unbroken run, at whose ports somebody without the token tries everything."""
+    logs = tmp_path_factory.mktemp("reference")
+    with started(digits.command(), env, logs) as driver, Watch(driver.living) as watch:
+        ended = driver.wait(RUN_TIMEOUT_S)
+    return Watched(Finished(digits, ended), watch, logs)
+
+
+@pytest.fixture(scope="session")
+def reference(watched: Watched) -> Finished:
     """The unbroken run. Only to be read."""
-    ended = finish(digits, env, tmp_path_factory.mktemp("reference"))
+    ended = watched.finished.ended
     assert ended.code == 0, ended.err
-    return Finished(digits, ended)
+    return watched.finished
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import pytest
 
 from rayclean.config import Config
 from rayclean.errors import ConfigError, InputError, RaycleanError
+from rayclean.merge.published import Published
 from rayclean.run import Run
 from rayclean.shards.opening import open_shard
 from rayclean.shards.urls import expand_shards, identify_shard
@@ -32,8 +33,8 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def tables(folder: Path) -> dict[str, bytes]:
-    return {name: data for name, data in contents(folder / "labels").items() if name.startswith("part-")}
+def tables(folder: Path) -> list[bytes]:
+    return [(folder / part).read_bytes() for part in Published.open(Store(str(folder))).parts]
 
 
 def test_a_run_by_signed_urls_is_that_of_the_files_and_holds_nothing_of_them(
