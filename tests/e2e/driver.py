@@ -134,8 +134,7 @@ def seen(folder: Path, pattern: str) -> Seen:
 
 def labels(run_dir: Path) -> dict[str, bytes]:
     """All files of the final table by their paths; its manifest without the number of the start that published it."""
-    found = {
-        f"{f}/{path.name}": path.read_bytes() for f in ("labels", "tables") for path in sorted((run_dir / f).iterdir())
-    }
+    paths = [path for folder in ("labels", "tables") for path in sorted((run_dir / folder).iterdir())]
+    found = {str(path.relative_to(run_dir)): path.read_bytes() for path in paths}
     manifest = json.loads(found["labels/_manifest.json"])
     return found | {"labels/_manifest.json": json.dumps([manifest["merge"], manifest["files"]]).encode()}
