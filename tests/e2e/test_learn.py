@@ -14,6 +14,8 @@ from typing import Any
 import psutil
 import pytest
 
+from rayclean.storage.contents import read_json
+from rayclean.storage.store import Store
 from tests.e2e.driver import BIN, Driver, Ended, Seen, labels, seen, started, wait_for
 from tests.e2e.runs import NUM_GOOD, RUN_TIMEOUT_S, Finished, RunFolder
 
@@ -120,7 +122,8 @@ def test_the_record_says_how_well_each_network_did_and_what_was_left_out(unbroke
 
 def test_what_is_printed_is_what_is_kept(unbroken: Learned) -> None:
     (kept,) = unbroken.run.path.glob(RESULTS)
-    assert json.loads(kept.read_text()) == json.loads(unbroken.ended.out)
+    name = str(kept.relative_to(unbroken.run.path))
+    assert read_json(Store(str(unbroken.run.path)), name) == json.loads(unbroken.ended.out)
 
 
 @pytest.mark.slow

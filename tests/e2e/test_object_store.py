@@ -10,9 +10,10 @@ import pytest
 from typer.testing import CliRunner
 
 from rayclean import cli
+from rayclean.merge.published import CLASSES, PART, Published
 from rayclean.shards.urls import expand_shards
 from rayclean.storage.store import Store
-from tests.e2e.driver import BIN, Ended, labels, started, wait_for
+from tests.e2e.driver import BIN, Ended, started, wait_for
 from tests.e2e.runs import RUN_TIMEOUT_S, Finished
 from tests.object_store import ObjectStore, serving
 
@@ -58,9 +59,12 @@ def test_the_table_is_that_of_a_run_on_a_disk(
 ) -> None:
     assert killed_and_resumed.code == 0, killed_and_resumed.err
     store = Store(f"{server.bucket}/run")
-    here = {name: data for name, data in labels(reference.run.path).items() if name.endswith(".parquet")}
-    assert here
-    assert {name: store.read(name) for name in here} == here
+    here, there = Published.open(Store(str(reference.run.path))), Published.open(store)
+    assert here.parts
+    for kind in (PART, CLASSES):  # their names differ, as the shards' tags do
+        assert [store.read(path) for path in there.of_kind(kind)] == [
+            here.store.read(path) for path in here.of_kind(kind)
+        ]
 
 
 def test_credentials_are_written_nowhere(server: ObjectStore, killed_and_resumed: Ended) -> None:
