@@ -62,10 +62,11 @@ def copy_until_read(run: Path, kind: str, to: Path) -> None:
 
 
 def damage(path: Path, how: str) -> None:
-    """Does one of `DAMAGES` to a file; or `scrambled`: its last half inverted."""
+    """Does one of `DAMAGES` to a file; or `turned`: the values of its last half in the opposite order."""
     data = path.read_bytes()
-    if how == "scrambled":
-        path.write_bytes(data[: len(data) // 2] + bytes(byte ^ 0xFF for byte in data[len(data) // 2 :]))
+    if how == "turned":
+        words = [data[i : i + 8] for i in range(len(data) // 16 * 8, len(data) - 7, 8)]
+        path.write_bytes(data[: len(data) // 16 * 8] + b"".join(words[::-1]) + data[len(data) // 8 * 8 :])
     elif how == "missing":
         path.unlink()
     elif how == "flipped":

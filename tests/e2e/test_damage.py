@@ -14,27 +14,28 @@ from tests.e2e.runs import Finished, RunFolder, finish
 pytestmark = pytest.mark.timeout(900)
 
 
-def _first(run: Path, pattern: str, index: int = 0) -> Path:
-    return sorted(run.glob(pattern))[index]
+FEW = {"train-main-*/snapshots/epoch-0004*": "flipped", "embed-*/000000.safetensors": "flipped"}
+MORE = FEW | {
+    "catalog-*/shards.parquet": "flipped",
+    "train-main-*/trajectories/epoch-0002/000001*": "half",  # trained again from the start
+    "train-main-*/trajectories/epoch-0003/000002*": "missing",
+}
 
 
-def test_one_start_heals_what_it_meets(reference: Finished, env: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("damaged", [FEW, pytest.param(MORE, marks=pytest.mark.slow)], ids=["few", "more"])
+def test_one_start_heals_what_it_meets(
+    damaged: dict[str, str], reference: Finished, env: dict[str, str], tmp_path: Path
+) -> None:
     run = RunFolder(reference.run.config, tmp_path / "run")
     copy_until_read(reference.run.path, "embed-H/", run.path)
-    damaged = {
-        _first(run.path, "catalog-*/shards.parquet"): "flipped",
-        _first(run.path, "train-main-*/snapshots/*", -1): "flipped",  # its checkpoint is kept
-        _first(run.path, "train-main-*/trajectories/epoch-0002/*", 1): "half",  # trained again from the start
-        _first(run.path, "embed-*/*.safetensors"): "flipped",
-    }
-    lost = _first(run.path, "train-main-*/trajectories/epoch-0003/*", 2)
-    for path, how in (damaged | {lost: "missing"}).items():
+    paths = {sorted(run.path.glob(pattern))[0]: how for pattern, how in damaged.items()}
+    for path, how in paths.items():
         damage(path, how)
     ended = finish(run, env, tmp_path / "log")
     assert ended.code == 0, ended.out + ended.err
     assert labels(run.path) == labels(reference.run.path)
-    for path in damaged:
-        assert str(path) in ended.err.replace("\n", "")
+    for path, how in paths.items():
+        assert how == "missing" or str(path) in ended.err.replace("\n", "")
         assert path.read_bytes() == (reference.run.path / path.relative_to(run.path)).read_bytes()
     assert "Traceback" not in ended.err
 

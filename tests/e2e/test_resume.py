@@ -12,6 +12,7 @@ from _pytest.mark import ParameterSet
 
 from rayclean.pipeline import STAGE_NAMES
 from rayclean.start import look
+from rayclean.storage.contents import read_json
 from rayclean.storage.store import Store
 from rayclean.storage.units import ENVIRONMENT_FILE, compute_and_publish
 from tests.e2e.driver import COMPUTING_ACTOR, TRAINING_WORKER, Driver, labels, seen, started, wait_for
@@ -76,7 +77,7 @@ def test_a_leftover_worker_publishes_the_same_bytes(reference: Finished, one_thr
         unit = job.units()[-1]
         before = job.store.read(job.file(unit))
         job.store.publish(job.file(unit), b"")  # what follows must write
-        stamp = job.store.read(f"{job.folder}/{ENVIRONMENT_FILE}").decode()
+        stamp = json.dumps(read_json(job.store, f"{job.folder}/{ENVIRONMENT_FILE}"), sort_keys=True)
         compute_and_publish(job, job.open(), unit, stamp)
         assert job.store.read(job.file(unit)) == before
         assert json.loads(stamp)["threads"] == 1
