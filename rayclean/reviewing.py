@@ -16,7 +16,7 @@ from rayclean.catalog.table import SHARDS_FILE, Catalog
 from rayclean.config import Config, parse_config, parse_yaml
 from rayclean.errors import InputError
 from rayclean.merge.naming import REVIEW, Naming, note_classes
-from rayclean.merge.published import LABELS, Published, find_published
+from rayclean.merge.published import LABELS, TABLES, Published, find_published
 from rayclean.report.pictures import thumbnails
 from rayclean.review.log import checked_reviewer
 from rayclean.review.queue import HELD, Queue
@@ -66,7 +66,7 @@ def open_review(config: Config, port: int, reviewer: str | None, held: int = HEL
     store = Store(config.run.dir)
     if not store.is_local:
         raise InputError(
-            f"{store.root} is no local folder, and a decision must be on a disk before it counts: copy {LABELS}/, "
+            f"{store.root} is no local folder, and a decision must be on a disk before it counts: copy {LABELS}/, {TABLES}/, "
             f"catalog-*/, *.json and {CONFIG_FILE} of the run to a folder here, review that, and copy its {REVIEW}/ "
             "back into the run"
         )
