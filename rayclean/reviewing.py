@@ -66,8 +66,8 @@ def open_review(config: Config, port: int, reviewer: str | None, held: int = HEL
     store = Store(config.run.dir)
     if not store.is_local:
         raise InputError(
-            f"{store.root} is no local folder, and a decision must be on a disk before it counts: copy {LABELS}/, {TABLES}/, "
-            f"catalog-*/, *.json and {CONFIG_FILE} of the run to a folder here, review that, and copy its {REVIEW}/ "
+            f"{store.root} is no local folder, and a decision must be on a disk before it counts: copy {LABELS}/, "
+            f"{TABLES}/, catalog-*/, *.json and {CONFIG_FILE} of the run to a folder here, review that, and copy its {REVIEW}/ "
             "back into the run"
         )
     Published.open(store)
