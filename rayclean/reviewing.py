@@ -67,8 +67,8 @@ def open_review(config: Config, port: int, reviewer: str | None, held: int = HEL
     if not store.is_local:
         raise InputError(
             f"{store.root} is no local folder, and a decision must be on a disk before it counts: copy {LABELS}/, "
-            f"{TABLES}/, catalog-*/, *.json and {CONFIG_FILE} of the run to a folder here, review that, and copy its {REVIEW}/ "
-            "back into the run"
+            f"{TABLES}/, catalog-*/, *.json and {CONFIG_FILE} of the run to a folder here, review that, and copy "
+            f"its {REVIEW}/ back into the run"
         )
     Published.open(store)
     reviewer = None if reviewer is None else checked_reviewer(reviewer)
