@@ -41,7 +41,8 @@ class DamagedFile(UnitError):
 
     def __init__(self, path: str, reason: str) -> None:
         self.path, self.reason = path, reason
-        super().__init__(f"{path}: {reason}; give the `rayclean run` command again, which makes it anew")
+        # What commands alone read, such as the truth, a run does not look at: it sees only that it is missing.
+        super().__init__(f"{path}: {reason}; remove it if it is there, and give `rayclean run` again: it is made anew")
 
     def __reduce__(self) -> tuple[type[DamagedFile], tuple[str, str]]:
         return DamagedFile, (self.path, self.reason)
