@@ -12,7 +12,7 @@ from rayclean.arrays import Array
 from rayclean.config import MAIN, PLANT, SELF, THRESHOLDED, Config
 from rayclean.embed.beliefs import softmax
 from rayclean.memory import Embedded, MemoryRole, Samples, Trajectory, find_neighbors, walk_paths
-from rayclean.merge.joint import fit_joint
+from rayclean.merge.anchors import fit_joint
 from rayclean.merge.models import fit_rows
 from rayclean.merge.rounds import undecided
 from rayclean.schema import JOINT, SCORES

@@ -25,7 +25,8 @@ from scipy.special import softmax
 
 from rayclean.catalog.noise import flip_labels
 from rayclean.config import MergeSection
-from rayclean.merge.joint import SHARPNESS, JointModel, fit_joint
+from rayclean.merge.anchors import SHARPNESS, fit_joint
+from rayclean.merge.joint import JointModel
 from rayclean.merge.models import fit_rows, is_near_row
 from rayclean.merge.near import Near
 from rayclean.report.metrics import auroc

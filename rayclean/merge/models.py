@@ -10,8 +10,9 @@ import numpy as np
 from scipy.special import expit, logit
 
 from rayclean.arrays import Array
+from rayclean.merge.anchors import fit_joint
 from rayclean.merge.calibration import NO_CALIBRATION, Calibration, fit_calibration
-from rayclean.merge.joint import JointModel, Posterior, fit_joint
+from rayclean.merge.joint import JointModel, Posterior
 from rayclean.merge.mixture import Kind, ScoreMixture, fit_mixture
 from rayclean.merge.near import Near
 from rayclean.merge.trust import Agreement, Trust

@@ -11,7 +11,8 @@ import numpy as np
 from rayclean.arrays import Array
 from rayclean.catalog.table import Catalog
 from rayclean.embed.beliefs import unpack
-from rayclean.merge.joint import JointModel, fit_joint
+from rayclean.merge.anchors import fit_joint
+from rayclean.merge.joint import JointModel
 from rayclean.merge.models import fit_rows
 from rayclean.merge.rounds import SURE, undecided
 from rayclean.schema import JOINT

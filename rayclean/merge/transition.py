@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
+from rayclean.arrays import Array
 from rayclean.scores.sources import BELIEF_FLOOR
 
 Float64 = NDArray[np.float64]
@@ -56,16 +57,24 @@ def find_anchors(top: Ints, gap: Float64, share: float = ANCHOR_SHARE, least: in
     return rows, top[rows]
 
 
-def pooled_transition(counts: Float64) -> Float64:
+def class_shares(counts: Array) -> Float64:
+    """Shares of the classes (K,) by counts (K,), none of which is impossible."""
+    positive = counts + 1 / len(counts)
+    shares: Float64 = positive / positive.sum()
+    return shares
+
+
+def pooled_transition(counts: Float64, clumping: float = CLUMPING) -> Float64:
     """T from counts of (sure of k, given y), drawn towards a matrix with one value on the diagonal and one beside it.
 
     How strongly, the counts themselves say: by the number of pseudo-counts under which they are likeliest. It is small
     where each class turns into one other, and large where noise is spread evenly and the rest is chance; small classes
-    borrow in either case. It is taken `CLUMPING` times: anchors err together, where the network confuses two classes,
-    so they say less than as many rows apart.
+    borrow in either case. It is taken `clumping` times: anchors that have seen their labels err together, where the
+    network confuses two classes, so they say less than as many rows apart.
 
     Args:
         counts: (K, K).
+        clumping: 1 where they are apart.
 
     Returns:
         (K, K) rows sum to 1, no entry is 0.
@@ -75,7 +84,7 @@ def pooled_transition(counts: Float64) -> Float64:
     right = (np.trace(counts) + 1) / (total + 2)
     pooled = np.full((num_classes, num_classes), (1 - right) / max(num_classes - 1, 1))
     np.fill_diagonal(pooled, right)
-    weight = CLUMPING * max(PSEUDO_COUNTS, key=lambda pseudo: _evidence(counts, pooled, pseudo))
+    weight = clumping * max(PSEUDO_COUNTS, key=lambda pseudo: _evidence(counts, pooled, pseudo))
     result: Float64 = (counts + weight * pooled) / (counts.sum(axis=1, keepdims=True) + weight)
     return result
 

@@ -19,7 +19,8 @@ from sklearn.metrics import roc_auc_score
 from rayclean import LabelScorer
 from rayclean.arrays import Array
 from rayclean.config import Config
-from rayclean.merge.joint import JointModel, fit_joint
+from rayclean.merge.anchors import fit_joint
+from rayclean.merge.joint import JointModel
 from rayclean.merge.models import MAX_NUMBERS, Fitted, fit_rows
 from rayclean.merge.near import Near
 from rayclean.merge.published import Published

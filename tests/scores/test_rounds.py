@@ -13,7 +13,7 @@ from rayclean.arrays import Array
 from rayclean.config import Config
 from rayclean.errors import ConfigError
 from rayclean.merge import rounds
-from rayclean.merge.joint import fit_joint
+from rayclean.merge.anchors import fit_joint
 from rayclean.merge.rounds import undecided
 from rayclean.run import Run
 from rayclean.storage.contents import map_arrays, read_table

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from rayclean.merge.joint import fit_joint
+from rayclean.merge.anchors import fit_joint
 from tools.bench_merge import LEAN, NUM_NEIGHBORS, Made, Rows, apply, drawn, main
 
 MADE = Made(num_rows=950, num_classes=5, noise="next_class", rate=0.3, seed=3)

@@ -1,0 +1,230 @@
+"""The joint model of beliefs that have not seen the labels of their rows: expectation maximisation [our choice].
+
+Such a belief is evidence of the true class apart from the label, so all rows tell of T, not anchors alone: each step
+counts labels by what is believed of their true classes with T as it is,
+
+    q_i(k) ~ prior_k exp(sharpness U_i[k]) T[k, y_i]        T[k, y] = (sum_{i: y_i = y} q_i(k) + w A[k, y]) / (...)
+
+where A is the matrix that anchors give and w some times their number a class. Labels and beliefs cannot tell how sharp beliefs
+should be: a row that the classifier is unsure of and a label that is wrong look alike. Maximum likelihood takes all
+unsureness for real and finds too few wrong labels, since people err where images are hard. So the sharpness is a rule
+(`sharpness_of`), and how far it may be wrong is told as an interval of the noise rate.
+
+Letters: N rows, K classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rayclean.arrays import Array
+from rayclean.merge.joint import DROPPED, Float64, Ints, JointModel
+from rayclean.merge.transition import adjusted, class_shares, find_anchors, pooled_transition, surest
+from rayclean.scores.sources import BELIEF_FLOOR
+
+STEPS = 20
+ANCHOR_SHARE = 0.1
+ANCHOR_WEIGHT = 4.0  # of their T, in times their number
+TEMPER = 0.8  # belief and label err together, on what is hard for both
+# Of `sharpness_of`.
+NEAR_TIE = 0.25  # of the median gap
+USUAL_TIES = 0.155  # of linear heads and votes of neighbours on features that leave a fifth to a half unclear
+TIES_POWER = 0.8
+FACTORS = (0.8, 2.0)
+# Within these factors of the sharpness the noise rate lies.
+NOISE_FACTORS = (0.6, 3.0)
+NOISE_SLACK = 0.1  # of either end: labels that are wrong where belief is wrong alike
+NOISE_ROWS = 20_000  # that the interval is found by
+BALANCED = 0.02  # nats a row that classes of unequal shares must explain better, to be believed
+LEAST_NONE = 0.015  # share of rows of none of the classes, from which on they are believed in
+NONE_START = 0.02
+
+
+@dataclass
+class _Rows:
+    """Rows of one fit, in the order of their labels.
+
+    Attributes:
+        adjusted: (N, K) U.
+        labels: (N,) ascending.
+        starts: where each label that is there starts.
+        verified: (N,) true classes that are known, -1 elsewhere, `DROPPED` for none of them.
+    """
+
+    adjusted: Float64
+    labels: Ints
+    starts: Ints
+    verified: Ints
+    num_classes: int
+
+    @classmethod
+    def make(cls, belief: Float64, given: Ints, verified: Ints | None) -> _Rows:
+        order = np.argsort(given, kind="stable")
+        labels = given[order]
+        starts = np.flatnonzero(np.diff(labels, prepend=-1))
+        known = np.full(len(given), -1) if verified is None else verified[order]
+        return cls(belief[order], labels, starts, known, belief.shape[1])
+
+    def some(self, count: int) -> _Rows:
+        """About so many of them, evenly."""
+        step = max(1, len(self.labels) // count)
+        labels = self.labels[::step]
+        starts = np.flatnonzero(np.diff(labels, prepend=-1))
+        return _Rows(self.adjusted[::step], labels, starts, self.verified[::step], self.num_classes)
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """Where a maximisation ended.
+
+    Attributes:
+        none: its weight in the prior.
+        none_share: of the rows.
+        wrong: share of wrong labels.
+        log_likelihood: mean a row.
+    """
+
+    transition: Float64
+    prior: Float64
+    none: float
+    none_share: float
+    wrong: float
+    log_likelihood: float
+
+
+def sharpness_of(gap: Float64, base: float) -> float:
+    """How many times the log beliefs count.
+
+    A classifier that knows its classes leaves few rows between two of them, whatever the labels are like: where few
+    rows are nearly tied it is right more often than it says, since it says how the labels are. Of the rows' gaps
+    between the two largest U the share under a quarter of the median tells: .155 where a fifth to a half of all images
+    is unclear, .03 to .14 of strong networks, which want up to twice the sharpness.
+
+    Args:
+        gap: (N,) not negative.
+        base: the sharpness where the share is as usual.
+    """
+    middle = float(np.median(gap))
+    ties = float((gap < NEAR_TIE * middle).mean())
+    if not ties:
+        return base * FACTORS[1] if middle else base
+    return base * float(np.clip((USUAL_TIES / ties) ** TIES_POWER, *FACTORS))
+
+
+def fit_blind(
+    beliefs: Float64, given: Ints, base: float, none: bool = False, verified: Ints | None = None
+) -> JointModel:
+    """Fits T, the prior and the share of none of the classes to rows; no truth is used, nothing is random.
+
+    Equal classes are taken for equal unless unequal ones explain the labels clearly better: free shares drift where
+    one class turns into another.
+
+    Args:
+        beliefs: (N, K) of a random part of the rows, that have not seen these rows' labels; not negative.
+        given: (N,) their labels.
+        base: of `sharpness_of`.
+        none: whether rows may be of none of the classes; their share is found, and 0 under `LEAST_NONE`.
+        verified: (N,) what people say, -1 where nobody has looked, `DROPPED` for none of the classes.
+
+    Raises:
+        ValueError: no row, or shapes that do not fit.
+    """
+    if beliefs.ndim != 2 or given.shape != beliefs.shape[:1] or not len(given):
+        raise ValueError(f"beliefs (N, K) and labels (N,) expected, found {beliefs.shape} and {given.shape}")
+    num_classes = beliefs.shape[1]
+    log_mean = np.log(np.mean(beliefs, axis=0, dtype=np.float64) + BELIEF_FLOOR)
+    belief = adjusted(beliefs, log_mean)
+    top, gap = surest(belief)
+    sharpness = sharpness_of(gap, base)
+    anchors, classes = find_anchors(top, gap, ANCHOR_SHARE)
+    counts = np.zeros((num_classes, num_classes))
+    np.add.at(counts, (classes, given[anchors]), 1)
+    start = pooled_transition(counts, clumping=1.0)
+    weight = ANCHOR_WEIGHT * len(anchors) / num_classes
+    rows = _Rows.make(belief, given, verified)
+    fits = [_maximise(rows, sharpness, start, weight, balanced, False) for balanced in (True, False)]
+    balanced = fits[1].log_likelihood - fits[0].log_likelihood < BALANCED
+    found = fits[0] if balanced else fits[1]
+    if none:
+        with_none = _maximise(rows, sharpness, start, weight, balanced, True)
+        found = with_none if with_none.none_share >= LEAST_NONE else found
+    some = rows.some(NOISE_ROWS)
+    rates = [
+        _maximise(some, factor * sharpness, start, weight * len(some.labels) / len(given), balanced, found.none > 0)
+        for factor in NOISE_FACTORS
+    ]
+    return JointModel(
+        log_mean=log_mean,
+        transition=found.transition,
+        prior=found.prior,
+        sharpness=sharpness,
+        lean=0.0,
+        num_rows=len(given),
+        num_anchors=len(anchors),
+        agreement=float((top == given).mean()),
+        none=found.none,
+        shares=class_shares(np.bincount(given, minlength=num_classes)),
+        temper=TEMPER,
+        blind=True,
+        noise=_interval([found.wrong, *(rate.wrong for rate in rates)]),
+    )
+
+
+def _interval(rates: Sequence[float]) -> tuple[float, float]:
+    return (1 - NOISE_SLACK) * min(rates), min((1 + NOISE_SLACK) * max(rates), 1.0)
+
+
+def _maximise(rows: _Rows, sharpness: float, anchors: Float64, weight: float, balanced: bool, with_none: bool) -> _Fit:
+    """Expectation maximisation: `STEPS` steps from the anchors' T, towards which it stays drawn."""
+    num_classes = rows.num_classes
+    columns = np.append(rows.adjusted, np.zeros((len(rows.labels), 1)), axis=1)
+    scaled = sharpness * columns
+    evidence = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    shares = class_shares(np.bincount(rows.labels, minlength=num_classes))
+    labels_of = np.vstack([anchors, shares])
+    prior = np.append(np.full(num_classes, 1 / num_classes), 0.0)
+    if with_none:
+        prior = np.append(prior[:-1] * (1 - NONE_START), NONE_START)
+    for step in range(STEPS + 1):
+        seen = evidence * prior
+        seen /= seen.sum(axis=1, keepdims=True)
+        posterior = seen * labels_of[:, rows.labels].T
+        likelihood = posterior.sum(axis=1)
+        posterior /= likelihood[:, None]
+        _confirm(posterior, rows.verified)
+        if step == STEPS:
+            break
+        counts = np.zeros((num_classes, num_classes))
+        counts[:, rows.labels[rows.starts]] = np.add.reduceat(posterior[:, :-1], rows.starts, axis=0).T
+        counts += weight * anchors
+        labels_of[:-1] = counts / counts.sum(axis=1, keepdims=True)
+        prior = _next_prior(posterior, seen, prior, balanced)
+    right = posterior[np.arange(len(posterior)), rows.labels]
+    return _Fit(
+        transition=labels_of[:-1],
+        prior=prior[:-1] / prior[:-1].sum(),
+        none=float(prior[-1]),
+        none_share=float(posterior[:, -1].mean()),
+        wrong=float(1 - right.mean()),
+        log_likelihood=float(np.log(likelihood).mean()),
+    )
+
+
+def _next_prior(posterior: Float64, seen: Float64, prior: Float64, balanced: bool) -> Float64:
+    """The prior (K + 1,) under which what is believed with the labels is as large as without them."""
+    there = prior > 0
+    expected = np.where(there, seen.mean(axis=0) / np.where(there, prior, 1), 1)
+    found: Float64 = np.where(there, posterior.mean(axis=0) / np.maximum(expected, 1e-12), 0)
+    found /= found.sum()
+    if balanced:
+        found[:-1] = (1 - found[-1]) / (len(found) - 1)
+    return found
+
+
+def _confirm(posterior: Array, verified: Ints) -> None:
+    """Puts what people say in the place of what is believed."""
+    known = np.flatnonzero((verified >= 0) | (verified == DROPPED))
+    posterior[known] = 0
+    posterior[known, np.where(verified[known] == DROPPED, posterior.shape[1] - 1, verified[known])] = 1
