@@ -43,6 +43,7 @@ MAX_LEAN = 20.0
 ROWS_AT_ONCE = 4096  # in a fit; what is computed of the sample takes no memory to speak of beside it
 MEMORISED = 0.97  # agreement from which on nothing is to be learned of the labels
 DROPPED = -2  # in place of a verified label: people say that the row is of none of the classes
+DROP = "drop"  # how people write that, where no class is called so
 
 
 class Posterior(NamedTuple):
