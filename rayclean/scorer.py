@@ -8,11 +8,22 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import ArrayLike
 
 from rayclean.arrays import Array
 from rayclean.config import Config, parse_config
-from rayclean.errors import ConfigError, InputError
+from rayclean.errors import ConfigError
 from rayclean.memory import MemoryRole, Samples, Training, find_neighbors
+from rayclean.memory_inputs import (
+    check_columns,
+    read_features,
+    read_keys,
+    read_probabilities,
+    read_samples,
+    read_verified_samples,
+    told_apart,
+)
+from rayclean.memory_labels import read_labels
 from rayclean.memory_merge import MEMORY, merged
 from rayclean.memory_scores import EVIDENCE, History, Scoring, vote_of
 from rayclean.memory_train import AfterEpoch, train_role
@@ -35,6 +46,7 @@ class LabelScorer:
 
     Attributes:
         labels_: the final table (pyarrow), a row a sample, in the order given; see docs/design.md, section 6.
+        classes_: names of the classes, by label; `0`, `1`, ... where labels are numbers and `classes` was not given.
         summary_: rows, issues, estimated noise rate, and whether it is reliable.
 
     Raises:
@@ -42,6 +54,7 @@ class LabelScorer:
     """
 
     labels_: pa.Table
+    classes_: list[str]
     summary_: dict[str, Any]
 
     def __init__(
@@ -79,22 +92,24 @@ class LabelScorer:
 
     def train(
         self,
-        images: Array,
-        labels: Array,
+        images: ArrayLike,
+        labels: ArrayLike,
         role: str,
         *,
         num_classes: int | None = None,
-        keys: Sequence[str] | None = None,
+        classes: ArrayLike | None = None,
+        keys: ArrayLike | None = None,
         training: Training | None = None,
         after_epoch: AfterEpoch | None = None,
     ) -> MemoryRole:
         """Trains one role alone, for `fit(roles=...)`: what takes hours can so be done in parts and kept on disk.
 
         Args:
-            images: as of `fit`; so are labels, num_classes and keys.
+            images: as of `fit`; so are labels, num_classes, classes and keys.
             labels: see `fit`.
             role: one of `role_names`.
             num_classes: see `fit`.
+            classes: see `fit`.
             keys: see `fit`.
             training: of an earlier call with the same settings and samples, to go on from; nothing is left to do
                 where it is finished.
@@ -103,27 +118,29 @@ class LabelScorer:
         Raises:
             InputError: the arrays do not fit.
         """
-        samples, _ = _checked(images, labels, keys)
-        num_classes = num_classes or int(labels.max()) + 1
-        config = self._config(num_classes, images.shape[1])
-        return train_role(config, role, samples, num_classes, self.device, training, after_epoch)
+        samples, _, names = read_samples(images, labels, keys, num_classes, classes)
+        config = self._config(len(names), samples.images.shape[1])
+        return train_role(config, role, samples, len(names), self.device, training, after_epoch)
 
     def fit(
         self,
-        images: Array,
-        labels: Array,
+        images: ArrayLike,
+        labels: ArrayLike,
         *,
         num_classes: int | None = None,
-        verified: tuple[Array, Array] | None = None,
-        keys: Sequence[str] | None = None,
+        classes: ArrayLike | None = None,
+        verified: tuple[ArrayLike, ArrayLike] | None = None,
+        keys: ArrayLike | None = None,
         roles: Mapping[str, MemoryRole] | None = None,
     ) -> LabelScorer:
         """Trains on the images, scores every label and makes the table.
 
         Args:
-            images: (N, S, S, 3) uint8.
-            labels: (N,) integers from 0.
-            num_classes: K; by default the largest label plus one.
+            images: (N, S, S, 3) uint8, as an array, a tensor or a list of arrays.
+            labels: (N,) whole numbers from 0, or names of classes, as an array, a list, a Series or a tensor; by
+                position, whatever a Series' index.
+            num_classes: K; by default the number of names, or the largest label plus one.
+            classes: names of the classes, by label; by default of labels that are names the distinct ones, sorted.
             verified: images and labels that are known to be right, for `osd`; neither trained on nor scored.
             keys: names of the samples; by default their positions.
             roles: what `train` gave for the same samples, by role; what is missing is trained.
@@ -132,65 +149,81 @@ class LabelScorer:
             ConfigError: a score needs what is not given.
             InputError: the arrays do not fit.
         """
-        samples, names = _checked(images, labels, keys)
-        num_classes = num_classes or int(labels.max()) + 1
-        config = self._config(num_classes, images.shape[1])
+        samples, names, label_names = read_samples(images, labels, keys, num_classes, classes)
+        config = self._config(len(label_names), samples.images.shape[1])
         if "inn" in config.score_names() and config.inn.file is not None:
             raise ConfigError(f"inn.features {config.inn.features}: files are for runs; name a role, or self")
         if "osd" in config.score_names() and verified is None:
             raise ConfigError("score osd needs verified samples: fit(..., verified=(images, labels))")
-        known = None if verified is None else _checked(*verified, None)[0]
+        known = None if verified is None else read_verified_samples(verified, samples, label_names)
         given = roles or {}
         trained = {
-            name: given.get(name) or train_role(config, name, samples, num_classes, self.device)
+            name: given.get(name) or train_role(config, name, samples, len(label_names), self.device)
             for name in config.role_names()
         }
         scoring = Scoring(config, samples, trained, known)
         block = scoring.block()
         self._history = scoring.history
         self._scores = dict(block.scores)
+        self.classes_ = label_names
         self.labels_, self.summary_ = merged(config, samples, names, block, scoring)
         return self
 
     def fit_predictions(
-        self, labels: Array, pred_probs: Array, features: Array | None = None, keys: Sequence[str] | None = None
+        self,
+        labels: ArrayLike,
+        pred_probs: ArrayLike,
+        features: ArrayLike | None = None,
+        keys: ArrayLike | None = None,
+        *,
+        classes: ArrayLike | None = None,
+        logits: bool = False,
     ) -> LabelScorer:
         """Scores labels by another model's output: `loss` and `margin`, and with features `vote`.
 
+        Arguments are arrays, lists, tables or tensors, and are read by position, whatever a Series' index.
+
         Args:
-            labels: (N,) integers from 0.
+            labels: (N,) whole numbers from 0, or names of classes.
             pred_probs: (N, K) probabilities, as cleanlab takes them; best from models that did not train on the row.
-            features: (N, d) of any layer.
+            features: (N, d) of any layer; where all rows are equal they are left out, with a warning.
             keys: names of the samples; by default their positions.
+            classes: names of the K classes, in the order of the columns of `pred_probs`; by default of labels that are
+                names the distinct ones, sorted, which must then be K.
+            logits: whether `pred_probs` are logits, or logarithms of probabilities.
 
         Raises:
-            InputError: the arrays do not fit.
+            ConfigError: a score needs what is not given.
+            InputError: something does not fit; it names the first place, and what to do.
         """
-        if pred_probs.ndim != 2 or labels.shape != pred_probs.shape[:1]:
-            raise InputError(f"labels (N,) and pred_probs (N, K) expected, found {labels.shape} and {pred_probs.shape}")
-        possible = ("loss", "margin") if features is None else ("loss", "margin", "vote")
+        belief = read_probabilities(pred_probs, logits)
+        num_rows, num_classes = belief.shape
+        given, label_names = read_labels(labels, num_rows, num_classes, classes)
+        check_columns(pred_probs, label_names)
+        space = None if features is None else told_apart(read_features(features, num_rows))
+        names_of = read_keys(keys, num_rows)
+        possible = ("loss", "margin") if space is None else ("loss", "margin", "vote")
         names = [name for name in self._tree["scores"] or possible if name in possible]
         if not names or set(names) != set(self._tree["scores"] or names):
             raise ConfigError(f"scores: predictions give {', '.join(possible)}; the others need images")
-        digests = [pixel_digest(np.array(i)) for i in range(len(labels))]  # without pixels none is known as a copy
-        names_of = [str(i) for i in range(len(labels))] if keys is None else list(keys)
-        samples = Samples.make(np.zeros((len(labels), 0, 0, 3), np.uint8), labels, digests, names_of)
+        digests = [pixel_digest(np.array(i)) for i in range(num_rows)]  # without pixels none is known as a copy
+        samples = Samples.make(np.zeros((num_rows, 0, 0, 3), np.uint8), given, digests, names_of)
         config = parse_config(
-            {**self._tree, "scores": names, "data": {"shards": MEMORY, "classes": pred_probs.shape[1]}}, "LabelScorer"
+            {**self._tree, "scores": names, "data": {"shards": MEMORY, "classes": num_classes}}, "LabelScorer"
         )
         with np.errstate(divide="ignore"):
-            logits = np.log(pred_probs.astype(np.float64))
-        logits = np.maximum(logits, np.log(np.finfo(np.float64).tiny))
-        loss, margin, _ = sample_losses(logits, samples.labels)
+            logarithms = np.maximum(np.log(belief), np.log(np.finfo(np.float64).tiny))
+        loss, margin, _ = sample_losses(logarithms, samples.labels)
         scores: dict[str, Array] = {"loss": -loss, "margin": margin}
-        neighbors = np.full((len(labels), EVIDENCE), -1)
-        if features is not None:
-            lists = find_neighbors(samples, features.astype(np.float16), config.neighbors.vote_num, any_label=True).rows
+        neighbors = np.full((num_rows, EVIDENCE), -1)
+        if space is not None:
+            lists = find_neighbors(samples, space, config.neighbors.vote_num, any_label=True).rows
             scores["vote"], neighbors = vote_of(lists, samples.labels), lists[:, :EVIDENCE]
         wanted = {name: scores[name].astype(np.float64) for name in config.score_names()}
-        block = BlockScores(wanted, {}, {}, pred_probs.astype(np.float64), None, neighbors)
+        block = BlockScores(wanted, {}, {}, belief, None, neighbors)
         self._history = History()
         self._scores = dict(block.scores)
+        self.classes_ = label_names
         self.labels_, self.summary_ = merged(config, samples, names_of, block, None)
         return self
 
@@ -218,21 +251,3 @@ class LabelScorer:
         """
         self.score_samples(name)
         yield from self._history.of_score(name)
-
-
-def _checked(images: Array, labels: Array, keys: Sequence[str] | None) -> tuple[Samples, list[str]]:
-    """Samples of images, or an error that says what does not fit."""
-    images, labels = np.asarray(images), np.asarray(labels)
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != images.shape[2] or images.shape[3] != 3:
-        raise InputError(f"images: (N, S, S, 3) uint8 expected, found {images.shape} {images.dtype}")
-    if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer) or not len(labels):
-        raise InputError(
-            f"labels: ({len(images)},) integers expected, one an image, found {labels.shape} {labels.dtype}"
-        )
-    if labels.min() < 0:
-        raise InputError(f"labels: integers from 0 expected, found {labels.min()}")
-    names = [str(i) for i in range(len(labels))] if keys is None else list(keys)
-    if len(names) != len(labels):
-        raise InputError(f"keys: {len(labels)} expected, found {len(names)}")
-    digests = [pixel_digest(image) for image in images]
-    return Samples.make(images, labels, digests, names), names

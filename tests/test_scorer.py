@@ -19,6 +19,7 @@ from rayclean.config import Config
 from rayclean.errors import ConfigError, InputError
 from rayclean.run import Run
 from rayclean.storage.contents import read_table
+from tests.holders import shuffled
 
 Finish = Callable[..., Run]
 Tiny = Callable[..., Config]
@@ -128,6 +129,7 @@ train = dict(epochs=2, snapshot_every=1, batch_size=20)
 scorer = LabelScorer(dict(width=2), scores, device="cpu", train=train, inn=dict(features="self", num=3, steps=2))
 scorer.fit(images, labels)
 assert np.isfinite(scorer.score_samples("iofm")).all()
+LabelScorer().fit_predictions(np.array(["a", "b", "c"])[labels], np.eye(3)[labels], images.reshape(60, -1))
 print(scorer.labels_.num_rows, sorted({{name.split(".")[0] for name in sys.modules}} & {blocked}))
 """
 
@@ -159,12 +161,69 @@ def test_another_models_predictions_are_scored(predictions: tuple[Array, Array, 
     others = np.where(np.eye(4, dtype=bool)[labels], -np.inf, np.log(probabilities)).max(axis=1)
     np.testing.assert_allclose(scorer.score_samples("margin"), np.log(at_label) - others, rtol=1e-9)
     row = 7
-    distance = ((features.astype(np.float16).astype(float) - features.astype(np.float16)[row]) ** 2).sum(axis=1)
+    distance = ((features - features[row]) ** 2).sum(axis=1)
     near = np.argsort(distance)[1:11]
     assert scorer.score_samples("vote")[row] == pytest.approx((labels[near] == labels[row]).mean())
     assert scorer.labels_["neighbor_rows"][row].as_py() == near[:3].tolist()
     assert scorer.labels_["predicted_label"].to_pylist() == probabilities.argmax(axis=1).tolist()
     assert scorer.summary_["rows"] == 300
+
+
+ARGUMENTS = ("labels", "pred_probs", "features")
+HELD: dict[str, Callable[[Array, Array, Array], dict[str, Any]]] = {
+    "lists": lambda y, p, f: {"labels": y.tolist(), "pred_probs": p.tolist(), "features": f.tolist()},
+    "float labels": lambda y, p, f: {"labels": y.astype(np.float32), "pred_probs": p, "features": f},
+    "torch": lambda y, p, f: dict(zip(ARGUMENTS, map(torch.from_numpy, (y, p, f)), strict=True)),
+    "arrow": lambda y, p, f: {"labels": pa.array(y), "pred_probs": pa.array(p.tolist()), "features": f},
+    "pandas": lambda y, p, f: dict(zip(ARGUMENTS, map(shuffled, (y, p, f)), strict=True)),
+    "names": lambda y, p, f: {"labels": np.array(["a", "b", "c", "d"])[y], "pred_probs": p, "features": f},
+    "larger features": lambda y, p, f: {"labels": y, "pred_probs": p, "features": f * 2.0**30},
+    "logarithms": lambda y, p, f: {"labels": y, "pred_probs": np.log(p), "features": f, "logits": True},
+}
+
+
+@pytest.mark.parametrize("hold", HELD.values(), ids=HELD.keys())
+def test_predictions_are_scored_the_same_whatever_holds_them(
+    hold: Callable[..., dict[str, Any]], predictions: tuple[Array, Array, Array]
+) -> None:
+    expected = LabelScorer().fit_predictions(*predictions).labels_
+    given = hold(*predictions)
+    found = LabelScorer().fit_predictions(**given).labels_
+    if not given.get("logits"):  # their softmax differs in the last digit
+        assert found.equals(expected, check_metadata=True)
+    for name in ("given_label", "predicted_label", "neighbor_rows"):
+        assert found[name].to_pylist() == expected[name].to_pylist()
+
+
+def test_names_of_classes_are_in_the_order_of_the_columns(predictions: tuple[Array, Array, Array]) -> None:
+    labels, probabilities, _ = predictions
+    names, order = np.array(["cat", "ant", "dog", "bee"]), [1, 3, 0, 2]
+    expected = LabelScorer().fit_predictions(labels, probabilities, classes=names)
+    assert expected.classes_ == names.tolist()
+    assert LabelScorer().fit_predictions(names[labels], probabilities, classes=names).labels_.equals(expected.labels_)
+    by_name = LabelScorer().fit_predictions(names[labels], probabilities[:, order])
+    assert by_name.classes_ == sorted(names.tolist())
+    for name in ("given_label", "predicted_label"):
+        found = [by_name.classes_[label] for label in by_name.labels_[name].to_pylist()]
+        assert found == [expected.classes_[label] for label in expected.labels_[name].to_pylist()]
+
+
+def test_images_with_names_of_classes_are_scored_as_with_numbers() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
+    labels = np.arange(20) % 3
+    fitted = [
+        LabelScorer({"width": 2}, ["loss"], device="cpu", train={"epochs": 1}).fit(pixels, given)
+        for pixels, given in ((images, labels), (list(images), shuffled(np.array(["ant", "bee", "cat"])[labels])))
+    ]
+    assert [scorer.classes_ for scorer in fitted] == [["0", "1", "2"], ["ant", "bee", "cat"]]
+    assert fitted[0].labels_.equals(fitted[1].labels_)
+
+
+def test_features_that_tell_nothing_apart_are_left_out(predictions: tuple[Array, Array, Array]) -> None:
+    labels, probabilities, features = predictions
+    expected = LabelScorer().fit_predictions(labels, probabilities).labels_
+    with pytest.warns(UserWarning, match="all rows are equal"):
+        assert LabelScorer().fit_predictions(labels, probabilities, features * 0).labels_.equals(expected)
 
 
 def test_a_certain_prediction_of_another_class_is_finite() -> None:
@@ -177,8 +236,8 @@ def test_a_certain_prediction_of_another_class_is_finite() -> None:
     [
         (np.zeros((2, 4, 4, 3)), np.zeros(2, int), "uint8 expected, found .* float64"),
         (np.zeros((2, 4, 5, 3), np.uint8), np.zeros(2, int), "found .2, 4, 5, 3."),
-        (np.zeros((2, 4, 4, 3), np.uint8), np.zeros(3, int), r"\(2,\) integers expected"),
-        (np.zeros((2, 4, 4, 3), np.uint8), np.zeros(2), "found .* float64"),
+        (np.zeros((2, 4, 4, 3), np.uint8), np.zeros(3, int), r"labels: \(2,\) expected, .* found 3"),
+        (np.zeros((2, 4, 4, 3), np.uint8), np.array([0, 1.5]), "found 1.5 at position 1"),
         (np.zeros((2, 4, 4, 3), np.uint8), np.array([0, -1]), "found -1"),
     ],
 )

@@ -120,7 +120,7 @@ def propose_among(features: Callable[[Array], Array], among: Array, device: torc
     """Proposes the k nearest of some positions, -1 where there are fewer; distances to `BASE_ROWS` at a time.
 
     Args:
-        features: positions (M,) to (M, d) float16.
+        features: positions (M,) to (M, d) float16 or float32.
         among: (M,) positions that are searched.
         device: where distances are computed.
     """

@@ -38,6 +38,7 @@ Ints = NDArray[np.integer]
 MEMORISED = 0.97  # agreement from which on nothing is to be learned of the labels
 DROPPED = -2  # in place of a verified label: people say that the row is of none of the classes
 NO_CLASS = -1  # in place of a predicted one: none of the classes is the likeliest
+DROP = "drop"  # how people write that, where no class is called so
 
 
 class Posterior(NamedTuple):

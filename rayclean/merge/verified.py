@@ -14,7 +14,7 @@ from rayclean.arrays import Array
 from rayclean.catalog.labels import ClassList
 from rayclean.catalog.table import Catalog
 from rayclean.errors import InputError
-from rayclean.merge.joint import DROPPED
+from rayclean.merge.joint import DROP, DROPPED
 from rayclean.merge.table import NO_LABEL
 from rayclean.shards.decode import BadSample
 from rayclean.storage.contents import map_arrays
@@ -23,7 +23,6 @@ from rayclean.storage.store import Store
 
 FIELD = "merge.verified"
 VERIFIED = "verified.safetensors"
-DROP = "drop"  # a label in the file: the sample is of none of the classes
 
 
 class Verified(NamedTuple):

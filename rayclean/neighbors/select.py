@@ -31,13 +31,13 @@ class Points(NamedTuple):
     labels: Array  # by row, int32
     twins: Array  # by row, (N, 1 or 2) uint64: equal where two rows of a label are no evidence for each other
     draws: Array  # by row, uint64: the sample's identity in any sharding
-    features: Callable[[Array], Array]  # positions (M,) -> (M, d) float16
+    features: Callable[[Array], Array]  # positions (M,) -> (M, d) float16, or float32 of arrays in memory
 
 
 def nearest(points: Points, positions: Array, propose: Propose, num: int) -> Neighbors:
     """The `num` nearest points of each query, itself and its twins of the same label left out.
 
-    Candidates come in float32 from `propose`; the choice is by float64 distance of the stored float16 features,
+    Candidates come in float32 from `propose`; the choice is by float64 distance of the features as they are stored,
     ties by draw id, then by row, so that every exact backend and any sharding gives the same list. Where leaving
     out makes a list short, or its last entry is no nearer than the last candidate, so that others as near may
     follow, twice as many are proposed, until that is settled or the points end.
