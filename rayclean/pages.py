@@ -23,7 +23,6 @@ from rayclean.merge.published import Published
 from rayclean.merge.stage import MODEL
 from rayclean.merge.verified import NOTHING_VERIFIED, read_verified
 from rayclean.report import page_views as views
-from rayclean.report.evaluate import UNKNOWN
 from rayclean.report.page_facts import Classes, Report, Sample, make_samples
 from rayclean.report.page_files import Pictures, open_folder, write_pages, write_pictures
 from rayclean.report.page_html import lowest_first, render
@@ -34,6 +33,7 @@ from rayclean.report.page_table import Seen, scan
 from rayclean.report.page_truth import Reliability, Truth, no_truth, read_some_truth, reliability
 from rayclean.results import warnings
 from rayclean.run import Run
+from rayclean.schema import UNKNOWN
 from rayclean.show import FinalTable, stream
 from rayclean.start import look
 from rayclean.storage.contents import read_json

@@ -65,6 +65,9 @@ _OF_ROLES = tuple(
     for score in _TRAJECTORY
 )
 SCORES = {score.name: score for score in (*_TRAJECTORY, *_OTHERS, *_OF_ROLES)}
+# Labels that are none of 0..K-1.
+NONE_OF_CLASSES = -1  # in a truth, `predicted_label` and `verified_label`: the sample is of none of the classes
+UNKNOWN = -9  # in arrays of labels that nobody may know; tables have null there
 JOINT = "joint"  # of `merge.score`: not one score, but what all beliefs say
 SHARD_TYPE = KIND_TYPE = pa.dictionary(pa.int32(), pa.string())
 

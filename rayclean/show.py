@@ -21,8 +21,8 @@ from rayclean.config import MAIN, Config
 from rayclean.errors import InputError, RaycleanError
 from rayclean.failures import shard_names, shards_with_quarantine
 from rayclean.merge.published import LABELS, Published, find_published
-from rayclean.merge.table import NONE_OF_CLASSES
 from rayclean.run import Run
+from rayclean.schema import NONE_OF_CLASSES
 from rayclean.start import look
 from rayclean.storage.contents import map_arrays, open_table
 from rayclean.storage.store import Store

@@ -18,10 +18,9 @@ import pyarrow as pa
 from rayclean.arrays import Array
 from rayclean.export.cut import NEVER, Cut, find_cut, key_of
 from rayclean.export.options import ExportOptions
+from rayclean.schema import NONE_OF_CLASSES, UNKNOWN
 
 COLUMNS = ("row", "given_label", "label_score", "predicted_label", "predicted_score", "verified_label")
-DROPPED = -1  # of `verified_label`: people say that the row is of none of the classes
-NOBODY = -2  # nobody has looked
 
 
 class Reason(IntEnum):
@@ -47,7 +46,7 @@ class Lines(NamedTuple):
         score: (N,) float32 `label_score`.
         predicted: (N,) int32.
         predicted_score: (N,) float32.
-        verified: (N,) int32, `DROPPED` or `NOBODY` where it is no label.
+        verified: (N,) int32, `NONE_OF_CLASSES` or `UNKNOWN` where it is no label.
     """
 
     row: Array
@@ -60,7 +59,7 @@ class Lines(NamedTuple):
     @classmethod
     def of(cls, table: pa.Table | pa.RecordBatch) -> Lines:
         """From the table's `COLUMNS`."""
-        columns = [table[name].fill_null(NOBODY) if name == "verified_label" else table[name] for name in COLUMNS]
+        columns = [table[name].fill_null(UNKNOWN) if name == "verified_label" else table[name] for name in COLUMNS]
         return cls(*(column.to_numpy(zero_copy_only=False) for column in columns))
 
 
@@ -133,17 +132,17 @@ def judge(lines: Lines, labels: str, sure: float) -> Judged:
         sure: see above.
     """
     given, verified = lines.given, lines.verified
-    seen, score = verified != NOBODY, np.clip(np.nan_to_num(lines.score), 0, 1).astype(np.float32)
+    seen, score = verified != UNKNOWN, np.clip(np.nan_to_num(lines.score), 0, 1).astype(np.float32)
     label, right, reason = given.copy(), score, np.full(len(given), Reason.LIKELY_RIGHT, np.int8)
     if labels == "predicted":
         sure_of = (lines.predicted_score >= sure) & (lines.predicted_score > score)
         taken = ~seen & (lines.predicted != given) & sure_of
         label[taken], reason[taken] = lines.predicted[taken], Reason.RELABELLED
         right = np.where(taken, np.minimum(lines.predicted_score, np.float32(1)), right)
-    agreed = seen & ((verified == given) if labels == "given" else (verified != DROPPED))
+    agreed = seen & ((verified == given) if labels == "given" else (verified != NONE_OF_CLASSES))
     label[agreed], reason[agreed] = verified[agreed], Reason.VERIFIED
     never = seen & ~agreed
-    reason[never] = np.where(verified[never] == DROPPED, Reason.DROPPED, Reason.VERIFIED_WRONG)
+    reason[never] = np.where(verified[never] == NONE_OF_CLASSES, Reason.DROPPED, Reason.VERIFIED_WRONG)
     key = key_of(np.where(agreed, np.float32(1), right).astype(np.float32))
     return Judged(np.where(never, np.uint32(NEVER), key), label, reason)
 

@@ -10,11 +10,10 @@ import pyarrow as pa
 from rayclean.arrays import Array
 from rayclean.merge.joint import DROPPED, Posterior
 from rayclean.merge.kinds import KIND_NAMES, Kind, issue_kinds
-from rayclean.schema import SHARD_TYPE, label_schema
+from rayclean.schema import NONE_OF_CLASSES, SHARD_TYPE, label_schema
 from rayclean.scores.block import BlockScores
 
 NO_LABEL = -1
-NONE_OF_CLASSES = -1  # `DROPPED` in the column verified_label, whose nulls are rows that nobody has looked at
 
 
 def nullable(values: Array, missing: Array, kind: pa.DataType) -> pa.Array:

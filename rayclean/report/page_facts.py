@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from rayclean.arrays import Array
 from rayclean.report.page_numbers import percentiles
+from rayclean.schema import UNKNOWN
 
 NO_CLASS = "none of the classes"
 KINDS = {
@@ -60,7 +61,7 @@ class Sample:
     Attributes:
         kind: of the issue, None where there is none.
         verified: what people say; None where nobody has looked.
-        truth: of a benchmark; None where it is not known.
+        truth: of a benchmark, negative where it is none of the classes; None where it is not known.
     """
 
     row: int
@@ -201,7 +202,7 @@ def make_samples(
     Args:
         lines: as plain values.
         columns: `score_<name>` of a sample of the rows, for the percentiles.
-        truth: true labels by row, -1 where unknown.
+        truth: true labels by row, `UNKNOWN` where unknown.
         keys: of the neighbours, by row.
     """
     ranks: list[list[Rank]] = [[] for _ in lines]
@@ -215,7 +216,7 @@ def make_samples(
 
 def _sample(line: Mapping[str, Any], ranks: list[Rank], truth: Mapping[int, int], keys: Mapping[int, str]) -> Sample:
     near = zip(line["neighbor_rows"] or [], line["neighbor_labels"] or [], strict=True)
-    true = truth.get(line["row"], -1)
+    true = truth.get(line["row"], UNKNOWN)
     return Sample(
         row=line["row"],
         key=line["key"],
@@ -227,7 +228,7 @@ def _sample(line: Mapping[str, Any], ranks: list[Rank], truth: Mapping[int, int]
         is_issue=line["is_label_issue"],
         kind=line["issue_kind"],
         verified=line["verified_label"],
-        truth=None if true < 0 else true,
+        truth=None if true == UNKNOWN else true,
         few_neighbors=line["few_neighbors"],
         ranks=ranks,
         neighbors=[Neighbor(row, keys.get(row, f"row {row}"), label) for row, label in near],

@@ -10,14 +10,14 @@ import numpy as np
 from markupsafe import Markup
 
 from rayclean.arrays import Array
-from rayclean.report.evaluate import UNKNOWN, auroc
+from rayclean.report.evaluate import auroc
 from rayclean.report.page_facts import Classes, ClassLine, Confusion, CopyGroup, NearPair, Sample, ScoreView
 from rayclean.report.page_near import NearPairs
 from rayclean.report.page_numbers import Spread, agreement, spread
 from rayclean.report.page_svg import heat_map, histogram
 from rayclean.report.page_table import Seen
 from rayclean.report.page_truth import Reliability, Truth, truth_groups
-from rayclean.schema import SCORES
+from rayclean.schema import SCORES, UNKNOWN
 
 HEAT_CLASSES = 40
 CONFUSIONS = 15
@@ -104,7 +104,7 @@ def score_views(columns: Mapping[str, Array], given: Array, truth: Array) -> lis
     Args:
         columns: `score_<name>`, (N,) of a sample of the rows, NaN where undefined.
         given: (N,) labels.
-        truth: (N,) labels, -1 where unknown.
+        truth: (N,) labels, `UNKNOWN` where unknown.
     """
     known, groups = truth != UNKNOWN, truth_groups(given, truth)
     views = []

@@ -18,6 +18,7 @@ from rayclean.report.page_near import near_pairs
 from rayclean.report.page_table import Seen, scan
 from rayclean.report.page_truth import no_truth, read_some_truth, reliability, truth_groups
 from rayclean.run import Run
+from rayclean.schema import UNKNOWN
 from rayclean.show import FinalTable
 from rayclean.storage.contents import map_arrays
 from rayclean.storage.units import block_name, num_blocks
@@ -114,14 +115,14 @@ def test_truth_is_counted_by_class_and_kept_where_it_is_asked_for(trained: Run) 
     some = np.array([0, 30, 30, 7])
     found = read_some_truth(trained.catalog, some)
     assert found.labels == {row: every[row] for row in (0, 7, 30)}
-    assert found.of(np.array([7, 1])).tolist() == [every[7], -1]
+    assert found.of(np.array([7, 1])).tolist() == [every[7], UNKNOWN]
     assert found.noise_rate == pytest.approx((every != given).mean())
     for label in range(6):
         assert found.noise_rate_of(label) == pytest.approx((every != given)[given == label].mean())
     nothing = no_truth(2)
     assert nothing.noise_rate is None
     assert nothing.noise_rate_of(1) is None
-    groups = truth_groups(np.array([1, 1, 1]), np.array([1, 0, -1]))
+    groups = truth_groups(np.array([1, 1, 1]), np.array([1, 0, UNKNOWN]))
     assert [groups[name].tolist().index(True) for name in ("right", "wrong", "no truth")] == [0, 1, 2]
 
 
