@@ -83,7 +83,8 @@ def table_of_block(
     posterior = posterior.confirmed(given, verified)
     kinds = issue_kinds(posterior.seen, given, posterior.label_score < threshold, conflicts)
     dropped = verified == DROPPED
-    kinds[dropped] = Kind.NO_CLASS
+    of_none = (posterior.predicted == NONE_OF_CLASSES) & (kinds != Kind.NO_ISSUE) & (kinds != Kind.DUPLICATE)
+    kinds[dropped | of_none] = Kind.NO_CLASS
     columns = identity | judgement(posterior, block.scores, threshold)
     columns |= {
         "issue_kind": pa.DictionaryArray.from_arrays(pa.array(kinds, mask=kinds < 0), KIND_NAMES),

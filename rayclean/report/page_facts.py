@@ -12,13 +12,12 @@ from markupsafe import Markup
 
 from rayclean.arrays import Array
 from rayclean.report.page_numbers import percentiles
-from rayclean.schema import UNKNOWN
+from rayclean.schema import NONE_NAME, UNKNOWN
 
-NO_CLASS = "none of the classes"
 KINDS = {
     "wrong_label": "wrong label",
     "ambiguous": "ambiguous",
-    "none_of_the_classes": NO_CLASS,
+    "none_of_the_classes": NONE_NAME,
     "duplicate_with_another_label": "duplicate with another label",
 }
 
@@ -30,10 +29,10 @@ class Classes:
     names: Sequence[str]
 
     def name(self, label: int | None) -> str:
-        """A label for people; a negative one is what people say of a sample of no class."""
+        """A label for people; a negative one is that of a sample of no class."""
         if label is None:
             return ""
-        return self.names[label] if 0 <= label < len(self.names) else NO_CLASS
+        return self.names[label] if 0 <= label < len(self.names) else NONE_NAME
 
 
 @dataclass(frozen=True)
@@ -59,9 +58,10 @@ class Sample:
     """A row as a page shows it; labels are numbers.
 
     Attributes:
+        predicted: negative where it is none of the classes, as `verified` and `truth`.
         kind: of the issue, None where there is none.
         verified: what people say; None where nobody has looked.
-        truth: of a benchmark, negative where it is none of the classes; None where it is not known.
+        truth: of a benchmark; None where it is not known.
     """
 
     row: int
@@ -123,7 +123,7 @@ class ScoreView:
 
 @dataclass(frozen=True)
 class Confusion:
-    """Flagged rows of one given label with one predicted label."""
+    """Flagged rows of one given label with one predicted label, negative where it is none of the classes."""
 
     given: int
     predicted: int

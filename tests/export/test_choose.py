@@ -23,7 +23,7 @@ lines_of_rows = st.lists(
     st.tuples(
         st.integers(0, 2),
         scores,
-        st.integers(0, 2),
+        st.integers(NONE_OF_CLASSES, 2),
         scores,
         st.sampled_from([UNKNOWN, UNKNOWN, NONE_OF_CLASSES, 0, 1, 2]),
     ),
@@ -67,7 +67,7 @@ def right(lines: Lines, labels: str, sure: float = float(np.float32(0.9))) -> Ar
             wrong = verified == NONE_OF_CLASSES or (labels == "given" and verified != label)
             found.append(-1.0 if wrong else 1.0)
         elif labels == "predicted" and predicted != label and predicted_score >= sure and predicted_score > score:
-            found.append(predicted_score)
+            found.append(-1.0 if predicted == NONE_OF_CLASSES else predicted_score)
         else:
             found.append(score)
     return np.array(found)
@@ -173,7 +173,11 @@ def test_labels_and_reasons(rows: list[tuple[int, float, int, float, int]], labe
             expected = {NONE_OF_CLASSES: Reason.DROPPED, UNKNOWN: Reason.LIKELY_WRONG}.get(
                 verified, Reason.VERIFIED_WRONG
             )
-            assert reason == expected or (reason == Reason.LIKELY_WRONG and verified >= 0)
+            if reason == Reason.NONE_OF_THE_CLASSES:
+                assert (labels, verified, predicted) == ("predicted", UNKNOWN, NONE_OF_CLASSES)
+                assert lines.predicted_score[row] >= 0.9
+            else:
+                assert reason == expected or (reason == Reason.LIKELY_WRONG and verified >= 0)
         elif reason == Reason.VERIFIED:
             assert label == verified
         elif reason == Reason.RELABELLED:

@@ -14,9 +14,11 @@ from rayclean.arrays import Array
 from rayclean.merge.published import Published
 from rayclean.report import page_near, page_table
 from rayclean.report.evaluate import read_truth
+from rayclean.report.page_facts import Classes
 from rayclean.report.page_near import near_pairs
 from rayclean.report.page_table import Seen, scan
 from rayclean.report.page_truth import no_truth, read_some_truth, reliability, truth_groups
+from rayclean.report.page_views import confusions, label_heat_map
 from rayclean.run import Run
 from rayclean.schema import UNKNOWN
 from rayclean.show import FinalTable
@@ -106,8 +108,24 @@ def test_people_may_have_said_that_it_is_none_of_the_classes(rows: ds.Dataset) -
     found = seen_of(ds.dataset(table), table.num_rows)
     assert found.verified == 2
     assert found.sample["verified_label"][:2].tolist() == [-1, 2]
-    counted = np.isin(table["given_label"], SHOWN) & np.isin(table["predicted_label"], SHOWN)
+    given, predicted = (table[name].to_numpy() for name in ("given_label", "predicted_label"))
+    counted = np.isin(given, SHOWN) & np.isin(predicted, [*SHOWN, -1])
     assert found.confused.sum() == counted.sum()
+    assert found.confused[:, -1].tolist() == [int(((given == label) & (predicted == -1)).sum()) for label in SHOWN]
+
+
+def test_confusions_with_none_of_the_classes_are_told() -> None:
+    counts = np.array([[5, 1, 7], [2, 5, 0]])
+    seen = Seen(1, {}, np.empty(0), 0, counts, counts)
+    classes = Classes(["a", "b", "c"])
+    found = confusions(seen, np.array([0, 2]))
+    expected = [("a", "none of the classes", 7), ("c", "a", 2), ("a", "c", 1)]
+    assert [(classes.name(each.given), classes.name(each.predicted), each.rows) for each in found] == expected
+    heat, note = label_heat_map(None, "too few anchors", seen, np.array([0, 2]), classes)
+    assert "53.8% of the samples that are labelled a are predicted to be none of the classes" in str(heat)
+    assert "no transition matrix: too few anchors" in note
+    heat, note = label_heat_map(np.eye(2), None, seen, np.array([0, 2]), classes)
+    assert "none of the classes" not in str(heat)
 
 
 def test_truth_is_counted_by_class_and_kept_where_it_is_asked_for(trained: Run) -> None:
