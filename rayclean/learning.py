@@ -33,9 +33,10 @@ from rayclean.learn.rog_job import rog
 from rayclean.pipeline import Stage, do
 from rayclean.progress import meter, watched
 from rayclean.record import STEPS, record
-from rayclean.report.evaluate import UNKNOWN, truth_by_shard
+from rayclean.report.evaluate import truth_by_shard
 from rayclean.roles import Role
 from rayclean.run import Run
+from rayclean.schema import UNKNOWN
 from rayclean.scores.influence_stage import verified_rows
 from rayclean.shards.access import PixelSettings
 from rayclean.start import scanned, start

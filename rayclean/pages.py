@@ -23,7 +23,6 @@ from rayclean.merge.published import Published
 from rayclean.merge.stage import MODEL
 from rayclean.merge.verified import NOTHING_VERIFIED, read_verified
 from rayclean.report import page_views as views
-from rayclean.report.evaluate import UNKNOWN
 from rayclean.report.page_facts import Classes, Report, Sample, make_samples
 from rayclean.report.page_files import Pictures, open_folder, write_pages, write_pictures
 from rayclean.report.page_html import lowest_first, render
@@ -34,6 +33,7 @@ from rayclean.report.page_table import Seen, scan
 from rayclean.report.page_truth import Reliability, Truth, no_truth, read_some_truth, reliability
 from rayclean.results import warnings
 from rayclean.run import Run
+from rayclean.schema import UNKNOWN
 from rayclean.show import FinalTable, stream
 from rayclean.start import look
 from rayclean.storage.contents import read_json
@@ -44,7 +44,7 @@ from rayclean.train.stage import is_trained
 FOLDER = "report"
 MAX_TRANSITION = 4096  # classes up to which the transition matrix is read: 128 MiB
 VERIFIED_BLOCKS = 32  # blocks of verified rows that are judged again for their calibration
-TRANSITION = "transition"
+TRANSITION, TRANSITION_REASON = "transition", "transition_reason"
 
 
 def write_report(config: Config, out: str | None = None, top: int = 2000) -> str:
@@ -162,11 +162,12 @@ def _report(this: Run, facts: _Facts, samples: Mapping[int, Sample], pictures: P
     seen, truth = facts.seen, facts.truth
     classes = Classes([line["name"] for line in facts.lines])
     lines, left_out = views.class_lines(facts.lines, truth, classes, facts.shares)
-    heat, heat_note = views.label_heat_map(_transition(facts), seen, facts.heated, classes)
     sample, true = seen.sample, truth.of(seen.sample["row"])
     columns = {name: sample[name] for name in facts.scores}
     calibrated = _calibration(this, seen, true)
     summary = facts.published.summary()
+    reason = summary.get(TRANSITION_REASON)
+    heat, heat_note = views.label_heat_map(_transition(facts), reason, seen, facts.heated, classes)
     return Report(
         title=this.store.root.rpartition("/")[2],
         classes=classes,

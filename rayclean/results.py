@@ -9,9 +9,10 @@ from rayclean.config import PLANT, Config
 from rayclean.errors import InputError
 from rayclean.merge.published import Published
 from rayclean.report.curves import Epochs, OddEpoch
-from rayclean.report.evaluate import UNKNOWN, Evaluation, evaluate, read_truth, truth_by_shard
+from rayclean.report.evaluate import Evaluation, evaluate, read_truth, truth_by_shard
 from rayclean.report.simulated import PLANTED, SimulatedLosses, histograms, split_by_truth
 from rayclean.run import Run
+from rayclean.schema import UNKNOWN
 from rayclean.scores.influence_stage import SOLVER_FILE
 from rayclean.scores.simulate_stage import CHECK
 from rayclean.start import look

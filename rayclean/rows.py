@@ -47,7 +47,10 @@ class Rows:
         # Part of the name alone: before, `truth` was what its rows were held out by where there was one.
         base = "truth" if config.data.truth is None else "label"
         held_out, max_pixels = config.influence.held_out, config.data.max_pixels
-        return Derivation(config.noise, config.run.seed, held_out, keeps, size, max_pixels, base)
+        none_by_truth = config.noise.is_on and config.data.truth is not None
+        return Derivation(
+            config.noise, config.run.seed, held_out, keeps, size, max_pixels, base, none_by_truth=none_by_truth
+        )
 
     @cached_property
     def derived(self) -> dict[str, Catalog]:

@@ -65,6 +65,10 @@ _OF_ROLES = tuple(
     for score in _TRAJECTORY
 )
 SCORES = {score.name: score for score in (*_TRAJECTORY, *_OTHERS, *_OF_ROLES)}
+# Labels that are none of 0..K-1.
+NONE_OF_CLASSES = -1  # in a truth, `predicted_label` and `verified_label`: the sample is of none of the classes
+NONE_NAME = "none of the classes"  # for people
+UNKNOWN = -9  # in arrays of labels that nobody may know; tables have null there
 JOINT = "joint"  # of `merge.score`: not one score, but what all beliefs say
 SHARD_TYPE = KIND_TYPE = pa.dictionary(pa.int32(), pa.string())
 
@@ -73,7 +77,7 @@ SHARD_TYPE = KIND_TYPE = pa.dictionary(pa.int32(), pa.string())
 _JUDGEMENT = [
     ("label_score", pa.float32(), "probability that the given label is right; 1 clean, 0 wrong"),
     ("is_label_issue", pa.bool_(), "label_score is under merge.threshold"),
-    ("predicted_label", pa.int32(), "the most likely true class"),
+    ("predicted_label", pa.int32(), "the most likely true class; -1 where it is most likely none of the classes"),
     ("predicted_score", pa.float32(), "its probability, 0 to 1"),
 ]
 
@@ -144,12 +148,21 @@ CLASS_SCHEMA = pa.schema(
             pa.float64(),
             metadata={"meaning": "mean of 1 - label_score, 0 to 1; null without rows"},
         ),
-        pa.field("predicted", pa.int32(), metadata={"meaning": "most common predicted label among its issues"}),
-        pa.field("prior", pa.float64(), metadata={"meaning": "share of rows truly of this class; null but by joint"}),
+        pa.field("predicted", pa.int32(), metadata={"meaning": "most common predicted_label among its issues"}),
+        pa.field(
+            "prior",
+            pa.float64(),
+            metadata={
+                "meaning": "share of rows truly of this class; all sum to 1 less the share of none; null but by joint"
+            },
+        ),
         pa.field(
             "transition",
             pa.list_(pa.float64()),
-            metadata={"meaning": "by given label: its probability for rows truly of this class; null but by joint"},
+            metadata={
+                "meaning": "by given label: its probability for rows truly of this class; null but by joint, and where "
+                "it is left out for the summary's transition_reason"
+            },
         ),
     ]
 )

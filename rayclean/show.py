@@ -21,8 +21,8 @@ from rayclean.config import MAIN, Config
 from rayclean.errors import InputError, RaycleanError
 from rayclean.failures import shard_names, shards_with_quarantine
 from rayclean.merge.published import LABELS, Published, find_published
-from rayclean.merge.table import NONE_OF_CLASSES
 from rayclean.run import Run
+from rayclean.schema import NONE_NAME, NONE_OF_CLASSES
 from rayclean.start import look
 from rayclean.storage.contents import map_arrays, open_table
 from rayclean.storage.store import Store
@@ -107,7 +107,7 @@ def class_of(label: int | None, names: Sequence[str]) -> Facts | None:
     if label is None:
         return None
     if label == NONE_OF_CLASSES:
-        return {"label": label, "name": "none of the classes"}
+        return {"label": label, "name": NONE_NAME}
     return {"label": label, "name": names[label] if 0 <= label < len(names) else None}
 
 

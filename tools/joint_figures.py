@@ -23,8 +23,9 @@ from rayclean.merge.joint import JointModel
 from rayclean.merge.models import Fitted
 from rayclean.merge.stage import MODEL
 from rayclean.pipeline import CONFIG_FILE
-from rayclean.report.evaluate import UNKNOWN, read_truth
+from rayclean.report.evaluate import read_truth
 from rayclean.report.metrics import auroc, average_precision, expected_calibration_error
+from rayclean.schema import UNKNOWN
 from rayclean.start import look
 from rayclean.storage.contents import read_json
 from rayclean.storage.store import Store
@@ -68,10 +69,10 @@ def joint_figures(folder: Path) -> dict[str, Any]:
 
 
 def with_truth(model: JointModel, labels: np.ndarray[Any, Any], truth: np.ndarray[Any, Any]) -> JointModel:
-    """The model with the transition matrix and the prior that the truth has, one row more of each kind."""
-    num_classes = len(model.prior)
+    """The model with the transition matrix and the prior by the truth of rows of a class, one row more of each kind."""
+    num_classes, of_a_class = len(model.prior), truth >= 0
     counts = np.ones((num_classes, num_classes)) / num_classes
-    np.add.at(counts, (truth, labels), 1)
+    np.add.at(counts, (truth[of_a_class], labels[of_a_class]), 1)
     return replace(
         model,
         transition=counts / counts.sum(axis=1, keepdims=True),

@@ -36,8 +36,9 @@ from rayclean.catalog.table import COLUMNS_FILE
 from rayclean.config import MAIN, load_config
 from rayclean.errors import ConfigError, InputError, RaycleanError
 from rayclean.pipeline import CONFIG_FILE
-from rayclean.report.evaluate import UNKNOWN, read_truth
+from rayclean.report.evaluate import read_truth
 from rayclean.report.metrics import auroc, average_precision
+from rayclean.schema import UNKNOWN
 from rayclean.start import look
 from rayclean.storage.fingerprint import fingerprint
 from rayclean.storage.store import Store
@@ -68,7 +69,7 @@ STEP_FORWARDS = 3  # what a training step of a row costs: a forward, and a backw
 
 
 def open_cell(name: str) -> tuple[Setup, Array]:
-    """What a cell's run trains on and how, and the true labels (N,) int64, -1 where unknown.
+    """What a cell's run trains on and how, and the true labels (N,) int64, `UNKNOWN` where unknown.
 
     Raises:
         InputError: there is no run of the cell, or its catalog is not made.

@@ -13,8 +13,10 @@ import numpy as np
 import pyarrow as pa
 
 from rayclean.config import load_config
+from rayclean.merge.verified import DROP
 from rayclean.pipeline import CONFIG_FILE
-from rayclean.report.evaluate import UNKNOWN, read_truth
+from rayclean.report.evaluate import read_truth
+from rayclean.schema import NONE_OF_CLASSES, UNKNOWN
 from rayclean.start import look
 from rayclean.storage.given_tables import encode_csv
 from rayclean.storage.store import Store
@@ -33,7 +35,7 @@ def write_some(folder: Path, num: int, seed: int, target: Path) -> int:
         keys = run.catalog.rows_of_shard(int(shard))["key"]
         for row in chosen[shards == shard]:
             lines["key"].append(keys[int(row) - first_rows[shard]].as_py())
-            lines["label"].append(run.classes.names[truth[row]])
+            lines["label"].append(DROP if truth[row] == NONE_OF_CLASSES else run.classes.names[truth[row]])
             lines["shard"].append(names[shard])
     target.write_bytes(encode_csv(pa.table({name: pa.array(values, pa.string()) for name, values in lines.items()})))
     return len(known)

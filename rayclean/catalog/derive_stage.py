@@ -17,6 +17,8 @@ from rayclean.catalog import imbalance, noise
 from rayclean.catalog.scan import TRUTH_SCHEMA
 from rayclean.catalog.table import Catalog
 from rayclean.config import NoiseSection
+from rayclean.errors import InputError
+from rayclean.schema import NONE_OF_CLASSES, UNKNOWN
 from rayclean.storage.contents import map_arrays, read_table
 from rayclean.storage.draws import seeded_hash
 from rayclean.storage.fingerprint import fingerprint
@@ -28,7 +30,6 @@ IMBALANCE, HELD_OUT = "imbalance", "validation"  # why a row is left out
 LEFT_OUT_SCHEMA = pa.schema(
     [("sample", pa.int32()), ("key", pa.string()), ("label", pa.int32()), ("reason", pa.string())]
 )
-UNKNOWN = -1
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Derivation:
         size: of the images that `instance` looks at.
         max_pixels: see `decode_image`.
         base: part of the catalog's name.
+        none_by_truth: whether rows that are of none of the classes by `data.truth` stay as they are.
     """
 
     noise: NoiseSection
@@ -54,6 +56,7 @@ class Derivation:
     max_pixels: float
     base: str = "truth"
     threshold_part: int | None = None
+    none_by_truth: bool = False
 
     @property
     def changes_labels(self) -> bool:
@@ -111,7 +114,7 @@ def _is_apart(verified: Array, ids: Array, thresholds: Array, seed: int) -> Arra
 
 
 def verified_labels(source: Catalog) -> Array:
-    """(N,) int64 labels of rows that may be held out: those of a member of their own, -1 without; else the given."""
+    """(N,) int64 labels of rows that may be held out: of a member of their own, `UNKNOWN` without; else the given."""
     tables = [source.verified_of_shard(shard) for shard in range(source.shards.num_rows)]
     parts = [_labels(table) for table in tables if table is not None]
     return np.concatenate(parts) if parts else source.label.astype(np.int64)
@@ -167,8 +170,9 @@ class DeriveJob(Job):
         reasons = np.where(apart, HELD_OUT, IMBALANCE)
         before = self._relabelled(labels, kept)
         given = all_verified[rows][kept].astype(np.int32) if keeps_apart else self._given(rows, before, ids, kept)
-        known = None if self.derivation.changes_labels else self.source.truth_of_shard(shard)
-        truth = before if known is None else _labels(known)  # only carried on, for `evaluate`
+        truth = self._truth(shard, labels, before)
+        if not keeps_apart:
+            given = np.where(truth[kept] == NONE_OF_CLASSES, before[kept], given).astype(np.int32)
         content = _with_labels(table.filter(pa.array(kept)), given)
         left_out = table.filter(pa.array(~kept)).select(["sample", "key", "label"])
         left_out = left_out.append_column("reason", pa.array(reasons[~kept], pa.string())).cast(LEFT_OUT_SCHEMA)
@@ -179,6 +183,31 @@ class DeriveJob(Job):
             f"truth/{name}.parquet": _truth_table(truth[kept]),
         }
         return UnitResult(content, beside, rows=len(rows), facts={"left_out": left_out.num_rows})
+
+    def _truth(self, shard: int, labels: Array, before: Array) -> Array:
+        """True labels of a shard's rows: the labels before the noise where labels are made, else only carried on.
+
+        Raises:
+            InputError: by the truth of the shards the labels are wrong before any noise is made.
+        """
+        derivation = self.derivation
+        if derivation.changes_labels and not derivation.none_by_truth:
+            return before
+        table = self.source.truth_of_shard(shard)
+        if table is None:
+            return before
+        known = _labels(table)
+        if not derivation.changes_labels:
+            return known
+        if (other := (known >= 0) & (known != labels)).any():
+            row = int(other.argmax())
+            key = self.source.rows_of_shard(shard)["key"][row].as_py()
+            raise InputError(
+                f"{self.source.shards['name'][shard].as_py()}: key {key!r} has the label {labels[row]} and the truth "
+                f"{known[row]}; noise.* takes labels for the truth, and of data.truth only -1, none of the classes: "
+                "set data.label to the field with the right labels, or unset data.truth"
+            )
+        return np.where(known == NONE_OF_CLASSES, NONE_OF_CLASSES, before)
 
     def _relabelled(self, truth: Array, kept: Array) -> Array:
         """Labels in the classes that are left."""

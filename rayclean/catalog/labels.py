@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from rayclean.errors import ConfigError, InputError
+from rayclean.schema import NONE_OF_CLASSES
 from rayclean.shards.decode import BadSample
 from rayclean.shards.opening import open_shard
 
 LabelValue = int | float | str
 
+_NONE = (str(NONE_OF_CLASSES), str(float(NONE_OF_CLASSES)))
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}([.]0*)?")
 
 
@@ -140,6 +142,15 @@ class ClassList:
         elif isinstance(value, float) and value.is_integer():  # false for NaN and infinity
             return self._checked(int(value))
         raise BadSample("bad_label", f"label {_short(value)} is none of the {self.num_classes} classes")
+
+    def truth_of(self, value: object) -> int:
+        """As `index_of`; also `NONE_OF_CLASSES`, for -1 (or -1.0, or that as text) where no class is called so.
+
+        Raises:
+            BadSample: `bad_label`.
+        """
+        is_none = value in _NONE and value not in self._index if isinstance(value, str) else value == NONE_OF_CLASSES
+        return NONE_OF_CLASSES if is_none else self.index_of(value)
 
     def _checked(self, index: int) -> int:
         if not 0 <= index < self.num_classes:

@@ -5,7 +5,7 @@ Reads the shard once from start to end and decodes each image once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple
 
@@ -81,8 +81,9 @@ class ShardScan:
 
     Attributes:
         rows: ROWS_SCHEMA, and the clip where the data have clips.
-        truth: TRUTH_SCHEMA, a line a row, null where the truth is missing or unreadable; None without truth.
-        verified: the same of verified labels.
+        truth: TRUTH_SCHEMA, a line a row; `NONE_OF_CLASSES` where the sample is of none of the classes, null where
+            the truth is missing, null or unreadable; None without truth.
+        verified: the same of verified labels, which always name a class.
         quarantine: QUARANTINE_SCHEMA.
         num_samples: groups of members in the tar.
         truncated: how the tar breaks off, empty for a whole one.
@@ -146,7 +147,8 @@ class _Scan:
         clip = self._clip(contents)
         pixels = decode_image(contents[image.extension], self.settings.max_pixels, self.settings.max_scans)
         self.keys.add(image.key)
-        truth, verified = (self._known(each, contents) for each in (self.settings.truth, self.settings.verified))
+        truth = self._known(self.settings.truth, contents, self.settings.classes.truth_of)
+        verified = self._known(self.settings.verified, contents, self.settings.classes.index_of)
         return _Row(image, label, truth, verified, clip, pixel_digest(pixels))
 
     def _check_sizes(self, members: Mapping[str, Member]) -> None:
@@ -163,9 +165,11 @@ class _Scan:
         except BadSample as bad:
             raise BadSample("missing_clip" if bad.reason == "missing_label" else "bad_clip", bad.text) from None
 
-    def _known(self, field: LabelField | None, contents: Mapping[str, bytes]) -> int | None:
+    def _known(
+        self, field: LabelField | None, contents: Mapping[str, bytes], meaning: Callable[[object], int]
+    ) -> int | None:
         try:
-            return None if field is None else self.settings.classes.index_of(field.read(contents))
+            return None if field is None else meaning(field.read(contents))
         except BadSample:  # a row needs neither truth nor a verified label
             return None
 

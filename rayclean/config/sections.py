@@ -77,7 +77,10 @@ class DataSection(Section):
 
 
 class NoiseSection(Section):
-    """Noise made on purpose: the labels of the shards are taken as the truth (docs/methods.md, section 9)."""
+    """Noise made on purpose: the labels of the shards are taken as the truth (docs/methods.md, section 9).
+
+    Rows that `data.truth` says are of none of the classes (-1) keep their labels, and that truth.
+    """
 
     kind: (
         Literal[

@@ -74,8 +74,6 @@ class Config(Section):
         return self
 
     def _check_data(self) -> None:
-        if self.noise.is_on and self.data.truth is not None:
-            raise ValueError("noise takes the labels of the shards as the truth: unset data.truth, or noise")
         if self.data.group is None and self.data.group_by != "scores":
             raise ValueError(f"data.group_by is {self.data.group_by}, but data.group does not say what to group by")
         if self.data.group is not None and self.noise.kind == "instance":

@@ -18,10 +18,9 @@ import pyarrow as pa
 from rayclean.arrays import Array
 from rayclean.export.cut import NEVER, Cut, find_cut, key_of
 from rayclean.export.options import ExportOptions
+from rayclean.schema import NONE_OF_CLASSES, UNKNOWN
 
 COLUMNS = ("row", "given_label", "label_score", "predicted_label", "predicted_score", "verified_label")
-DROPPED = -1  # of `verified_label`: people say that the row is of none of the classes
-NOBODY = -2  # nobody has looked
 
 
 class Reason(IntEnum):
@@ -33,6 +32,7 @@ class Reason(IntEnum):
     LIKELY_WRONG = 3
     VERIFIED_WRONG = 4
     DROPPED = 5
+    NONE_OF_THE_CLASSES = 6
 
 
 REASONS = tuple(reason.name.lower() for reason in Reason)
@@ -47,7 +47,7 @@ class Lines(NamedTuple):
         score: (N,) float32 `label_score`.
         predicted: (N,) int32.
         predicted_score: (N,) float32.
-        verified: (N,) int32, `DROPPED` or `NOBODY` where it is no label.
+        verified: (N,) int32, `NONE_OF_CLASSES` or `UNKNOWN` where it is no label.
     """
 
     row: Array
@@ -60,7 +60,7 @@ class Lines(NamedTuple):
     @classmethod
     def of(cls, table: pa.Table | pa.RecordBatch) -> Lines:
         """From the table's `COLUMNS`."""
-        columns = [table[name].fill_null(NOBODY) if name == "verified_label" else table[name] for name in COLUMNS]
+        columns = [table[name].fill_null(UNKNOWN) if name == "verified_label" else table[name] for name in COLUMNS]
         return cls(*(column.to_numpy(zero_copy_only=False) for column in columns))
 
 
@@ -124,8 +124,9 @@ def judge(lines: Lines, labels: str, sure: float) -> Judged:
     """The label to use of each row, and how likely it is right.
 
     A prediction is taken where it differs from the given label, has at least the probability `sure`, and is likelier
-    than the given label [the last is our choice; by the joint merge it follows from sure > 0.5]. What people say
-    comes first: where their label is not taken (`given`) and is another, the row never stays.
+    than the given label [the last is our choice; by the joint merge it follows from sure > 0.5]; where it says that
+    the row is of none of the classes, the row never stays. What people say comes first: where their label is not taken
+    (`given`) and is another, the row never stays.
 
     Args:
         lines: of N rows.
@@ -133,19 +134,22 @@ def judge(lines: Lines, labels: str, sure: float) -> Judged:
         sure: see above.
     """
     given, verified = lines.given, lines.verified
-    seen, score = verified != NOBODY, np.clip(np.nan_to_num(lines.score), 0, 1).astype(np.float32)
+    seen, score = verified != UNKNOWN, np.clip(np.nan_to_num(lines.score), 0, 1).astype(np.float32)
+    of_none = np.zeros(len(given), bool)
     label, right, reason = given.copy(), score, np.full(len(given), Reason.LIKELY_RIGHT, np.int8)
     if labels == "predicted":
         sure_of = (lines.predicted_score >= sure) & (lines.predicted_score > score)
         taken = ~seen & (lines.predicted != given) & sure_of
         label[taken], reason[taken] = lines.predicted[taken], Reason.RELABELLED
         right = np.where(taken, np.minimum(lines.predicted_score, np.float32(1)), right)
-    agreed = seen & ((verified == given) if labels == "given" else (verified != DROPPED))
+        of_none = taken & (lines.predicted == NONE_OF_CLASSES)
+        label[of_none], reason[of_none] = given[of_none], Reason.NONE_OF_THE_CLASSES
+    agreed = seen & ((verified == given) if labels == "given" else (verified != NONE_OF_CLASSES))
     label[agreed], reason[agreed] = verified[agreed], Reason.VERIFIED
     never = seen & ~agreed
-    reason[never] = np.where(verified[never] == DROPPED, Reason.DROPPED, Reason.VERIFIED_WRONG)
+    reason[never] = np.where(verified[never] == NONE_OF_CLASSES, Reason.DROPPED, Reason.VERIFIED_WRONG)
     key = key_of(np.where(agreed, np.float32(1), right).astype(np.float32))
-    return Judged(np.where(never, np.uint32(NEVER), key), label, reason)
+    return Judged(np.where(never | of_none, np.uint32(NEVER), key), label, reason)
 
 
 def settle(options: ExportOptions, threshold: float, stream: Callable[[], Iterable[Lines]]) -> Rule:

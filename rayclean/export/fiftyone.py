@@ -11,8 +11,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rayclean.export.views import View
+from rayclean.schema import NONE_NAME, NONE_OF_CLASSES
 
 SAMPLES, METADATA, PICTURES = "samples.json", "metadata.json", "data"
+GIVEN = "ground_truth"
 # Of a line; label fields and lists of neighbours have forms of their own.
 _SCALARS = ("row", "shard", "key", "label_score", "is_label_issue", "few_neighbors", "duplicate_of")
 
@@ -29,13 +31,17 @@ def sample(view: View, names: Sequence[str]) -> dict[str, Any]:
     fields = {name: line[name] for name in _SCALARS}
     fields |= {name: value for name, value in line.items() if name.startswith(("score_", "odd_", "osd_"))}
     labels = {
-        "ground_truth": classification(names[line["given_label"]]),
-        "predicted": classification(names[line["predicted_label"]], line["predicted_score"]),
+        GIVEN: classification(names[line["given_label"]]),
+        "predicted": classification(_name(line["predicted_label"], names), line["predicted_score"]),
     }
-    if verified is not None and verified >= 0:
-        labels["verified"] = classification(names[verified])
+    if verified is not None:
+        labels["verified"] = classification(_name(verified, names))
     tags = [line["issue_kind"]] if line["issue_kind"] else []
     return {"filepath": f"{PICTURES}/{view.file}", "tags": tags, **labels, **fields}
+
+
+def _name(label: int, names: Sequence[str]) -> str:
+    return NONE_NAME if label == NONE_OF_CLASSES else names[label]
 
 
 def classification(label: str, confidence: float | None = None) -> dict[str, Any]:
@@ -51,10 +57,10 @@ def samples_file(samples: Iterable[dict[str, Any]]) -> bytes:
 
 def metadata_file(names: Sequence[str], merge: str) -> bytes:
     """`metadata.json`."""
-    fields = ("ground_truth", "predicted", "verified")
+    fields = (GIVEN, "predicted", "verified")
     facts = {
         "media_type": "image",
-        "classes": {field: list(names) for field in fields},
+        "classes": {field: list(names) if field == GIVEN else [*names, NONE_NAME] for field in fields},
         "default_classes": list(names),
         "info": {"made_by": "rayclean", "merge": merge, "classes": list(names)},
     }

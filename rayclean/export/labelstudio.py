@@ -13,6 +13,8 @@ from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
 from rayclean.export.views import View
+from rayclean.merge.verified import DROP
+from rayclean.schema import NONE_NAME
 
 TASKS, CONFIG, PICTURES = "tasks.json", "config.xml", "images"
 CHOICE, IMAGE = "label", "image"
@@ -33,7 +35,7 @@ def task(view: View, names: Sequence[str], merge: str) -> dict[str, Any]:
         "type": "choices",
         "from_name": CHOICE,
         "to_name": IMAGE,
-        "value": {"choices": [names[line["predicted_label"]]]},
+        "value": {"choices": [choices(names)[line["predicted_label"]]]},
     }
     return {
         "data": {
@@ -48,21 +50,26 @@ def task(view: View, names: Sequence[str], merge: str) -> dict[str, Any]:
     }
 
 
+def choices(names: Sequence[str]) -> list[str]:
+    """The classes by label, and last what `merge.verified` reads as none of them."""
+    return [*names, DROP if DROP not in names else f"{DROP}: {NONE_NAME}"]
+
+
 def tasks_file(tasks: Iterable[dict[str, Any]]) -> bytes:
     """`tasks.json`."""
     return (json.dumps(list(tasks), indent=1) + "\n").encode()
 
 
 def labeling_config(names: Sequence[str]) -> bytes:
-    """`config.xml`: one choice among the classes, beside the picture and its given label."""
-    choices = "".join(f"    <Choice value={quoteattr(name)}/>\n" for name in names)
+    """`config.xml`: one choice among the classes and none of them, beside the picture and its given label."""
+    lines = "".join(f"    <Choice value={quoteattr(name)}/>\n" for name in choices(names))
     return (
         "<View>\n"
         '  <Header value="Given label:"/>\n'
         '  <Header value="$given_label"/>\n'
         f'  <Image name="{IMAGE}" value="$image"/>\n'
         f'  <Choices name="{CHOICE}" toName="{IMAGE}" choice="single" showInline="true">\n'
-        f"{choices}"
+        f"{lines}"
         "  </Choices>\n"
         "</View>\n"
     ).encode()

@@ -54,7 +54,7 @@ SCHEMAS: Mapping[str, pa.Schema] = {
             _SCORE,
             _field("label_quality", pa.float32(), "the same as label_score"),
             _GIVEN,
-            _field("predicted_label", pa.int32(), "the most likely true class"),
+            _field("predicted_label", pa.int32(), "the most likely true class; -1 where it is none of them"),
         ]
     ),
 }

@@ -34,7 +34,7 @@ def retrain_predicted(
     Args:
         given: (N,) labels.
         label_score: (N,).
-        predicted: (N,) the most likely class.
+        predicted: (N,) the most likely class, -1 where it is none of them: the row is left out.
         predicted_score: (N,) its probability.
         cut: of `label_score`.
         sure: of `predicted_score`.

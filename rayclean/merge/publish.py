@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rayclean.arrays import Array
 from rayclean.errors import DamagedFile, StageError
 from rayclean.merge.clips_stage import ClipsJob
 from rayclean.merge.joint import JointModel
@@ -27,7 +28,7 @@ from rayclean.merge.published import (
     whole_table,
 )
 from rayclean.merge.stage import MODEL, ApplyJob
-from rayclean.schema import CLASS_SCHEMA
+from rayclean.schema import CLASS_SCHEMA, NONE_OF_CLASSES
 from rayclean.storage.checksums import check_table
 from rayclean.storage.contents import encode, map_arrays, read_json, read_table
 from rayclean.storage.damage import ASIDE
@@ -132,6 +133,12 @@ def _count_issues(clips: ClipsJob) -> int:
     return sum(pc.sum(table["is_label_issue"]).as_py() for table in tables)
 
 
+def _most_common(moved: Array) -> Array:
+    """(K,) labels that most flagged rows of a class are predicted to have; the last column is none of the classes."""
+    most = moved.argmax(axis=1)
+    return np.where(most == len(moved), NONE_OF_CLASSES, most)
+
+
 def _summarise(job: ApplyJob, class_names: list[str]) -> tuple[pa.Table, dict[str, Any]]:
     """The table of classes and the summary, from the counts beside the parts."""
     parts = [map_arrays(job.store, f"{job.folder}/classes-{unit}.safetensors") for unit in job.units()]
@@ -148,7 +155,7 @@ def _summarise(job: ApplyJob, class_names: list[str]) -> tuple[pa.Table, dict[st
             "rows": rows,
             "issues": moved.sum(axis=1),
             "noise_rate": pa.array(wrong / np.maximum(rows, 1), mask=rows == 0),
-            "predicted": pa.array(moved.argmax(axis=1), pa.int32(), mask=moved.sum(axis=1) == 0),
+            "predicted": pa.array(_most_common(moved), pa.int32(), mask=moved.sum(axis=1) == 0),
             "prior": pa.array(nothing if joint is None else joint.prior, pa.float64()),
             "transition": pa.array(nothing if joint is None else joint.transition.tolist(), pa.list_(pa.float64())),
         },

@@ -18,7 +18,7 @@ from rayclean.merge.near import Near
 from rayclean.merge.table import NO_LABEL, shard_column, table_of_block
 from rayclean.merge.trust import Trust, agreement, trusted
 from rayclean.merge.verified import NOTHING_VERIFIED, VERIFIED, Verified, VerifiedSource, read_verified
-from rayclean.schema import JOINT
+from rayclean.schema import JOINT, NONE_OF_CLASSES
 from rayclean.scores.block import joined
 from rayclean.scores.clips_table import ClipFiles
 from rayclean.scores.sources import LAST, Sources
@@ -200,8 +200,8 @@ def _class_counts(table: pa.Table, num_classes: int) -> dict[str, Array]:
     wrong = 1 - table["label_score"].to_numpy().astype(np.float64)
     issue = table["is_label_issue"].to_numpy()
     predicted = table["predicted_label"].to_numpy()
-    moved = np.zeros((num_classes, num_classes), np.int64)
-    np.add.at(moved, (given[issue], predicted[issue]), 1)
+    moved = np.zeros((num_classes, num_classes + 1), np.int64)  # the last column: to none of the classes
+    np.add.at(moved, (given[issue], np.where(predicted == NONE_OF_CLASSES, num_classes, predicted)[issue]), 1)
     return {
         "rows": np.bincount(given, minlength=num_classes).astype(np.int64),
         "wrong": np.bincount(given, weights=wrong, minlength=num_classes),

@@ -10,11 +10,10 @@ import pyarrow as pa
 from rayclean.arrays import Array
 from rayclean.merge.joint import DROPPED, Posterior
 from rayclean.merge.kinds import KIND_NAMES, Kind, issue_kinds
-from rayclean.schema import SHARD_TYPE, label_schema
+from rayclean.schema import NONE_OF_CLASSES, SHARD_TYPE, label_schema
 from rayclean.scores.block import BlockScores
 
 NO_LABEL = -1
-NONE_OF_CLASSES = -1  # `DROPPED` in the column verified_label, whose nulls are rows that nobody has looked at
 
 
 def nullable(values: Array, missing: Array, kind: pa.DataType) -> pa.Array:
@@ -84,7 +83,8 @@ def table_of_block(
     posterior = posterior.confirmed(given, verified)
     kinds = issue_kinds(posterior.seen, given, posterior.label_score < threshold, conflicts)
     dropped = verified == DROPPED
-    kinds[dropped] = Kind.NO_CLASS
+    of_none = (posterior.predicted == NONE_OF_CLASSES) & (kinds != Kind.NO_ISSUE) & (kinds != Kind.DUPLICATE)
+    kinds[dropped | of_none] = Kind.NO_CLASS
     columns = identity | judgement(posterior, block.scores, threshold)
     columns |= {
         "issue_kind": pa.DictionaryArray.from_arrays(pa.array(kinds, mask=kinds < 0), KIND_NAMES),

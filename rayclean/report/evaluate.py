@@ -15,11 +15,10 @@ from rayclean.report import metrics
 from rayclean.report.curves import Curve, Epochs, point, score_curves
 from rayclean.report.metrics import average_precision, expected_calibration_error, flag_metrics
 from rayclean.report.simulated import SimulatedLosses
+from rayclean.schema import UNKNOWN
 from rayclean.scores.table import ScoreFiles
 from rayclean.storage.store import Store
 from rayclean.storage.units import num_blocks
-
-UNKNOWN = -1
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ class Evaluation:
 
 
 def truth_by_shard(catalog: Catalog) -> Iterator[tuple[slice, Array]]:
-    """Rows and true labels (int64, -1 where unknown) of each shard. Only benchmarks have them; no score reads them."""
+    """Rows and true labels (as in `read_truth`) of each shard. Only benchmarks have them; no score reads them."""
     columns = (catalog.shards[name].to_pylist() for name in ("first_row", "rows"))
     for shard, (first, rows) in enumerate(zip(*columns, strict=True)):
         table = catalog.truth_of_shard(shard)
@@ -95,7 +94,7 @@ def truth_by_shard(catalog: Catalog) -> Iterator[tuple[slice, Array]]:
 
 
 def read_truth(catalog: Catalog) -> Array:
-    """(N,) int64 true labels, -1 where unknown."""
+    """(N,) int64 true labels: `NONE_OF_CLASSES` where no class fits, `UNKNOWN` where nothing is known."""
     return np.concatenate([truth for _, truth in truth_by_shard(catalog)])
 
 
@@ -133,7 +132,7 @@ def evaluate(
     Args:
         files: the run's scores.
         epochs: when they were taken.
-        labels: (N,) true labels, -1 where unknown.
+        labels: (N,) true labels, see `read_truth`.
         noise_rate: estimated by the merge.
         threshold: `merge.threshold`.
         simulated: histograms to keep beside the figures.

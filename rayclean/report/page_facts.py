@@ -12,12 +12,12 @@ from markupsafe import Markup
 
 from rayclean.arrays import Array
 from rayclean.report.page_numbers import percentiles
+from rayclean.schema import NONE_NAME, UNKNOWN
 
-NO_CLASS = "none of the classes"
 KINDS = {
     "wrong_label": "wrong label",
     "ambiguous": "ambiguous",
-    "none_of_the_classes": NO_CLASS,
+    "none_of_the_classes": NONE_NAME,
     "duplicate_with_another_label": "duplicate with another label",
 }
 
@@ -29,10 +29,10 @@ class Classes:
     names: Sequence[str]
 
     def name(self, label: int | None) -> str:
-        """A label for people; a negative one is what people say of a sample of no class."""
+        """A label for people; a negative one is that of a sample of no class."""
         if label is None:
             return ""
-        return self.names[label] if 0 <= label < len(self.names) else NO_CLASS
+        return self.names[label] if 0 <= label < len(self.names) else NONE_NAME
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ class Sample:
     """A row as a page shows it; labels are numbers.
 
     Attributes:
+        predicted: negative where it is none of the classes, as `verified` and `truth`.
         kind: of the issue, None where there is none.
         verified: what people say; None where nobody has looked.
         truth: of a benchmark; None where it is not known.
@@ -122,7 +123,7 @@ class ScoreView:
 
 @dataclass(frozen=True)
 class Confusion:
-    """Flagged rows of one given label with one predicted label."""
+    """Flagged rows of one given label with one predicted label, negative where it is none of the classes."""
 
     given: int
     predicted: int
@@ -201,7 +202,7 @@ def make_samples(
     Args:
         lines: as plain values.
         columns: `score_<name>` of a sample of the rows, for the percentiles.
-        truth: true labels by row, -1 where unknown.
+        truth: true labels by row, `UNKNOWN` where unknown.
         keys: of the neighbours, by row.
     """
     ranks: list[list[Rank]] = [[] for _ in lines]
@@ -215,7 +216,7 @@ def make_samples(
 
 def _sample(line: Mapping[str, Any], ranks: list[Rank], truth: Mapping[int, int], keys: Mapping[int, str]) -> Sample:
     near = zip(line["neighbor_rows"] or [], line["neighbor_labels"] or [], strict=True)
-    true = truth.get(line["row"], -1)
+    true = truth.get(line["row"], UNKNOWN)
     return Sample(
         row=line["row"],
         key=line["key"],
@@ -227,7 +228,7 @@ def _sample(line: Mapping[str, Any], ranks: list[Rank], truth: Mapping[int, int]
         is_issue=line["is_label_issue"],
         kind=line["issue_kind"],
         verified=line["verified_label"],
-        truth=None if true < 0 else true,
+        truth=None if true == UNKNOWN else true,
         few_neighbors=line["few_neighbors"],
         ranks=ranks,
         neighbors=[Neighbor(row, keys.get(row, f"row {row}"), label) for row, label in near],

@@ -17,6 +17,7 @@ import pyarrow.dataset as ds
 from rayclean.arrays import Array
 from rayclean.merge.kinds import KIND_NAMES, Kind
 from rayclean.report.page_numbers import Worst
+from rayclean.schema import NONE_OF_CLASSES
 
 SAMPLE_ROWS = 100_000
 GROUPS = 60
@@ -47,8 +48,8 @@ class Seen:
         kinds: flagged rows by kind, and those of none.
         issues: all rows that are flagged or of a kind.
         verified: rows that people have looked at.
-        confused: (M, M) rows by given and predicted label, of `shown` classes.
-        flagged: (M, M) flagged ones of these.
+        confused: (M, M + 1) rows by given and predicted label, of `shown` classes; last those predicted to be of none.
+        flagged: (M, M + 1) flagged ones of these.
         copies: the first groups of copies with different labels, by their first row.
         num_groups: how many such groups there are.
     """
@@ -75,10 +76,10 @@ def scan(table: ds.Dataset, num_rows: int, scores: Sequence[str], shares: Array,
         shown: (M,) labels whose confusions are counted.
     """
     stride = max(-(-num_rows // SAMPLE_ROWS), 1)
-    worst, pieces, places = Worst(shares), [], np.full(len(shares), -1)
-    places[shown] = np.arange(len(shown))
-    square = (len(shown), len(shown))
-    seen = Seen(stride, {}, worst.rows, 0, np.zeros(square, np.int64), np.zeros(square, np.int64))
+    worst, pieces, places = Worst(shares), [], np.full(len(shares) + 1, -1)
+    places[shown], places[NONE_OF_CLASSES] = np.arange(len(shown)), len(shown)
+    shape = (len(shown), len(shown) + 1)
+    seen = Seen(stride, {}, worst.rows, 0, np.zeros(shape, np.int64), np.zeros(shape, np.int64))
     columns = [*FACTS, "issue_kind", "duplicate_of", *scores]
     for batch in table.to_batches(columns=columns, batch_readahead=4, fragment_readahead=2):
         facts = {name: _numbers(batch[name]) for name in FACTS}
@@ -108,15 +109,12 @@ def _numbers(column: pa.Array) -> Array:
 
 
 def _count_confused(seen: Seen, facts: dict[str, Array], places: Array) -> None:
-    """Adds the rows whose given and predicted labels are both shown."""
-    size = len(seen.confused)
-    labels = np.nan_to_num(facts["predicted_label"], nan=-1).astype(np.int64)
-    given, predicted = places[facts["given_label"]], places[labels]
-    both = (given >= 0) & (predicted >= 0) & (labels >= 0)  # a person may have said that it is none of the classes
-    pairs = given[both] * size + predicted[both]
-    issues = facts["is_label_issue"][both] > 0
-    seen.confused += np.bincount(pairs, minlength=size * size).reshape(size, size)
-    seen.flagged += np.bincount(pairs[issues], minlength=size * size).reshape(size, size)
+    """Adds the rows whose given label is shown, and their predicted one too, or none of the classes."""
+    given, predicted = places[facts["given_label"]], places[facts["predicted_label"]]
+    both = (given >= 0) & (predicted >= 0)
+    pairs, issues = (given[both], predicted[both]), facts["is_label_issue"][both] > 0
+    np.add.at(seen.confused, pairs, 1)
+    np.add.at(seen.flagged, pairs, issues)
 
 
 def _count_kinds(seen: Seen, batch: pa.RecordBatch) -> None:

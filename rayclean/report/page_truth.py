@@ -8,9 +8,10 @@ import numpy as np
 
 from rayclean.arrays import Array
 from rayclean.catalog.table import Catalog
-from rayclean.report.evaluate import UNKNOWN, Bin, truth_by_shard
+from rayclean.report.evaluate import Bin, truth_by_shard
 from rayclean.report.metrics import expected_calibration_error
 from rayclean.report.page_numbers import NO_TRUTH, RIGHT, WRONG
+from rayclean.schema import UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Truth:
     Attributes:
         known: (K,) rows of each given label with a truth.
         wrong: (K,) those of them whose label is wrong.
-        labels: of the rows that were asked for, -1 where unknown.
+        labels: of the rows that were asked for, `UNKNOWN` where unknown.
     """
 
     known: Array
@@ -37,7 +38,7 @@ class Truth:
         return float(self.wrong[label] / self.known[label]) if self.known[label] else None
 
     def of(self, rows: Array) -> Array:
-        """(R,) int64 true labels of rows that were asked for, -1 where unknown."""
+        """(R,) int64 true labels of rows that were asked for, `UNKNOWN` where unknown."""
         return np.array([self.labels.get(row, UNKNOWN) for row in rows.tolist()], np.int64)
 
 

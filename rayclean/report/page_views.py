@@ -10,14 +10,14 @@ import numpy as np
 from markupsafe import Markup
 
 from rayclean.arrays import Array
-from rayclean.report.evaluate import UNKNOWN, auroc
+from rayclean.report.evaluate import auroc
 from rayclean.report.page_facts import Classes, ClassLine, Confusion, CopyGroup, NearPair, Sample, ScoreView
 from rayclean.report.page_near import NearPairs
 from rayclean.report.page_numbers import Spread, agreement, spread
 from rayclean.report.page_svg import heat_map, histogram
 from rayclean.report.page_table import Seen
 from rayclean.report.page_truth import Reliability, Truth, truth_groups
-from rayclean.schema import SCORES
+from rayclean.schema import NONE_NAME, NONE_OF_CLASSES, SCORES, UNKNOWN
 
 HEAT_CLASSES = 40
 CONFUSIONS = 15
@@ -57,11 +57,14 @@ def class_lines(
     return sorted(most, key=lambda line: line.label), len(lines) - len(most)
 
 
-def label_heat_map(transition: Array | None, seen: Seen, shown: Array, classes: Classes) -> tuple[Markup | None, str]:
+def label_heat_map(
+    transition: Array | None, reason: str | None, seen: Seen, shown: Array, classes: Classes
+) -> tuple[Markup | None, str]:
     """How labels go wrong, and what the picture shows.
 
     Args:
         transition: (M, M) of the `shown` classes: P(given label | true class); None where the merge has none.
+        reason: why it has none, where it says so.
         seen: the counts that take its place.
         shown: (M,) labels.
         classes: their names.
@@ -70,6 +73,7 @@ def label_heat_map(transition: Array | None, seen: Seen, shown: Array, classes: 
         f" Shown are the {len(shown)} classes with the most flagged samples." if len(shown) < len(classes.names) else ""
     )
     names = [classes.name(label) for label in shown.tolist()]
+    columns = [*names, NONE_NAME] if transition is None and seen.confused[:, -1].any() else names
     if not len(shown) or not seen.confused.any():
         return None, ""
     if transition is not None:
@@ -79,23 +83,25 @@ def label_heat_map(transition: Array | None, seen: Seen, shown: Array, classes: 
         )
         words = "of the samples that are truly {} were labelled {}"
     else:
-        values = seen.confused / np.maximum(seen.confused.sum(axis=1, keepdims=True), 1)
+        values = (seen.confused / np.maximum(seen.confused.sum(axis=1, keepdims=True), 1))[:, : len(columns)]
         note = "A line for each given label: what the prediction makes of its samples."
+        note += f" The merge has no transition matrix: {reason}." if reason else ""
         words = "of the samples that are labelled {} are predicted to be {}"
 
     def tell(i: int, j: int) -> str:
-        return f"{values[i, j]:.1%} {words.format(names[i], names[j])}"
+        return f"{values[i, j]:.1%} {words.format(names[i], columns[j])}"
 
-    return heat_map(values, names, names, "how labels go wrong", tell, lambda value: f"{100 * value:.0f}"), note + some
+    heat = heat_map(values, names, columns, "how labels go wrong", tell, lambda value: f"{100 * value:.0f}")
+    return heat, note + some
 
 
 def confusions(seen: Seen, shown: Array) -> list[Confusion]:
     """The most common pairs of given and other predicted label among flagged rows of the shown classes."""
-    counts = seen.flagged.copy()
+    counts, labels = seen.flagged.copy(), [*shown.tolist(), NONE_OF_CLASSES]
     np.fill_diagonal(counts, 0)
     order = np.argsort(-counts, axis=None, kind="stable")[:CONFUSIONS]
     pairs = zip(*np.unravel_index(order, counts.shape), strict=True)
-    return [Confusion(int(shown[i]), int(shown[j]), int(counts[i, j])) for i, j in pairs if counts[i, j]]
+    return [Confusion(labels[i], labels[j], int(counts[i, j])) for i, j in pairs if counts[i, j]]
 
 
 def score_views(columns: Mapping[str, Array], given: Array, truth: Array) -> list[ScoreView]:
@@ -104,7 +110,7 @@ def score_views(columns: Mapping[str, Array], given: Array, truth: Array) -> lis
     Args:
         columns: `score_<name>`, (N,) of a sample of the rows, NaN where undefined.
         given: (N,) labels.
-        truth: (N,) labels, -1 where unknown.
+        truth: (N,) labels, `UNKNOWN` where unknown.
     """
     known, groups = truth != UNKNOWN, truth_groups(given, truth)
     views = []

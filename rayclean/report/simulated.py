@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rayclean.schema import UNKNOWN
+
 Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]
 
@@ -61,9 +63,9 @@ def split_by_truth(losses: Floats, given: Ints, truth: Ints) -> dict[str, Floats
     Args:
         losses: (N,).
         given: (N,) labels.
-        truth: (N,) true labels, negative where unknown.
+        truth: (N,) true labels, `UNKNOWN` where unknown.
     """
-    known = truth >= 0
+    known = truth != UNKNOWN
     parts = {RIGHT: known & (given == truth), WRONG: known & (given != truth), NO_TRUTH: ~known}
     return {name: losses[rows] for name, rows in parts.items() if name != NO_TRUTH or rows.any()}
 

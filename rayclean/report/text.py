@@ -12,7 +12,7 @@ from rich.table import Table
 from rayclean.merge.published import Published
 from rayclean.report.evaluate import Evaluation
 from rayclean.report.plan import Plan, SearchPlan
-from rayclean.schema import SCORES
+from rayclean.schema import NONE_OF_CLASSES, SCORES
 from rayclean.storage.store import Store
 
 # How far the loss must fall below its best before `evaluate` says that labels were memorised.
@@ -99,7 +99,8 @@ def print_worst(console: Console, root: str, count: int) -> None:
     """The worst rows with their predicted labels."""
     table = Table("shard", "key", "given", "predicted", "label_score", title=f"the {count} worst labels")
     for row in worst_rows(root, count).to_pylist():
-        cells = (row["shard"], repr(row["key"]), row["given_label"], row["predicted_label"])
+        predicted = "none" if row["predicted_label"] == NONE_OF_CLASSES else row["predicted_label"]
+        cells = (row["shard"], repr(row["key"]), row["given_label"], predicted)
         table.add_row(*(str(cell).replace("[", r"\[") for cell in cells), f"{row['label_score']:.4f}")
     console.print(table)
 

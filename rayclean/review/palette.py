@@ -5,6 +5,8 @@ from __future__ import annotations
 import string
 from collections.abc import Iterable, Sequence
 
+from rayclean.schema import NONE_OF_CLASSES
+
 COMMANDS = "kscduz"  # keep, suggestion, class by its name, drop, unsure, undo
 DIGITS = "123456789"
 LETTERS = "".join(letter for letter in string.ascii_lowercase if letter not in COMMANDS)
@@ -24,6 +26,6 @@ def fixed_keys(names: Sequence[str]) -> dict[int, str] | None:
 
 
 def likely_keys(labels: Iterable[int | None]) -> dict[int, str]:
-    """Digits for the first nine different labels, where there are too many classes for a key each."""
-    distinct = dict.fromkeys(label for label in labels if label is not None)
+    """Digits for the first nine different classes, where there are too many for a key each."""
+    distinct = dict.fromkeys(label for label in labels if label is not None and label != NONE_OF_CLASSES)
     return dict(zip(distinct, DIGITS, strict=False))

@@ -16,7 +16,7 @@ import pyarrow.dataset as ds
 from rayclean.arrays import Array
 from rayclean.errors import InputError
 from rayclean.merge.entries import Entry, Sample
-from rayclean.merge.table import NO_LABEL
+from rayclean.schema import NONE_OF_CLASSES
 
 HELD = 5000
 CERTAIN = 0.5  # the label score that says nothing either way
@@ -145,8 +145,8 @@ class Queue:
                 self._note(line)
 
     def class_of(self, label: int | None) -> Facts | None:
-        """A label with its name; None for none."""
-        if label is None or label == NO_LABEL:
+        """A label with its name; None where there is none, or it is none of the classes."""
+        if label is None or label == NONE_OF_CLASSES:
             return None
         return {"label": label, "name": self.names[label] if 0 <= label < len(self.names) else str(label)}
 

@@ -13,11 +13,12 @@ from rayclean.arrays import Array
 from rayclean.catalog.noise import flip_labels
 from rayclean.catalog.table import Catalog
 from rayclean.config import Config, parse_config
-from rayclean.errors import ConfigError
+from rayclean.errors import ConfigError, InputError
 from rayclean.merge.published import Published
 from rayclean.report.evaluate import read_truth
 from rayclean.results import evaluate_run
 from rayclean.run import Run
+from rayclean.schema import NONE_OF_CLASSES
 from rayclean.start import start
 from rayclean.storage.contents import read_table
 from rayclean.storage.store import Store
@@ -66,6 +67,42 @@ def test_labels_are_flipped_and_the_truth_is_kept_aside(tiny_config: Tiny, finis
     found = evaluate_run(run.config)
     assert found.true_noise_rate == pytest.approx((run.catalog.label != before.label).mean())
     assert "truth" not in " ".join(read_table(run.store, Published.open(run.store).parts[0]).column_names)
+
+
+def with_truth(samples: list[Sample], truth: Callable[[int, int], object]) -> list[Sample]:
+    """The samples with another truth, by row and given label."""
+    return [
+        [members[0], (members[1][0], json.dumps({"truth": truth(row, int(members[0][1]))}).encode()), members[2]]
+        if len(members) == 3
+        else members
+        for row, members in enumerate(samples)
+    ]
+
+
+def test_noise_leaves_rows_of_none_of_the_classes_as_they_are(
+    tiny_samples: list[Sample], write_tiny: Callable[..., str], tiny_config: Tiny, finish: Finish, tmp_path: Path
+) -> None:
+    samples = with_truth(tiny_samples, lambda row, label: NONE_OF_CLASSES if row % 4 == 0 else label)
+    shards = f"data.shards={write_tiny(tmp_path / 'shards', samples, SHARD_SAMPLES)}"
+    noise = ("noise.kind=symmetric", "noise.rate=0.9")
+    run = finish(tiny_config(tmp_path / "run", shards, *noise))
+    before, given = run.source.label, run.catalog.label
+    flipped = flip_labels("symmetric", before, run.source.draw_id, 6, 0.9, seed=0)
+    none = read_truth(run.source) == NONE_OF_CLASSES
+    assert 5 < none.sum() < len(none) / 2
+    assert given.tolist() == np.where(none, before, flipped).tolist()
+    assert read_truth(run.catalog).tolist() == np.where(none, NONE_OF_CLASSES, before).tolist()
+    assert evaluate_run(run.config).true_noise_rate == pytest.approx((none | (given != before)).mean())
+    held_out = finish(tiny_config(tmp_path / "held", shards, "influence.validation=split", "scores=[loss, osm, osd]"))
+    by_sample = by_key(held_out.source, read_truth(held_out.source))
+    assert all(by_sample[key] == true for key, true in by_key(held_out.catalog, read_truth(held_out.catalog)).items())
+
+
+def test_noise_over_labels_that_the_truth_calls_wrong_is_refused(
+    tiny_config: Tiny, finish: Finish, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=r"has the label \d and the truth \d.*unset data.truth"):
+        finish(tiny_config(tmp_path / "run", "noise.kind=symmetric", "noise.rate=0.5"))
 
 
 def test_another_seed_is_another_noise(tiny_config: Tiny, finish: Finish, tmp_path: Path) -> None:
@@ -137,7 +174,6 @@ def test_rows_are_held_out_with_their_verified_labels(
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"kind": "symmetric", "rate": 0.2}, "unset data.truth"),
         ({"kind": "symetric"}, "noise.kind"),
         ({"kind": "symmetric", "rate": 1.5}, "noise.rate"),
     ],

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from rayclean.catalog.labels import ClassList, LabelField
 from rayclean.errors import ConfigError
+from rayclean.schema import NONE_OF_CLASSES
 from rayclean.shards.decode import BadSample
 
 TEN = ClassList.load(10)
@@ -122,6 +123,25 @@ def test_whole_numbers_in_range_are_classes_in_any_form(number: int) -> None:
         else:
             with pytest.raises(BadSample, match="out of range: 0 <= label < 10"):
                 TEN.index_of(value)
+
+
+@given(st.integers(-20, 20) | st.floats() | st.booleans() | st.text(max_size=4))
+def test_a_truth_is_a_class_or_minus_one_for_none_of_them(value: float | bool | str) -> None:
+    if value in (-1, "-1", "-1.0") and not isinstance(value, bool):
+        assert TEN.truth_of(value) == NONE_OF_CLASSES
+        return
+    try:
+        label = TEN.index_of(value)
+    except BadSample:
+        with pytest.raises(BadSample):
+            TEN.truth_of(value)
+    else:
+        assert TEN.truth_of(value) == label
+
+
+def test_a_class_that_is_called_minus_one_is_a_truth_of_its_own() -> None:
+    classes = ClassList.load(["-1", "1"])
+    assert [classes.truth_of(value) for value in ("-1", "1", -1)] == [0, 1, NONE_OF_CLASSES]
 
 
 @given(st.floats() | st.booleans() | st.none())

@@ -17,6 +17,7 @@ from PIL import Image
 from rayclean.catalog.labels import ClassList, LabelField
 from rayclean.catalog.scan import QUARANTINE_SCHEMA, ROWS_SCHEMA, TRUTH_SCHEMA, ScanSettings, ShardScan, scan_shard
 from rayclean.errors import InputError
+from rayclean.schema import NONE_OF_CLASSES
 from rayclean.storage.draws import pixel_digest
 from tests.helpers import (
     BLOCK,
@@ -260,15 +261,15 @@ def test_a_corrupt_header(tmp_path: Path) -> None:
 
 
 def test_truth_is_kept_apart_and_costs_no_row(tmp_path: Path) -> None:
-    truths = [b'{"truth": 5}', b'{"truth": 99}', b"{", None, b'{"truth": 0}']
+    truths = [b'{"truth": 5}', b'{"truth": 99}', b"{", None, b'{"truth": 0}', b'{"truth": -1}', b'{"truth": null}']
     members: list[Content] = []
     for i, truth in enumerate(truths):
         members += [*sample(f"k{i}", i, seed=i), *([(f"k{i}.json", truth)] if truth else [])]
     url = write_tar(tmp_path / "a.tar", [("bad.cls", b"1"), *members])
     scan = scan_shard(url, WITH_TRUTH)
     assert scan.truth is not None
-    assert scan.rows["label"].to_pylist() == [0, 1, 2, 3, 4]
-    assert scan.truth["label"].to_pylist() == [5, None, None, None, 0]
+    assert scan.rows["label"].to_pylist() == [0, 1, 2, 3, 4, 5, 6]
+    assert scan.truth["label"].to_pylist() == [5, None, None, None, 0, NONE_OF_CLASSES, None]
     assert "truth" not in scan.rows.column_names
 
 

@@ -11,16 +11,21 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from rayclean.arrays import Array
-from rayclean.export.choose import DROPPED, NOBODY, Decision, Lines, Reason, Rule, judge, settle
+from rayclean.export.choose import Decision, Lines, Reason, Rule, judge, settle
 from rayclean.export.cut import EVERY_ROW, NEVER, Cut, key_of, right_of
 from rayclean.export.options import ExportOptions
+from rayclean.schema import NONE_OF_CLASSES, UNKNOWN
 
 # Few values, so that many rows are equal, and neighbours in float32.
 SCORES = [0.0, -0.0, 1e-45, 0.25, np.nextafter(np.float32(0.25), np.float32(1)), 0.5, 0.75, 1.0]
 scores = st.one_of(st.sampled_from(SCORES), st.floats(0, 1, width=32))
 lines_of_rows = st.lists(
     st.tuples(
-        st.integers(0, 2), scores, st.integers(0, 2), scores, st.sampled_from([NOBODY, NOBODY, DROPPED, 0, 1, 2])
+        st.integers(0, 2),
+        scores,
+        st.integers(NONE_OF_CLASSES, 2),
+        scores,
+        st.sampled_from([UNKNOWN, UNKNOWN, NONE_OF_CLASSES, 0, 1, 2]),
     ),
     min_size=1,
     max_size=60,
@@ -58,11 +63,11 @@ def right(lines: Lines, labels: str, sure: float = float(np.float32(0.9))) -> Ar
     for _, label, score, predicted, predicted_score, verified in zip(
         *(column.tolist() for column in lines), strict=True
     ):
-        if verified != NOBODY:
-            wrong = verified == DROPPED or (labels == "given" and verified != label)
+        if verified != UNKNOWN:
+            wrong = verified == NONE_OF_CLASSES or (labels == "given" and verified != label)
             found.append(-1.0 if wrong else 1.0)
         elif labels == "predicted" and predicted != label and predicted_score >= sure and predicted_score > score:
-            found.append(predicted_score)
+            found.append(-1.0 if predicted == NONE_OF_CLASSES else predicted_score)
         else:
             found.append(score)
     return np.array(found)
@@ -140,7 +145,7 @@ def test_any_precision_is_kept_and_one_row_more_would_break_it(
 
 
 def test_a_precision_that_many_equal_rows_reach_divides_them() -> None:
-    lines = make_lines([(0, 0.0, 1, 0.5, NOBODY)] * 10 + [(0, 0.5, 1, 0.5, NOBODY)] * 100)
+    lines = make_lines([(0, 0.0, 1, 0.5, UNKNOWN)] * 10 + [(0, 0.5, 1, 0.5, UNKNOWN)] * 100)
     kept = decide(lines, ExportOptions(precision=0.75)).kept
     assert np.flatnonzero(~kept).tolist() == [*range(10), *range(100, 110)]  # 10 + 5 of 20 are wrong
 
@@ -165,21 +170,27 @@ def test_labels_and_reasons(rows: list[tuple[int, float, int, float, int]], labe
         given_label, verified, predicted = (each[row].item() for each in (lines.given, lines.verified, lines.predicted))
         if not kept:
             assert label == given_label
-            expected = {DROPPED: Reason.DROPPED, NOBODY: Reason.LIKELY_WRONG}.get(verified, Reason.VERIFIED_WRONG)
-            assert reason == expected or (reason == Reason.LIKELY_WRONG and verified >= 0)
+            expected = {NONE_OF_CLASSES: Reason.DROPPED, UNKNOWN: Reason.LIKELY_WRONG}.get(
+                verified, Reason.VERIFIED_WRONG
+            )
+            if reason == Reason.NONE_OF_THE_CLASSES:
+                assert (labels, verified, predicted) == ("predicted", UNKNOWN, NONE_OF_CLASSES)
+                assert lines.predicted_score[row] >= 0.9
+            else:
+                assert reason == expected or (reason == Reason.LIKELY_WRONG and verified >= 0)
         elif reason == Reason.VERIFIED:
             assert label == verified
         elif reason == Reason.RELABELLED:
             assert (label, labels) == (predicted, "predicted")
-            assert verified == NOBODY
+            assert verified == UNKNOWN
             assert lines.predicted_score[row] >= 0.9
         else:
-            assert (label, reason, verified) == (given_label, Reason.LIKELY_RIGHT, NOBODY)
+            assert (label, reason, verified) == (given_label, Reason.LIKELY_RIGHT, UNKNOWN)
     assert decision.tally().sum() == len(rows)
 
 
 def test_people_come_first() -> None:
-    wrong, right_again, gone = (0, 0.0, 1, 1.0, 2), (0, 1.0, 1, 1.0, 0), (0, 0.9, 1, 1.0, DROPPED)
+    wrong, right_again, gone = (0, 0.0, 1, 1.0, 2), (0, 1.0, 1, 1.0, 0), (0, 0.9, 1, 1.0, NONE_OF_CLASSES)
     lines = make_lines([wrong, right_again, gone])
     for labels, kept, used in (
         ("given", [False, True, False], [0, 0, 0]),
@@ -192,7 +203,7 @@ def test_people_come_first() -> None:
 
 
 def test_a_prediction_must_be_likelier_than_the_label() -> None:
-    lines = make_lines([(0, 0.95, 1, 0.92, NOBODY), (0, 0.1, 1, 0.92, NOBODY), (0, 0.1, 1, 0.89, NOBODY)])
+    lines = make_lines([(0, 0.95, 1, 0.92, UNKNOWN), (0, 0.1, 1, 0.92, UNKNOWN), (0, 0.1, 1, 0.89, UNKNOWN)])
     judged = judge(lines, "predicted", 0.9)
     assert judged.label.tolist() == [0, 1, 0]
     assert judged.reason.tolist() == [Reason.LIKELY_RIGHT, Reason.RELABELLED, Reason.LIKELY_RIGHT]
@@ -210,13 +221,13 @@ def test_keys_have_the_order_of_probabilities(a: float, b: float) -> None:
 def test_a_row_exactly_at_the_cut_stays(cut: float) -> None:
     """Also where float32 has a smaller number than the one that was given."""
     assert Cut.at(cut).right == pytest.approx(cut, rel=1e-7)
-    lines = make_lines([(0, cut, 0, 1.0, NOBODY), (0, np.nextafter(np.float32(cut), np.float32(-1)), 0, 1.0, NOBODY)])
+    lines = make_lines([(0, cut, 0, 1.0, UNKNOWN), (0, np.nextafter(np.float32(cut), np.float32(-1)), 0, 1.0, UNKNOWN)])
     assert decide(lines, ExportOptions(cut=cut)).kept.tolist() == [True, cut == 0]
     assert Cut.at(cut).last_row == EVERY_ROW
 
 
 def test_a_rule_that_keeps_nothing() -> None:
-    lines = make_lines([(0, 1.0, 0, 1.0, NOBODY)] * 3)
+    lines = make_lines([(0, 1.0, 0, 1.0, UNKNOWN)] * 3)
     rule = settle(ExportOptions(budget=3, removed=True), 0.5, in_batches(lines, 2))
     assert not rule.decide(lines).kept.any()
     assert rule.cut.right > 1

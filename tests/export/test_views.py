@@ -13,10 +13,11 @@ import pytest
 
 from rayclean.config import Config
 from rayclean.errors import ShardChangedError
-from rayclean.export.labelstudio import labeling_config
+from rayclean.export.labelstudio import choices, labeling_config
 from rayclean.run import Run
+from rayclean.schema import NONE_NAME, NONE_OF_CLASSES
 from tests.conftest import Sample
-from tests.export.runs import Facts, doubtful_run, exported, lines_of
+from tests.export.runs import Facts, doubtful_run, edited, exported, lines_of
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,9 @@ def test_fiftyone_is_given_the_most_doubtful(
         assert sample["ground_truth"] == {"_cls": "Classification", "label": str(line["given_label"])}
         assert sample["predicted"]["label"] == str(line["predicted_label"])
         assert sample["predicted"]["confidence"] == line["predicted_score"]
-        assert ("verified" in sample) == (line["verified_label"] is not None and line["verified_label"] >= 0)
+        assert ("verified" in sample) == (line["verified_label"] is not None)
+        if line["verified_label"] == NONE_OF_CLASSES:
+            assert sample["verified"]["label"] == NONE_NAME
         assert {name for name in sample if name.startswith("score_")} == {n for n in line if n.startswith("score_")}
         assert sample["label_score"] == line["label_score"]
     metadata = json.loads((tmp_path / "out/metadata.json").read_text())
@@ -98,7 +101,22 @@ def test_label_studio_is_given_tasks_that_fit_its_config(
 def test_class_names_are_no_markup() -> None:
     names = ["<script>", 'a "b" & c', "é'"]
     root = ElementTree.fromstring(labeling_config(names))
-    assert [choice.attrib["value"] for choice in root.iter("Choice")] == names
+    assert [choice.attrib["value"] for choice in root.iter("Choice")] == [*names, "drop"]
+
+
+def test_what_is_predicted_to_be_none_of_the_classes_is_proposed_to_be_dropped(
+    doubtful: Config, scored: Run, tmp_path: Path
+) -> None:
+    config = edited(scored, tmp_path / "run", predicted_label=[NONE_OF_CLASSES] * scored.catalog.num_rows)
+    exported(config, "labelstudio", tmp_path / "studio", cut=1.0, limit=2)
+    for task in json.loads((tmp_path / "studio/tasks.json").read_text()):
+        assert task["predictions"][0]["result"][0]["value"]["choices"] == ["drop"]
+    exported(config, "fiftyone", tmp_path / "fifty", cut=1.0, limit=2)
+    for each in json.loads((tmp_path / "fifty/samples.json").read_text())["samples"]:
+        assert each["predicted"]["label"] == NONE_NAME
+    metadata = json.loads((tmp_path / "fifty/metadata.json").read_text())
+    assert NONE_NAME in metadata["classes"]["predicted"]
+    assert choices(["drop", "keep"])[NONE_OF_CLASSES] != "drop"
 
 
 def test_another_picture_than_the_cataloged_one_is_an_error(

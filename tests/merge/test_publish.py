@@ -15,9 +15,11 @@ import pytest
 
 from rayclean.config import Config
 from rayclean.errors import DamagedFile, InputError
-from rayclean.merge.publish import publish_labels
+from rayclean.merge.publish import _most_common, publish_labels
 from rayclean.merge.published import CLASSES, LABELS, MANIFEST, PART, SUMMARY, TABLES, Published, find_published
+from rayclean.merge.stage import _class_counts
 from rayclean.run import Run
+from rayclean.schema import NONE_OF_CLASSES
 from rayclean.storage.contents import encode, read_json, read_table
 from rayclean.storage.store import Store
 
@@ -208,6 +210,21 @@ def test_counts_add_up_to_the_table(run: Run) -> None:
     assert summary["rows"] == len(rows) == summary["samples"] - sum(summary["quarantined"].values())
     assert summary["issues"] == rows["is_label_issue"].sum()
     np.testing.assert_allclose(summary["noise_rate"], (1 - rows["label_score"].astype(float)).mean(), rtol=1e-9)
+
+
+def test_rows_that_are_predicted_to_be_of_none_of_the_classes_are_counted() -> None:
+    table = pa.table(
+        {
+            "given_label": pa.array([0, 0, 0, 1, 1], pa.int32()),
+            "label_score": pa.array([0.1, 0.2, 0.3, 0.1, 0.9], pa.float32()),
+            "is_label_issue": [True, True, True, True, False],
+            "predicted_label": pa.array([NONE_OF_CLASSES, NONE_OF_CLASSES, 1, 0, NONE_OF_CLASSES], pa.int32()),
+        }
+    )
+    counts = _class_counts(table, 2)
+    assert counts["moved"].tolist() == [[0, 1, 2], [1, 0, 0]]
+    assert _most_common(counts["moved"]).tolist() == [NONE_OF_CLASSES, 0]
+    assert counts["rows"].tolist() == [3, 2]
 
 
 def test_classes_without_rows_are_there(

@@ -12,7 +12,7 @@ from rayclean.arrays import Array
 from rayclean.merge.joint import Posterior
 from rayclean.merge.models import fit_model, mixture_input
 from rayclean.merge.table import evidence, shard_column, table_of_block
-from rayclean.schema import SCORES, label_columns, label_schema
+from rayclean.schema import NONE_OF_CLASSES, SCORES, label_columns, label_schema
 from rayclean.scores.block import BlockScores
 
 NUM_CLASSES = 4
@@ -86,6 +86,26 @@ def test_columns_are_what_they_say(num_rows: int, names: list[str], seed: int, t
     ):
         assert rows == mine[mine >= 0].tolist()
         assert their_labels == [row % NUM_CLASSES for row in rows]
+
+
+def test_what_is_flagged_and_of_none_of_the_classes_is_called_so() -> None:
+    block, labels = random_block(4, [], 0)
+    names = ("none_of_the_classes", "duplicate_with_another_label")
+    scores = np.array([0.2, 0.3, 0.4, 0.9], np.float32)
+    found = table_of_block(
+        {"row": pa.array(range(4)), "shard": shard_column(np.zeros(4, np.int64), ["a"]), "key": pa.array(["k"] * 4)},
+        labels,
+        np.full(4, -1),
+        Posterior(scores, np.full(4, NONE_OF_CLASSES), 1 - scores, np.eye(NUM_CLASSES)[(labels + 1) % NUM_CLASSES]),
+        block,
+        block.neighbors,
+        np.zeros(4, bool),
+        0.5,
+        np.full(4, -1),
+        np.array([False, False, True, False]),
+    )
+    assert found["predicted_label"].to_pylist() == [NONE_OF_CLASSES] * 4
+    assert found["issue_kind"].to_pylist() == [names[0], names[0], names[1], None]
 
 
 def test_every_column_says_what_it_means() -> None:

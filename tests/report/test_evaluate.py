@@ -16,10 +16,12 @@ from sklearn.metrics import average_precision_score, f1_score, precision_score, 
 from rayclean.arrays import Array
 from rayclean.config import Config
 from rayclean.errors import InputError
-from rayclean.report.evaluate import UNKNOWN, Evaluation, auroc, read_truth
+from rayclean.report.evaluate import Evaluation, auroc, read_truth
+from rayclean.report.page_truth import read_some_truth
 from rayclean.report.plots import draw
-from rayclean.results import evaluate_run
+from rayclean.results import evaluate_run, true_noise_rate
 from rayclean.run import Run
+from rayclean.schema import NONE_OF_CLASSES, UNKNOWN
 from rayclean.scores.trajectory import trajectory_scores
 from rayclean.storage.contents import map_arrays, read_table
 from rayclean.train.trajectories import read_trajectory
@@ -230,6 +232,33 @@ def test_rows_without_truth_do_not_count(
     clean = np.array([label == true for label, true in zip(given, known, strict=True)])[kept]
     scores = table_of(run)["score_iofm"].to_numpy()[kept]
     assert found.scores["iofm"].final == pytest.approx(roc_auc_score(clean, scores))
+
+
+def test_rows_of_none_of_the_classes_are_wrong(
+    tiny_config: Callable[..., Config], finish: Callable[..., Run], write_tiny: Callable[..., str], tmp_path: Path
+) -> None:
+    given = [i % 3 for i in range(30)]
+    known = [None if i % 5 == 0 else NONE_OF_CLASSES if i % 3 == 1 else label for i, label in enumerate(given)]
+    samples = [
+        [*sample(f"k{i:02d}", label, i), (f"k{i:02d}.json", json.dumps({"truth": true}).encode())]
+        for i, (label, true) in enumerate(zip(given, known, strict=True))
+    ]
+    run = finish(tiny_config(tmp_path / "run", f"data.shards={write_tiny(tmp_path / 'shards', samples, (11,))}"))
+    found = evaluate_run(run.config)
+    rows = np.array([true is not None for true in known])
+    clean, table = np.array([true != NONE_OF_CLASSES for true in known])[rows], table_of(run)
+    assert found.rows == 24
+    assert found.true_noise_rate == pytest.approx(1 / 3) == true_noise_rate(run) == read_some_truth_rate(run)
+    assert found.label_score["auroc"] == pytest.approx(roc_auc_score(clean, table["label_score"].to_numpy()[rows]))
+    predicted = table["predicted_label"].to_numpy()[rows]
+    truth = np.array([true for true in known if true is not None])
+    assert found.predicted_right["all"] == pytest.approx((predicted == truth).mean())
+    assert found.predicted_right["truly_wrong"] == pytest.approx((predicted == truth)[~clean].mean())
+    assert sum(each.rows * each.clean_share for each in found.reliability) == pytest.approx(clean.sum())
+
+
+def read_some_truth_rate(run: Run) -> float | None:
+    return read_some_truth(run.catalog, np.arange(3)).noise_rate
 
 
 def test_without_truth_or_without_a_table_it_says_so(

@@ -14,10 +14,13 @@ from rayclean.arrays import Array
 from rayclean.merge.published import Published
 from rayclean.report import page_near, page_table
 from rayclean.report.evaluate import read_truth
+from rayclean.report.page_facts import Classes
 from rayclean.report.page_near import near_pairs
 from rayclean.report.page_table import Seen, scan
 from rayclean.report.page_truth import no_truth, read_some_truth, reliability, truth_groups
+from rayclean.report.page_views import confusions, label_heat_map
 from rayclean.run import Run
+from rayclean.schema import UNKNOWN
 from rayclean.show import FinalTable
 from rayclean.storage.contents import map_arrays
 from rayclean.storage.units import block_name, num_blocks
@@ -105,8 +108,24 @@ def test_people_may_have_said_that_it_is_none_of_the_classes(rows: ds.Dataset) -
     found = seen_of(ds.dataset(table), table.num_rows)
     assert found.verified == 2
     assert found.sample["verified_label"][:2].tolist() == [-1, 2]
-    counted = np.isin(table["given_label"], SHOWN) & np.isin(table["predicted_label"], SHOWN)
+    given, predicted = (table[name].to_numpy() for name in ("given_label", "predicted_label"))
+    counted = np.isin(given, SHOWN) & np.isin(predicted, [*SHOWN, -1])
     assert found.confused.sum() == counted.sum()
+    assert found.confused[:, -1].tolist() == [int(((given == label) & (predicted == -1)).sum()) for label in SHOWN]
+
+
+def test_confusions_with_none_of_the_classes_are_told() -> None:
+    counts = np.array([[5, 1, 7], [2, 5, 0]])
+    seen = Seen(1, {}, np.empty(0), 0, counts, counts)
+    classes = Classes(["a", "b", "c"])
+    found = confusions(seen, np.array([0, 2]))
+    expected = [("a", "none of the classes", 7), ("c", "a", 2), ("a", "c", 1)]
+    assert [(classes.name(each.given), classes.name(each.predicted), each.rows) for each in found] == expected
+    heat, note = label_heat_map(None, "too few anchors", seen, np.array([0, 2]), classes)
+    assert "53.8% of the samples that are labelled a are predicted to be none of the classes" in str(heat)
+    assert "no transition matrix: too few anchors" in note
+    heat, note = label_heat_map(np.eye(2), None, seen, np.array([0, 2]), classes)
+    assert "none of the classes" not in str(heat)
 
 
 def test_truth_is_counted_by_class_and_kept_where_it_is_asked_for(trained: Run) -> None:
@@ -114,14 +133,14 @@ def test_truth_is_counted_by_class_and_kept_where_it_is_asked_for(trained: Run) 
     some = np.array([0, 30, 30, 7])
     found = read_some_truth(trained.catalog, some)
     assert found.labels == {row: every[row] for row in (0, 7, 30)}
-    assert found.of(np.array([7, 1])).tolist() == [every[7], -1]
+    assert found.of(np.array([7, 1])).tolist() == [every[7], UNKNOWN]
     assert found.noise_rate == pytest.approx((every != given).mean())
     for label in range(6):
         assert found.noise_rate_of(label) == pytest.approx((every != given)[given == label].mean())
     nothing = no_truth(2)
     assert nothing.noise_rate is None
     assert nothing.noise_rate_of(1) is None
-    groups = truth_groups(np.array([1, 1, 1]), np.array([1, 0, -1]))
+    groups = truth_groups(np.array([1, 1, 1]), np.array([1, 0, UNKNOWN]))
     assert [groups[name].tolist().index(True) for name in ("right", "wrong", "no truth")] == [0, 1, 2]
 
 

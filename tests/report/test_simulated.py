@@ -22,6 +22,7 @@ from rayclean.report.plots import ODD, draw
 from rayclean.report.simulated import EDGES, count, histograms, split_by_truth
 from rayclean.results import evaluate_run
 from rayclean.run import Run
+from rayclean.schema import NONE_OF_CLASSES, UNKNOWN
 from rayclean.scores.simulated_loss import NUM_DRAWS
 from rayclean.train.plan import role_seed
 from rayclean.train.trajectories import read_trajectory
@@ -67,12 +68,12 @@ def test_every_loss_is_in_one_bin(losses: list[float]) -> None:
 
 @given(losses_list, st.data())
 def test_the_parts_are_all_rows(losses: list[float], data: st.DataObject) -> None:
-    rows = st.lists(st.integers(-1, 2), min_size=len(losses), max_size=len(losses))
+    rows = st.lists(st.sampled_from([UNKNOWN, NONE_OF_CLASSES, 0, 1, 2]), min_size=len(losses), max_size=len(losses))
     truth, labels = np.array(data.draw(rows), np.int64), np.abs(np.array(data.draw(rows), np.int64))
     parts = split_by_truth(np.array(losses), labels, truth)
     assert sorted(np.concatenate(list(parts.values()))) == sorted(losses)
     assert parts["right"].tolist() == [loss for loss, y, t in zip(losses, labels, truth, strict=True) if y == t]
-    assert ("no truth" in parts) == bool((truth < 0).any())
+    assert ("no truth" in parts) == bool((truth == UNKNOWN).any())
 
 
 def test_the_losses_of_rows_are_split_by_truth(planted: Run, evaluation: Evaluation) -> None:

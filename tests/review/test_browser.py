@@ -20,6 +20,7 @@ from selenium.webdriver.remote.webelement import WebElement
 
 from rayclean.config import Config
 from rayclean.review.server import ReviewServer
+from rayclean.schema import NONE_OF_CLASSES
 from rayclean.storage.contents import encode
 from rayclean.storage.store import Store
 from tests.helpers import republish
@@ -218,6 +219,26 @@ def replaced(path: Path, column: str, old: str, new: str) -> None:
     field = table.schema.field(column)
     changed = table.set_column(table.schema.get_field_index(column), field, values)
     path.write_bytes(encode(path.name, changed, "{}"))
+
+
+def test_where_no_class_is_likely_the_suggestion_is_to_drop(chrome: Chrome, reviewed: Config) -> None:
+    run = Path(reviewed.run.dir)
+    for path in run.glob("labels/part-*.parquet"):
+        table = pq.read_table(path)
+        none = pa.array([NONE_OF_CLASSES] * table.num_rows, pa.int32())
+        index = table.schema.get_field_index("predicted_label")
+        table = table.set_column(index, table.schema.field(index), none)
+        path.write_bytes(encode(path.name, table, "{}"))
+    republish(Store(str(run)))
+    with serving(reviewed, "anna") as server:
+        page = Page(chrome, address(server)).ready()
+        key = page.text("key")
+        assert page.text("suggestion") == "none of the classes: drop"
+        page.type("s")
+        assert said(reviewed) == [(key, "drop", None)]
+        page.type(Keys.ARROW_LEFT)
+        assert page.text("verdict") == "You decided: drop, no class fits"
+        assert not page.complaints()
 
 
 def test_markup_in_names_and_keys_stays_text(chrome: Chrome, reviewed: Config) -> None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.dataset as ds
 import pytest
 
 from rayclean.errors import ConfigError, InputError
 from rayclean.merge.decisions import read_decisions
 from rayclean.merge.entries import Choice
 from rayclean.merge.naming import Naming, log_name
+from rayclean.review.queue import Queue
 from rayclean.review.state import Review, View, parse_view
 from rayclean.storage.store import Store
 from tests.review.runs import read_log
-from tests.review.tables import NAMES, queue
+from tests.review.tables import NAMES, queue, table
 
 SCORES = [0.1, 0.2, 0.3, 0.8, 0.9]
 
@@ -223,6 +226,20 @@ def test_of_many_classes_the_likely_and_the_latest_have_keys(tmp_path: Path) -> 
     here.decide("anna", 1, Choice.RELABEL, "class 70")
     here.decide("anna", 2, Choice.RELABEL, "class 99")
     assert keys(0) == {"1": 1, "2": 0, "3": 2, "4": 99, "5": 70}
+
+
+def test_of_a_row_of_none_of_the_classes_no_class_is_suggested(tmp_path: Path) -> None:
+    none = pa.array([-1] * len(SCORES), pa.int32())
+    rows = table(SCORES)
+    rows = rows.set_column(rows.schema.get_field_index("predicted_label"), rows.schema.field("predicted_label"), none)
+    many = tuple(f"class {label}" for label in range(99))
+    for names in (NAMES, many):
+        found = Review(tmp_path, lambda known, names=names: None if known else Queue("m", names, ds.dataset(rows)))  # type: ignore[misc]
+        item = found.item("anna", 0, View.OPEN)
+        assert item["suggestion"] is None
+        assert item["probability"] == 0.75
+        assert all(choice["label"] >= 0 for choice in item["choices"])
+        found.close()
 
 
 def test_an_undefined_score_is_null(tmp_path: Path) -> None:

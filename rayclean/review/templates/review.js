@@ -132,8 +132,8 @@ function draw() {
   at("kind").textContent = kinds[item.issue_kind] || (item.is_label_issue ? "Flagged." : "Not flagged.");
   at("given").textContent = item.given.name;
   at("given-score").textContent = `right with probability ${percent(item.label_score)}`;
-  at("suggestion").textContent = item.suggestion.name;
-  at("suggestion-score").textContent = item.suggestion.label === item.given.label
+  at("suggestion").textContent = item.suggestion ? item.suggestion.name : "none of the classes: drop";
+  at("suggestion-score").textContent = item.suggestion && item.suggestion.label === item.given.label
     ? `the given label, ${percent(item.probability)}` : `right with probability ${percent(item.probability)}`;
   const equal = item.duplicate_of === null ? [] : [neighbor(item.duplicate_of, "equal: ")];
   at("neighbors").replaceChildren(...equal, ...item.neighbors.map((near) => neighbor(near, "")));
@@ -155,15 +155,21 @@ function said(decision) {
 
 function isTaken(decision) {
   if (!item.mine) return false;
-  if (decision === "suggestion") {
+  if (decision === "suggestion" && item.suggestion) {
     return item.mine.decision === "relabel" && item.mine.label.label === item.suggestion.label;
   }
-  return item.mine.decision === decision;
+  return item.mine.decision === proposed(decision);
+}
+
+// Where the suggestion is none of the classes, to take it is to drop.
+function proposed(decision) {
+  if (decision !== "suggestion") return decision;
+  return item.suggestion ? "relabel" : "drop";
 }
 
 function colourOf(label) {
   if (label === item.given.label) return "is-given";
-  return label === item.suggestion.label ? "is-suggested" : "";
+  return item.suggestion && label === item.suggestion.label ? "is-suggested" : "";
 }
 
 function neighbor(near, before) {
@@ -222,10 +228,8 @@ function pixelate(image) {
 function decide(decision, label) {
   return act(async () => {
     if (!item) return;
-    if (decision === "suggestion") {
-      decision = "relabel";
-      label = item.suggestion.name;
-    }
+    if (decision === "suggestion" && item.suggestion) label = item.suggestion.name;
+    decision = proposed(decision);
     const { row, given } = item;
     const body = { row, given: given.name, decision, label: label === undefined ? null : label };
     const answer = await ask("api/decide", body);
