@@ -5,17 +5,18 @@ counts labels by what is believed of their true classes with T as it is,
 
     q_i(k) ~ prior_k exp(sharpness U_i[k]) T[k, y_i]        T[k, y] = (sum_{i: y_i = y} q_i(k) + w A[k, y]) / (...)
 
-where A is the matrix that anchors give and w some times their number a class. Labels and beliefs cannot tell how sharp beliefs
-should be: a row that the classifier is unsure of and a label that is wrong look alike. Maximum likelihood takes all
-unsureness for real and finds too few wrong labels, since people err where images are hard. So the sharpness is a rule
-(`sharpness_of`), and how far it may be wrong is told as an interval of the noise rate.
+where A is the matrix that anchors give and w some times their number a class. Labels and beliefs cannot tell how sharp
+beliefs should be: a row that the classifier is unsure of and a label that is wrong look alike. Maximum likelihood takes
+all unsureness for real and finds too few wrong labels, since people err where images are hard. So the sharpness is a
+rule (`sharpness_of`), and how far it may be wrong is told as an interval of the noise rate.
 
 Letters: N rows, K classes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -42,37 +43,72 @@ LEAST_NONE = 0.015  # share of rows of none of the classes, from which on they a
 NONE_START = 0.02
 
 
-@dataclass
-class _Rows:
-    """Rows of one fit, in the order of their labels.
+@dataclass(frozen=True)
+class _Start:
+    """What a maximisation starts from; rows are in the order of their labels.
 
     Attributes:
+        log_mean: (K,) log b.
         adjusted: (N, K) U.
         labels: (N,) ascending.
         starts: where each label that is there starts.
         verified: (N,) true classes that are known, -1 elsewhere, `DROPPED` for none of them.
+        anchors: (K, K) A.
+        weight: w.
+        shares: (K,) of the labels.
+        agreement: share of rows whose belief is surest of their labels.
     """
 
+    log_mean: Float64
     adjusted: Float64
     labels: Ints
     starts: Ints
     verified: Ints
-    num_classes: int
+    sharpness: float
+    anchors: Float64
+    weight: float
+    num_anchors: int
+    shares: Float64
+    agreement: float
 
-    @classmethod
-    def make(cls, belief: Float64, given: Ints, verified: Ints | None) -> _Rows:
-        order = np.argsort(given, kind="stable")
-        labels = given[order]
-        starts = np.flatnonzero(np.diff(labels, prepend=-1))
-        known = np.full(len(given), -1) if verified is None else verified[order]
-        return cls(belief[order], labels, starts, known, belief.shape[1])
-
-    def some(self, count: int) -> _Rows:
-        """About so many of them, evenly."""
-        step = max(1, len(self.labels) // count)
+    def sharper(self, factor: float) -> _Start:
+        """The same with so many times the sharpness, on `NOISE_ROWS` rows at most."""
+        step = max(1, len(self.labels) // NOISE_ROWS)
         labels = self.labels[::step]
-        starts = np.flatnonzero(np.diff(labels, prepend=-1))
-        return _Rows(self.adjusted[::step], labels, starts, self.verified[::step], self.num_classes)
+        return replace(
+            self,
+            adjusted=self.adjusted[::step],
+            labels=labels,
+            starts=np.flatnonzero(np.diff(labels, prepend=-1)),
+            verified=self.verified[::step],
+            sharpness=factor * self.sharpness,
+            weight=self.weight / step,
+        )
+
+
+def _start(beliefs: Float64, given: Ints, base: float, verified: Ints | None) -> _Start:
+    num_classes = beliefs.shape[1]
+    log_mean = np.log(np.mean(beliefs, axis=0, dtype=np.float64) + BELIEF_FLOOR)
+    belief = adjusted(beliefs, log_mean)
+    top, gap = surest(belief)
+    anchors, classes = find_anchors(top, gap, ANCHOR_SHARE)
+    counts = np.zeros((num_classes, num_classes))
+    np.add.at(counts, (classes, given[anchors]), 1)
+    order = np.argsort(given, kind="stable")
+    labels = given[order]
+    return _Start(
+        log_mean=log_mean,
+        adjusted=belief[order],
+        labels=labels,
+        starts=np.flatnonzero(np.diff(labels, prepend=-1)),
+        verified=np.full(len(given), -1) if verified is None else verified[order],
+        sharpness=sharpness_of(gap, base),
+        anchors=pooled_transition(counts, clumping=1.0),
+        weight=ANCHOR_WEIGHT * len(anchors) / num_classes,
+        num_anchors=len(anchors),
+        shares=class_shares(np.bincount(given, minlength=num_classes)),
+        agreement=float((top == given).mean()),
+    )
 
 
 @dataclass(frozen=True)
@@ -133,39 +169,23 @@ def fit_blind(
     """
     if beliefs.ndim != 2 or given.shape != beliefs.shape[:1] or not len(given):
         raise ValueError(f"beliefs (N, K) and labels (N,) expected, found {beliefs.shape} and {given.shape}")
-    num_classes = beliefs.shape[1]
-    log_mean = np.log(np.mean(beliefs, axis=0, dtype=np.float64) + BELIEF_FLOOR)
-    belief = adjusted(beliefs, log_mean)
-    top, gap = surest(belief)
-    sharpness = sharpness_of(gap, base)
-    anchors, classes = find_anchors(top, gap, ANCHOR_SHARE)
-    counts = np.zeros((num_classes, num_classes))
-    np.add.at(counts, (classes, given[anchors]), 1)
-    start = pooled_transition(counts, clumping=1.0)
-    weight = ANCHOR_WEIGHT * len(anchors) / num_classes
-    rows = _Rows.make(belief, given, verified)
-    fits = [_maximise(rows, sharpness, start, weight, balanced, False) for balanced in (True, False)]
-    balanced = fits[1].log_likelihood - fits[0].log_likelihood < BALANCED
-    found = fits[0] if balanced else fits[1]
+    started = _start(beliefs, given, base, verified)
+    found, balanced = _best(started)
     if none:
-        with_none = _maximise(rows, sharpness, start, weight, balanced, True)
+        with_none = _maximise(started, balanced, True)
         found = with_none if with_none.none_share >= LEAST_NONE else found
-    some = rows.some(NOISE_ROWS)
-    rates = [
-        _maximise(some, factor * sharpness, start, weight * len(some.labels) / len(given), balanced, found.none > 0)
-        for factor in NOISE_FACTORS
-    ]
+    rates = [_maximise(started.sharper(factor), balanced, found.none > 0) for factor in NOISE_FACTORS]
     return JointModel(
-        log_mean=log_mean,
+        log_mean=started.log_mean,
         transition=found.transition,
         prior=found.prior,
-        sharpness=sharpness,
+        sharpness=started.sharpness,
         lean=0.0,
         num_rows=len(given),
-        num_anchors=len(anchors),
-        agreement=float((top == given).mean()),
+        num_anchors=started.num_anchors,
+        agreement=started.agreement,
         none=found.none,
-        shares=class_shares(np.bincount(given, minlength=num_classes)),
+        shares=started.shares,
         temper=TEMPER,
         blind=True,
         noise=_interval([found.wrong, *(rate.wrong for rate in rates)]),
@@ -176,14 +196,25 @@ def _interval(rates: Sequence[float]) -> tuple[float, float]:
     return (1 - NOISE_SLACK) * min(rates), min((1 + NOISE_SLACK) * max(rates), 1.0)
 
 
-def _maximise(rows: _Rows, sharpness: float, anchors: Float64, weight: float, balanced: bool, with_none: bool) -> _Fit:
+def explained(beliefs: Float64, given: Ints, base: float) -> float:
+    """How well beliefs explain labels: mean log likelihood a row, of the model that is fitted to them."""
+    return _best(_start(beliefs, given, base, None))[0].log_likelihood
+
+
+def _best(start: _Start) -> tuple[_Fit, bool]:
+    """The better fit of those with equal and with free classes, and whether it is the one with equal ones."""
+    equal, free = (_maximise(start, balanced, False) for balanced in (True, False))
+    balanced = free.log_likelihood - equal.log_likelihood < BALANCED
+    return (equal if balanced else free), balanced
+
+
+def _maximise(start: _Start, balanced: bool, with_none: bool) -> _Fit:
     """Expectation maximisation: `STEPS` steps from the anchors' T, towards which it stays drawn."""
-    num_classes = rows.num_classes
+    rows, num_classes = start, len(start.shares)
     columns = np.append(rows.adjusted, np.zeros((len(rows.labels), 1)), axis=1)
-    scaled = sharpness * columns
+    scaled = rows.sharpness * columns
     evidence = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    shares = class_shares(np.bincount(rows.labels, minlength=num_classes))
-    labels_of = np.vstack([anchors, shares])
+    labels_of = np.vstack([rows.anchors, rows.shares])
     prior = np.append(np.full(num_classes, 1 / num_classes), 0.0)
     if with_none:
         prior = np.append(prior[:-1] * (1 - NONE_START), NONE_START)
@@ -198,7 +229,7 @@ def _maximise(rows: _Rows, sharpness: float, anchors: Float64, weight: float, ba
             break
         counts = np.zeros((num_classes, num_classes))
         counts[:, rows.labels[rows.starts]] = np.add.reduceat(posterior[:, :-1], rows.starts, axis=0).T
-        counts += weight * anchors
+        counts += rows.weight * rows.anchors
         labels_of[:-1] = counts / counts.sum(axis=1, keepdims=True)
         prior = _next_prior(posterior, seen, prior, balanced)
     right = posterior[np.arange(len(posterior)), rows.labels]

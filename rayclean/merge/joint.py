@@ -30,6 +30,7 @@ from scipy.special import log_expit, logsumexp
 from rayclean.merge.calibration import NO_CALIBRATION, Calibration
 from rayclean.merge.monotone import probability
 from rayclean.merge.transition import adjusted
+from rayclean.schema import NONE_OF_CLASSES
 from rayclean.scores.sources import LAST, Sources
 
 Float64 = NDArray[np.float64]
@@ -37,7 +38,6 @@ Ints = NDArray[np.integer]
 
 MEMORISED = 0.97  # agreement from which on nothing is to be learned of the labels
 DROPPED = -2  # in place of a verified label: people say that the row is of none of the classes
-NO_CLASS = -1  # in place of a predicted one: none of the classes is the likeliest
 DROP = "drop"  # how people write that, where no class is called so
 
 
@@ -46,7 +46,7 @@ class Posterior(NamedTuple):
 
     Attributes:
         label_score: (N,) float32, P(given label is right), bounded as a mixture's is.
-        predicted: (N,) int64, the most likely class, `NO_CLASS` where that is none of them.
+        predicted: (N,) int64, the most likely class, `NONE_OF_CLASSES` where that is none of them.
         predicted_score: (N,) float32, its probability.
         seen: (N, K) float64, what is believed without the row's own label.
     """
@@ -67,7 +67,7 @@ class Posterior(NamedTuple):
         looked_at = (verified >= 0) | dropped
         return Posterior(
             np.where(looked_at, verified == given, self.label_score).astype(np.float32),
-            np.where(looked_at, np.where(dropped, NO_CLASS, verified), self.predicted),
+            np.where(looked_at, np.where(dropped, NONE_OF_CLASSES, verified), self.predicted),
             np.where(looked_at, 1, self.predicted_score).astype(np.float32),
             self.seen,
         )
@@ -151,7 +151,7 @@ class JointModel:
         at_predicted = np.exp(log_q[np.arange(len(given)), predicted]).astype(np.float32)
         seen = np.exp(self._normalized(log_seen)[:, :-1])
         return Posterior(
-            probability(moved), np.where(predicted == len(self.prior), NO_CLASS, predicted), at_predicted, seen
+            probability(moved), np.where(predicted == len(self.prior), NONE_OF_CLASSES, predicted), at_predicted, seen
         )
 
     def log_odds(self, beliefs: Float64, given: Ints) -> Float64:

@@ -217,7 +217,7 @@ def test_a_run_takes_them_in(tiny_config: Tiny, finish: Finish, tmp_path: Path) 
     for key in ("k07", "other"):
         dropped = after[key]
         assert dropped["verified_label"] == -1
-        assert (dropped["label_score"], dropped["predicted_score"], dropped["is_label_issue"]) == (0.0, 0.0, True)
+        assert (dropped["label_score"], dropped["predicted_score"], dropped["is_label_issue"]) == (0.0, 1.0, True)
         assert dropped["issue_kind"] == "none_of_the_classes"
     others = set(after) - {"k05", "k20", "k07", "other"}
     assert all(after[key]["verified_label"] is None for key in others)
