@@ -13,7 +13,7 @@ from rayclean.config import Config
 from rayclean.memory import Samples
 from rayclean.memory_scores import Scoring
 from rayclean.merge.kinds import conflicting_rows
-from rayclean.merge.models import fit_model, fit_rows, is_near_row
+from rayclean.merge.models import Fitted, fit_model, fit_rows, is_near_row
 from rayclean.merge.near import Near
 from rayclean.merge.table import NO_LABEL, shard_column, table_of_block
 from rayclean.merge.trust import Trust, agreement, trusted
@@ -25,24 +25,22 @@ from rayclean.storage.draws import uniform
 MEMORY = "memory"
 
 
-def merged(
-    config: Config, samples: Samples, keys: list[str], block: BlockScores, scoring: Scoring | None
-) -> tuple[pa.Table, dict[str, Any]]:
-    """Fits the model of `merge.score`, and returns the final table and what `summary_` says.
+def fit_images(
+    config: Config, samples: Samples, block: BlockScores, scoring: Scoring | None
+) -> tuple[Fitted, BlockScores]:
+    """Fits the model of `merge.score` to beliefs that may have seen the labels.
 
     Args:
         config: what is wanted.
         samples: N of them.
-        keys: their names.
         block: their scores.
         scoring: has the beliefs of earlier snapshots and of other networks; None where there is one belief alone.
+
+    Returns:
+        The model, and the scores with the beliefs that it is applied to.
     """
-    name = config.merge_score()
-    labels, rows = samples.labels, np.arange(len(samples.labels))
-    num_classes = block.belief.shape[1]
-    counts = np.bincount(labels, minlength=num_classes)
-    share = fit_rows(name, config.merge.sample_rows, num_classes) / len(labels)
-    chosen = uniform(config.run.seed, "merge.fit", samples.draws) < share
+    name, labels = config.merge_score(), samples.labels
+    chosen = sampled_rows(config, samples, block.belief.shape[1])
     near, trust, first = None, None, None
     if name == JOINT:
         near_rows = np.flatnonzero(is_near_row(config.run.seed, samples.draws, len(labels)))
@@ -51,7 +49,34 @@ def merged(
             trust = _trust(scoring, labels, near_rows, first)
             block = replace(block, belief=scoring.belief(trust.sources))
         near = _near(labels, block, near_rows, first)
-    fitted = fit_model(name, [block.take(chosen)], labels[chosen], near, trust)
+    return fit_model(name, [block.take(chosen)], labels[chosen], near, trust), block
+
+
+def sampled_rows(config: Config, samples: Samples, num_classes: int) -> Array:
+    """Marks the rows that a model is fitted to, (N,) bool."""
+    rows = fit_rows(config.merge_score(), config.merge.sample_rows, num_classes)
+    return np.asarray(uniform(config.run.seed, "merge.fit", samples.draws) < rows / len(samples.labels))
+
+
+def merged(
+    config: Config, samples: Samples, keys: list[str], block: BlockScores, fitted: Fitted, verified: Array | None = None
+) -> tuple[pa.Table, dict[str, Any]]:
+    """The final table and what `summary_` says.
+
+    Args:
+        config: what is wanted.
+        samples: N of them.
+        keys: their names.
+        block: their scores, with the belief that the model is applied to.
+        fitted: the model of `merge.score`.
+        verified: (N,) labels that people have verified, `NO_LABEL` elsewhere, `DROPPED` where no class is right.
+    """
+    labels, rows = samples.labels, np.arange(len(samples.labels))
+    counts = np.bincount(labels, minlength=block.belief.shape[1])
+    known = np.full(len(labels), NO_LABEL) if verified is None else verified
+    looked_at = known != NO_LABEL
+    if looked_at.any():
+        fitted = fitted.calibrated(block.take(looked_at), labels[looked_at], known[looked_at])
     few = block.num_paths < config.iofm.least if block.num_paths is not None else counts[labels] <= config.iofm.least
     identity = {"row": pa.array(rows), "shard": shard_column(np.zeros_like(rows), [MEMORY]), "key": pa.array(keys)}
     duplicates = _duplicates(samples.digests)
@@ -64,15 +89,19 @@ def merged(
         np.where(block.neighbors >= 0, labels[np.maximum(block.neighbors, 0)], -1),
         few,
         config.merge.threshold,
-        np.full(len(labels), NO_LABEL),
+        known,
         np.isin(rows, conflicting_rows(duplicates, labels)),
     )
-    probability = table["label_score"].to_numpy().astype(np.float64)
+    wrong = 1 - table["label_score"].to_numpy().astype(np.float64)
+    low, high = fitted.noise_interval(float(wrong.mean()), len(labels))
     summary = {
         "rows": len(labels),
         "issues": int(table["is_label_issue"].to_numpy().sum()),
-        "noise_rate": float((1 - probability).mean()),
-        "merge_score": name,
+        "noise_rate": float(wrong.mean()),
+        "noise_rate_low": low,
+        "noise_rate_high": high,
+        "calibrated": fitted.calibrated_by,
+        "merge_score": fitted.name,
         "belief_epoch": fitted.sources.epoch,
         "belief_roles": list(fitted.sources.roles),
         "reliable": fitted.model.reliable,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -226,23 +226,16 @@ class Scoring:
         return undecided(fit_joint(stored[chosen], labels[chosen]), stored, labels)
 
     def _influence(self, wants_osd: bool) -> dict[str, Array]:
-        settings, seed, samples = self.config.influence, self.config.run.seed, self.samples
-        role = self.roles[settings.role]
-        embedded = self._embedded(settings.role, role.last)
-        rows = LastLayer(embedded.logits, embedded.features, samples.labels)
-        share = min(1.0, settings.hessian_rows / len(samples.labels))
-        ids, labels = samples.draws, samples.labels
-        chosen = drawn_of_each_class(seed, HESSIAN_SALT, ids, labels, lambda count: math.ceil(share * count))
+        role = self.roles[self.config.influence.role]
+        embedded = self._embedded(self.config.influence.role, role.last)
         verified = None
         if wants_osd and self.verified is not None:
-            num, ids, labels = settings.validation_num, self.verified.draws, self.verified.labels
-            kept = drawn_of_each_class(seed, VERIFIED_SALT, ids, labels, lambda _: num)
             found = role.embed(self.verified, role.last, self.config.blocks.rows)
-            verified = LastLayer(found.logits[kept], found.features[kept], self.verified.labels[kept])
-        sample = LastLayer(*(column[chosen] for column in rows))
-        solved, _ = solve(sample, verified, settings.damping, settings.probes, seed)
-        raw = raw_influence(solved, rows)
-        return influence_scores(raw, fit(totals_of([raw]), raw, settings.standardize), settings.standardize)
+            num, ids, labels = self.config.influence.validation_num, self.verified.draws, self.verified.labels
+            kept = drawn_of_each_class(self.config.run.seed, VERIFIED_SALT, ids, labels, lambda _: num)
+            verified = LastLayer(found.logits[kept], found.features[kept], labels[kept])
+        rows = LastLayer(embedded.logits, embedded.features, self.samples.labels)
+        return influence_of(self.config, rows, self.samples, verified)
 
     def _aum_excess(self) -> Array:
         roles = [self.roles[name] for name in THRESHOLDED]
@@ -253,17 +246,46 @@ class Scoring:
         return aum_excess(aum, thresholds, drawn)
 
     def _odd(self) -> dict[str, Array]:
-        settings, seed = self.config.simulated_loss, self.config.run.seed
+        settings = self.config.simulated_loss
         role = self.roles[settings.role]
         epoch = settings.epoch_of(len(role.training.trajectories))
         state = role.training.weights[epoch]
         weight, bias = state["head.weight"].numpy(), state["head.bias"].numpy()
-        moments = {}
-        if settings.kind != "gauss":
-            seen = self._embedded(settings.role, epoch).features.astype(np.float64)
-            moments = {"mean": seen.mean(axis=0), "std": seen.std(axis=0), "features": seen}
-        simulated = simulated_losses(weight, bias, settings.kind, NUM_DRAWS, seed, **moments)
-        judged = role.training.trajectories[max(0, epoch - settings.average) : epoch]
-        odd = odd_score(np.stack([loss for loss, _, _ in judged]))
-        at = threshold(simulated, settings.percentile)
-        return {"odd": odd, "odd_quantile": quantile_of(-odd, simulated), "odd_drop": odd_drop(-odd, at)}
+        features = None if settings.kind == "gauss" else self._embedded(settings.role, epoch).features
+        return odd_of(self.config, [loss for loss, _, _ in role.training.trajectories], weight, bias, features)
+
+
+def influence_of(config: Config, rows: LastLayer, samples: Samples, verified: LastLayer | None) -> dict[str, Array]:
+    """`osm`, and with verified rows `osd` and `osd_votes`, of rows as the last layer sees them."""
+    settings, seed = config.influence, config.run.seed
+    share = min(1.0, settings.hessian_rows / len(samples.labels))
+    chosen = drawn_of_each_class(
+        seed, HESSIAN_SALT, samples.draws, samples.labels, lambda count: math.ceil(share * count)
+    )
+    sample = LastLayer(*(column[chosen] for column in rows))
+    solved, _ = solve(sample, verified, settings.damping, settings.probes, seed)
+    raw = raw_influence(solved, rows)
+    return influence_scores(raw, fit(totals_of([raw]), raw, settings.standardize), settings.standardize)
+
+
+def odd_of(
+    config: Config, losses: Sequence[Array], weight: Array, bias: Array, features: Array | None
+) -> dict[str, Array]:
+    """`odd`, `odd_quantile` and `odd_drop` of rows.
+
+    Args:
+        config: how.
+        losses: (N,) after each epoch.
+        weight: (K, d) of the last layer at ODD's epoch.
+        bias: (K,).
+        features: (N, d) there; needed where `simulated_loss.kind` is not `gauss`.
+    """
+    settings, epoch = config.simulated_loss, config.simulated_loss.epoch_of(len(losses))
+    moments = {}
+    if features is not None and settings.kind != "gauss":
+        seen = features.astype(np.float64)
+        moments = {"mean": seen.mean(axis=0), "std": seen.std(axis=0), "features": seen}
+    simulated = simulated_losses(weight, bias, settings.kind, NUM_DRAWS, config.run.seed, **moments)
+    odd = odd_score(np.stack(losses[max(0, epoch - settings.average) : epoch]))
+    at = threshold(simulated, settings.percentile)
+    return {"odd": odd, "odd_quantile": quantile_of(-odd, simulated), "odd_drop": odd_drop(-odd, at)}

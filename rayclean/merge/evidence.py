@@ -46,6 +46,10 @@ class Mixture(NamedTuple):
     base: float
     likelihoods: dict[tuple[str, ...], float]
 
+    def again(self, sources: Mapping[str, Array]) -> Float64:
+        """The same mixture of beliefs of more rows."""
+        return mixture_of([sources[name] for name in self.names])
+
 
 def best_mixture(
     sources: Mapping[str, Array], given: Ints, base: float, reference: Sequence[str] | None = None

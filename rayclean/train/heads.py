@@ -39,7 +39,7 @@ class HeadSettings:
         alpha: of MixUp's beta distribution; 0 without.
     """
 
-    weight_decays: tuple[float, ...] = (0.03, 0.3)
+    weight_decays: tuple[float, ...] = (0.03, 0.3, 1.0)
     folds: int = 5
     epochs: int = 12
     batch_size: int = 256
@@ -74,18 +74,27 @@ class Heads:
         found = np.empty((len(features), self.bias.shape[1]), np.float32)
         for fold in range(self.settings.folds):
             rows = np.flatnonzero(self.folds == fold)
-            found[rows] = self._logits(features, rows, decay * (self.settings.folds + 1) + fold)
+            found[rows] = self.logits(features, rows, self.blind_to(fold, decay))
         return found
 
     def seeing_logits(self, features: torch.Tensor, decay: int) -> Array:
         """(N, K) float32 logits by the head of that weight decay that has seen all labels."""
-        return self._logits(features, np.arange(len(features)), self.seeing(decay))
+        return self.logits(features, np.arange(len(features)), self.seeing(decay))
 
     def seeing(self, decay: int) -> int:
-        """Which head that is."""
+        """The head of a weight decay that has seen all labels."""
         return decay * (self.settings.folds + 1) + self.settings.folds
 
-    def _logits(self, features: torch.Tensor, rows: Array, head: int) -> Array:
+    def blind_to(self, fold: int, decay: int) -> int:
+        """The head of a weight decay that has not seen a fold."""
+        return decay * (self.settings.folds + 1) + fold
+
+    def layer(self, head: int) -> tuple[Array, Array]:
+        """(K, d) weight and (K,) bias of a head, as of now."""
+        return self.weight[:, head].T.cpu().numpy().copy(), self.bias[head].cpu().numpy().copy()
+
+    def logits(self, features: torch.Tensor, rows: Array, head: int) -> Array:
+        """(R, K) float32 logits of some rows by one head."""
         weight, bias = self.weight[:, head], self.bias[head]
         parts = [
             torch.addmm(bias, features[torch.from_numpy(rows[start : start + ROWS_AT_ONCE])], weight).cpu().numpy()

@@ -1,0 +1,53 @@
+"""Whether beliefs say anything of the labels at all [our choice].
+
+Features in another order than the labels, labels counted from 1, or a network that has learned nothing give beliefs
+that no model can mend: it would find nearly all labels wrong, and be sure of it.
+
+Letters: N rows, K classes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rayclean.merge.joint import Float64, Ints, JointModel
+from rayclean.merge.transition import adjusted
+from rayclean.scores.sources import BELIEF_FLOOR
+
+LEAST_ERRORS = 4.0  # standard errors above chance
+MOST_MOVED = 0.5  # share of the rows in classes whose labels mostly are those of another class
+
+
+def chance_doubt(beliefs: Float64, given: Ints) -> str:
+    """Why beliefs (N, K) are worthless: they agree with the labels (N,) no more than in any order. Empty if not."""
+    log_mean = np.log(np.mean(beliefs, axis=0, dtype=np.float64) + BELIEF_FLOOR)
+    num_classes, num_rows = beliefs.shape[1], len(given)
+    if num_classes < 2 or len(np.unique(given)) < 2:
+        return ""
+    surest = adjusted(beliefs, log_mean).argmax(axis=1)
+    found = float((surest == given).mean())
+    counts = [np.bincount(each, minlength=num_classes) / num_rows for each in (surest, given)]
+    chance = float(counts[0] @ counts[1])
+    error = np.sqrt(max(chance * (1 - chance), 1e-12) / num_rows)
+    if found > chance + LEAST_ERRORS * error:
+        return ""
+    return (
+        f"beliefs agree with {found:.1%} of the labels, and would with {chance:.1%} by chance: they may be in another "
+        "order than the labels, or of a network that has learned nothing"
+    )
+
+
+def moved_doubt(model: JointModel, given: Ints) -> str:
+    """Why labels (N,) look as if they were counted otherwise: most of them stand for another class. Empty if not."""
+    transition = model.transition
+    likeliest = transition.argmax(axis=1)
+    moved = np.flatnonzero(likeliest != np.arange(len(transition)))
+    share = float(model.prior[moved].sum())
+    if share <= MOST_MOVED:
+        return ""
+    steps = np.unique((likeliest[moved] - moved) % len(transition))
+    by = f", by {steps[0]} in all of them" if len(steps) == 1 else ""
+    return (
+        f"in classes of {share:.0%} of the rows most labels are those of another class{by}: labels may be counted from "
+        "1, or be in another order of the classes than the beliefs"
+    )

@@ -1,0 +1,42 @@
+"""IOFM and INN where a path is a straight line between two features, and the network is its last layer alone.
+
+On such a line a linear layer's logits are linear too, so a path needs the logits of its two ends and nothing else. No
+image is read. The papers' paths run between images; these are their counterpart for features [our choice].
+
+Letters: N rows, K classes, L neighbours, H steps.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import softmax
+
+from rayclean.arrays import Array
+from rayclean.scores.interpolation import TRAPEZOID, PathMeans, path_means
+
+ROWS_AT_ONCE = 4096
+
+
+def feature_paths(own: Array, others: Array, at_neighbors: Array, steps: int, labels: Array) -> PathMeans:
+    """The trapezoid mean of the beliefs on the paths of each row [IOFM, definition of s_i; on features].
+
+    Args:
+        own: (N, K) logits of the rows.
+        others: (M, K) logits of the rows that are neighbours.
+        at_neighbors: (N, L) which of these, -1 where a row has fewer.
+        steps: H.
+        labels: (N,) given labels.
+    """
+    sums = np.zeros((len(own), own.shape[1]))
+    for start in range(0, len(own), ROWS_AT_ONCE):
+        block = slice(start, start + ROWS_AT_ONCE)
+        first = own[block].astype(np.float64)
+        for column in at_neighbors[block].T:
+            there = column >= 0
+            end = others[column[there]].astype(np.float64)
+            begin, path = first[there], np.zeros((int(there.sum()), own.shape[1]))
+            for step in range(1, steps):
+                path += softmax(begin + (end - begin) * (step / steps), axis=1)
+            sums[np.flatnonzero(there) + start] += path + TRAPEZOID * softmax(end, axis=1)
+    num_paths = (at_neighbors >= 0).sum(axis=1)
+    return path_means(softmax(own.astype(np.float64), axis=1), sums, num_paths, steps, labels)
