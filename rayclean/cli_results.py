@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from rayclean.cli_common import AsJson, Overrides, RunDir, Verbose, err, load_run, out, print_json
 from rayclean.config import override_config
+from rayclean.errors import ConfigError
 
 KINDS = "csv, parquet, cleanlab, shards, datacomp, fiftyone or labelstudio."
 
@@ -44,12 +46,25 @@ def review(
     folder: RunDir,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free.")] = 8365,
     reviewer: Annotated[str | None, typer.Option(metavar="NAME", help="Who decides; the page asks otherwise.")] = None,
+    sample: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=2, max=100_000, help="N rows drawn at random, to estimate the noise rate."),
+    ] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write them there, to be labelled elsewhere; if it is there, tell the rate."),
+    ] = None,
 ) -> None:
     """Serve a page on this machine where people decide; `merge.verified=review` takes their decisions in."""
+    if csv is not None and sample is None:
+        raise ConfigError(f"--csv {csv}: is the list of a sample; say by --sample N how many rows it has")
     config = load_run(folder)
-    from rayclean.reviewing import serve_review
+    from rayclean.reviewing import list_survey, serve_review
 
-    serve_review(config, port, reviewer, err)
+    if csv is not None and sample is not None:
+        list_survey(config, sample, csv, out)
+    else:
+        serve_review(config, port, reviewer, err, sample)
 
 
 def export(

@@ -51,9 +51,8 @@ def evaluate_run(config: Config) -> Evaluation:
         last=this.main.last.epoch,
         odd=_odd_epoch(this),
     )
-    noise_rate = table.summary()["noise_rate"]
     simulated = _simulated(this, labels)
-    return evaluate(this.score_files(), epochs, labels, noise_rate, config.merge.threshold, simulated)
+    return evaluate(this.score_files(), epochs, labels, table.summary(), config.merge.threshold, simulated)
 
 
 def _odd_epoch(this: Run) -> OddEpoch | None:

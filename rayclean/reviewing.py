@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,13 +15,19 @@ from rich.console import Console
 from rayclean.catalog.table import SHARDS_FILE, Catalog
 from rayclean.config import Config, parse_config, parse_yaml
 from rayclean.errors import InputError
+from rayclean.merge.entries import Sample
 from rayclean.merge.naming import REVIEW, Naming, note_classes
 from rayclean.merge.published import LABELS, TABLES, Published, find_published
+from rayclean.merge.verified import DROP
 from rayclean.report.pictures import thumbnails
+from rayclean.report.results_text import print_estimate
+from rayclean.review.estimate import estimate
 from rayclean.review.log import checked_reviewer
 from rayclean.review.queue import HELD, Queue
 from rayclean.review.server import Picture, ReviewServer
 from rayclean.review.state import Review
+from rayclean.review.survey import Survey, draw_survey
+from rayclean.review.survey_file import SURVEY, open_survey, write_list, wrong_by_list
 from rayclean.show import FinalTable, stream
 from rayclean.start import look
 from rayclean.storage.store import Store
@@ -30,7 +36,7 @@ COMPARED_ROWS = 50  # of the table, with the catalog: another one has other samp
 CONFIG_FILE = "config.yaml"
 
 
-def serve_review(config: Config, port: int, reviewer: str | None, console: Console) -> None:
+def serve_review(config: Config, port: int, reviewer: str | None, console: Console, sample: int | None = None) -> None:
     """Serves the page until it is interrupted; every decision is on the disk before the page goes on.
 
     Args:
@@ -38,23 +44,85 @@ def serve_review(config: Config, port: int, reviewer: str | None, console: Conso
         port: of 127.0.0.1; 0 for any that is free.
         reviewer: who decides; None where each page asks.
         console: where the address is shown.
+        sample: how many rows of a sample to offer instead of the most doubtful ones, to estimate the noise rate.
 
     Raises:
         InputError: the run has no complete table, is no local folder, or a log cannot be read or written.
         ConfigError: the reviewer's name or the port cannot be.
     """
     console.print(f"reading the table of {config.run.dir}", markup=False)
-    with open_review(config, port, reviewer) as server:
+    survey = None if sample is None else survey_of(config, sample)
+    with open_review(config, port, reviewer, survey=survey) as server:
         _greet(console, server)
         try:
             server.serve_forever(poll_interval=0.2)
         except KeyboardInterrupt:
             console.print()
         _say_goodbye(console, server)
+        if survey is not None:
+            _tell(console, survey, server.review.is_wrong())
+
+
+def list_survey(config: Config, sample: int, path: Path, console: Console) -> None:
+    """Writes a sample's rows for people who label elsewhere; where the list is there, says what its labels tell.
+
+    Args:
+        config: of the run's last start.
+        sample: how many rows.
+        path: of the CSV file.
+        console: where it is said.
+
+    Raises:
+        RaycleanError: there is no complete table, or the list cannot be written or read.
+    """
+    survey = survey_of(config, sample)
+    if not path.exists():
+        write_list(survey, path)
+        command = shlex.join(["merge.verified=" + str(path)])
+        console.print(
+            f"{len(survey.rows):,} rows are in {path}: fill its column label in (a class, or {DROP}; empty: not looked "
+            f"at), give this command again for the noise rate, and the run's with {command} to take the labels in",
+            markup=False,
+        )
+        return
+    store = Store(config.run.dir)
+    wrong = wrong_by_list(survey, path, look(config, store).catalog, Published.open(store).names)
+    _tell(console, survey, wrong)
+
+
+def _tell(console: Console, survey: Survey, is_wrong: Mapping[Sample, bool]) -> None:
+    verified = sum(each.sample in is_wrong for each in survey.rows)
+    print_estimate(console, len(survey.rows), verified, estimate(survey, is_wrong))
+
+
+def survey_of(config: Config, asked: int) -> Survey:
+    """The run's sample of so many rows; it is drawn where there is none.
+
+    Raises:
+        RaycleanError: there is no complete table, or another sample.
+    """
+    store = Store(config.run.dir)
+    published, catalog = Published.open(store), look(config, store).catalog
+    table = FinalTable.of(published)
+    _check_rows(store, catalog, table)
+    draws, names = catalog.draw_id, table.names
+
+    def draw() -> Survey:
+        return draw_survey(table.rows, asked, table.merge, names, config.run.seed, lambda rows: np.asarray(draws[rows]))
+
+    survey = open_survey(store, asked, draw)
+    if survey.num_rows != catalog.num_rows:
+        raise InputError(
+            f"{store.full(SURVEY)}: is a sample of {survey.num_rows:,} rows, the table has {catalog.num_rows:,}; "
+            "remove the file to draw another one"
+        )
+    return survey
 
 
 @contextmanager
-def open_review(config: Config, port: int, reviewer: str | None, held: int = HELD) -> Iterator[ReviewServer]:
+def open_review(
+    config: Config, port: int, reviewer: str | None, held: int = HELD, survey: Survey | None = None
+) -> Iterator[ReviewServer]:
     """A server that listens and does not answer yet; see `serve_review`.
 
     Args:
@@ -62,6 +130,7 @@ def open_review(config: Config, port: int, reviewer: str | None, held: int = HEL
         port: of 127.0.0.1; 0 for any that is free.
         reviewer: who decides; None where each page asks.
         held: rows that are offered at a time.
+        survey: the rows that are offered, and no others; None for the most doubtful.
     """
     store = Store(config.run.dir)
     if not store.is_local:
@@ -74,9 +143,10 @@ def open_review(config: Config, port: int, reviewer: str | None, held: int = HEL
     reviewer = None if reviewer is None else checked_reviewer(reviewer)
     catalog = look(config, store).catalog
     note_classes(store)
+    chosen = None if survey is None else [each.sample for each in survey.rows]
     review = Review(
         Path(store.path),
-        lambda known: _open_queue(config, store, catalog, known, held),
+        lambda known: _open_queue(config, store, catalog, known, held, chosen),
         lambda names: Naming.of_run(store, names, config.merge.verified_classes),
     )
     try:
@@ -98,14 +168,16 @@ def take_in(store: Store) -> str:
     return shlex.join(["rayclean", "run", store.full(CONFIG_FILE), *moved, f"merge.verified={REVIEW}"])
 
 
-def _open_queue(config: Config, store: Store, catalog: Catalog, known: str | None, held: int) -> Queue | None:
+def _open_queue(
+    config: Config, store: Store, catalog: Catalog, known: str | None, held: int, chosen: Sequence[Sample] | None
+) -> Queue | None:
     """The queue of the table as it is now; None where that is the known one, or none that is complete."""
     published = find_published(store)
     if published is None or published.merge == known:
         return None
     table = FinalTable.of(published)
     has_other_labels = config.merge.verified not in (None, REVIEW)  # a file's: these rows need no second look
-    queue = Queue(table.merge, table.names, table.rows, has_other_labels, held)
+    queue = Queue(table.merge, table.names, table.rows, has_other_labels, held, chosen)
     _check_rows(store, catalog, table)
     return queue
 
@@ -152,8 +224,9 @@ def _greet(console: Console, server: ReviewServer) -> None:
     progress = server.review.progress()
     offered = progress["total"] - progress["done"]
     console.print(
-        f"{offered:,} rows are offered, {progress['flagged_left']:,} flagged ones are left, "
-        f"{progress['done']:,} are decided"
+        f"{offered:,} rows are offered, "
+        + ("" if progress["flagged_left"] is None else f"{progress['flagged_left']:,} flagged ones are left, ")
+        + f"{progress['done']:,} are decided"
     )
     if progress["elsewhere"]:
         console.print(f"{progress['elsewhere']:,} decisions are on samples that the table does not have", markup=False)

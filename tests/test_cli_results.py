@@ -20,7 +20,7 @@ COMMANDS = [("learn",), ("report",), ("review",), (*EXPORT, "--to", "csv")]
 OPTIONS = {
     "learn": "--method --json --verbose",
     "report": "--out --top",
-    "review": "--port --reviewer",
+    "review": "--port --reviewer --sample --csv",
     "export": "--to --out --cut --budget --precision --labels --sure --removed --limit --json --verbose",
 }
 

@@ -21,10 +21,13 @@ from rayclean.merge.published import Published
 from rayclean.pages import write_report
 from rayclean.report.evaluate import read_truth
 from rayclean.report.page_files import MARK
+from rayclean.results import evaluate_run
 from rayclean.run import Run
 from rayclean.show import FinalTable
+from rayclean.storage.contents import encode
 from rayclean.storage.store import Store
 from tests.conftest import SHARD_SAMPLES, Sample
+from tests.helpers import republish
 
 Lines = list[dict[str, Any]]
 NAMES = ["<script>alert(1)</script>", 'quoted" onload="alert(2)', "it's & <b>bold</b>", "{{ 7 * 7 }}", "e/../f", "ünï"]
@@ -171,6 +174,22 @@ def test_the_overview_has_the_totals(report: Path, hostile: Run, lines: Lines) -
     assert "1 in quarantine for missing_label" in text
     assert "Groups of samples with equal pixels and different labels: 1" in text
     assert text.count("AUROC") == sum(name.startswith("score_") for name in lines[0])
+
+
+def test_the_overview_tells_how_sure_the_noise_rate_is(report: Path, hostile: Run, tmp_path: Path) -> None:
+    assert "it is not calibrated by verified labels" in " ".join(Page(report / "index.html").text.split())
+    shutil.copytree(hostile.store.path, tmp_path / "run")
+    store = Store(str(tmp_path / "run"))
+    (file,) = (entry for entry in Published.open(store).files if entry.path.startswith("tables/summary"))
+    summary = Published.open(store).summary() | {"noise_rate_low": 0.125, "noise_rate_high": 0.5}
+    store.publish(file.path, encode(file.path, summary | {"calibrated": "verified", "verified": 17}, "{}"))
+    republish(store)
+    config = hostile.config.model_copy(update={"run": hostile.config.run.model_copy(update={"dir": store.root})})
+    write_report(config, str(tmp_path / "out"))
+    text = " ".join(Page(tmp_path / "out/index.html").text.split())
+    assert "estimated noise rate (12.5% to 50.0%)" in text
+    assert "it is calibrated by 17 verified labels" in text
+    assert evaluate_run(config).estimated_interval == (0.125, 0.5)
 
 
 def test_copies_with_different_labels_are_listed(report: Path, lines: Lines) -> None:

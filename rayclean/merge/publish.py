@@ -169,6 +169,7 @@ def _summarise(job: ApplyJob, class_names: list[str]) -> tuple[pa.Table, dict[st
         "belief_epoch": fitted.sources.epoch,
         "belief_roles": list(fitted.sources.roles),
         "verified": fitted.calibration.num_verified,
+        "calibrated": "verified" if fitted.calibration.num_verified else "none",
         "reliable": model.reliable,
         "reason": model.reason,
     }

@@ -71,7 +71,8 @@ class VerifiedSource(Protocol):
 class VerifiedFile:
     """A Parquet or CSV file with columns `key`, `label` and, where keys repeat, `shard`.
 
-    A label is a class's name or number, or `drop` for none of the classes where no class is called so.
+    A label is a class's name or number, or `drop` for none of the classes where no class is called so. A sample whose
+    label is empty has not been looked at.
 
     Attributes:
         digest: of its bytes.
@@ -90,6 +91,8 @@ class VerifiedFile:
             InputError: a key is in no shard or in several, a label is no class, or a row has two labels.
         """
         table = self.read()
+        said = [label is not None and str(label).strip() != "" for label in table["label"].to_pylist()]
+        table = table.filter(pa.array(said, pa.bool_()))
         keys = table["key"].to_pylist()
         shards = table["shard"].to_pylist() if "shard" in table.column_names else [None] * len(keys)
         rows = _one_each(keys, shards, find_rows(catalog, keys, shards))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from rayclean.merge.published import CLIPS, PART, Published
 from rayclean.report import metrics
 from rayclean.report.curves import Curve, Epochs, point, score_curves
 from rayclean.report.metrics import average_precision, expected_calibration_error, flag_metrics
+from rayclean.report.noise_words import noise_interval
 from rayclean.report.simulated import SimulatedLosses
 from rayclean.schema import UNKNOWN
 from rayclean.scores.table import ScoreFiles
@@ -64,12 +65,14 @@ class Evaluation:
     Attributes:
         reliability: the bins that have rows.
         simulated: losses beside simulated ones, of ODD's role and of role `plant`; empty where there are none.
+        estimated_interval: of `estimated_noise_rate`; None where the merge gives none.
         clips: AUROC over clips of each score and of `label_score`; empty where images stand alone.
     """
 
     rows: int
     true_noise_rate: float
     estimated_noise_rate: float
+    estimated_interval: tuple[float, float] | None
     scores: dict[str, ScoreQuality]
     label_score: dict[str, float]
     predicted_right: dict[str, float]
@@ -123,7 +126,7 @@ def evaluate(
     files: ScoreFiles,
     epochs: Epochs,
     labels: Array,
-    noise_rate: float,
+    summary: Mapping[str, Any],
     threshold: float,
     simulated: Sequence[SimulatedLosses] = (),
 ) -> Evaluation:
@@ -133,7 +136,7 @@ def evaluate(
         files: the run's scores.
         epochs: when they were taken.
         labels: (N,) true labels, see `read_truth`.
-        noise_rate: estimated by the merge.
+        summary: of the table, with the noise rate that the merge estimates.
         threshold: `merge.threshold`.
         simulated: histograms to keep beside the figures.
     """
@@ -153,7 +156,8 @@ def evaluate(
     return Evaluation(
         rows=int(known.sum()),
         true_noise_rate=float(1 - clean.mean()),
-        estimated_noise_rate=noise_rate,
+        estimated_noise_rate=summary["noise_rate"],
+        estimated_interval=noise_interval(summary),
         scores={name: _quality(curves[name], final[name], clean) for name in files.names},
         label_score={
             "auroc": auroc(probability, clean),

@@ -11,6 +11,7 @@ import numpy as np
 from markupsafe import Markup
 
 from rayclean.arrays import Array
+from rayclean.report.noise_words import calibration_words, noise_interval
 from rayclean.report.page_numbers import percentiles
 from rayclean.schema import NONE_NAME, UNKNOWN
 
@@ -189,6 +190,16 @@ class Report:
     num_near: int | None
     pictures: dict[int, str] = field(default_factory=dict)
     tiny: set[int] = field(default_factory=set)
+
+    @property
+    def noise_interval(self) -> tuple[float, float] | None:
+        """Of the estimated noise rate; None where the merge gives none."""
+        return noise_interval(self.summary)
+
+    @property
+    def calibrated(self) -> str | None:
+        """Whether `label_score` is calibrated, in words; None where the summary does not say."""
+        return calibration_words(self.summary)
 
 
 def make_samples(

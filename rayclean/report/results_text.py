@@ -44,5 +44,15 @@ def print_export(console: Console, out: str, summary: dict[str, Any]) -> None:
         console.print(f"note: {note}", markup=False)
 
 
+def print_estimate(console: Console, drawn: int, verified: int, found: tuple[float, float, float] | None) -> None:
+    """The noise rate (estimate, and both ends of its interval) that a sample tells, as far as it is verified."""
+    if found is None:
+        text = f"{verified:,} of {drawn:,} rows of the sample are verified; for a noise rate each stratum needs one"
+    else:
+        rate, low, high = found
+        text = f"noise rate by {verified:,} of {drawn:,} rows of the sample: {rate:.3f} ({low:.3f} to {high:.3f}, 95%)"
+    console.print(text, markup=False)
+
+
 def _percent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.1f}%"

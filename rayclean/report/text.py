@@ -11,6 +11,7 @@ from rich.table import Table
 
 from rayclean.merge.published import Published
 from rayclean.report.evaluate import Evaluation
+from rayclean.report.noise_words import rate_notes
 from rayclean.report.plan import Plan, SearchPlan
 from rayclean.schema import NONE_OF_CLASSES, SCORES
 from rayclean.storage.store import Store
@@ -24,14 +25,14 @@ def print_summary(
     console: Console, root: str, summary: dict[str, Any], seconds: float, true_noise_rate: float | None
 ) -> None:
     """Where the table is and what it says; the true noise rate beside the estimate where it is known."""
-    truth = f"; true {true_noise_rate:.3f}" if true_noise_rate is not None else ""
+    notes = "; ".join(rate_notes(summary, true_noise_rate))
     quarantined = sum(summary["quarantined"].values())
     console.print(
         f"done in {seconds:.0f} s: {root}/labels (part-*.parquet; classes and summary in tables/)", markup=False
     )
     console.print(
         f"{summary['rows']:,} rows, {summary['issues']:,} flagged as wrong labels, "
-        f"estimated noise rate {summary['noise_rate']:.3f} (by {summary['merge_score']}{truth})"
+        f"estimated noise rate {summary['noise_rate']:.3f} ({notes})"
     )
     if "clips" in summary:
         console.print(f"{summary['clips']:,} clips (clips-*.parquet), {summary['clip_issues']:,} flagged")
@@ -56,7 +57,11 @@ def print_evaluation(console: Console, result: Evaluation) -> None:
     table.add_row("label_score", "", "", f"{result.label_score['auroc']:.3f}", style="bold")
     console.print(table)
     right = result.predicted_right
-    console.print(f"noise rate: true {result.true_noise_rate:.3f}, estimated {result.estimated_noise_rate:.3f}")
+    low, high = result.estimated_interval or (None, None)
+    interval = "" if low is None else f" ({low:.3f} to {high:.3f})"
+    console.print(
+        f"noise rate: true {result.true_noise_rate:.3f}, estimated {result.estimated_noise_rate:.3f}{interval}"
+    )
     console.print(
         f"predicted_label right: {right['all']:.3f} of all rows (given label: {right['given_right']:.3f}), "
         f"{right['truly_wrong']:.3f} of the truly wrong ones"

@@ -73,6 +73,7 @@ class Queue:
     Attributes:
         merge: the folder that the table comes from.
         names: of the classes.
+        chosen: the samples that are offered, in this order, instead of the most doubtful; None without.
         rows: that are offered, in order; also those that have been decided since.
         row_of: of each sample whose row is known.
         num_flagged: flagged rows of the table, decided or not.
@@ -80,9 +81,15 @@ class Queue:
     """
 
     def __init__(
-        self, merge: str, names: Sequence[str], tables: ds.Dataset, skip_verified: bool = False, held: int = HELD
+        self,
+        merge: str,
+        names: Sequence[str],
+        tables: ds.Dataset,
+        skip_verified: bool = False,
+        held: int = HELD,
+        chosen: Sequence[Sample] | None = None,
     ) -> None:
-        self.merge, self.names, self.held = merge, tuple(names), held
+        self.merge, self.names, self.held, self.chosen = merge, tuple(names), held, chosen
         self._tables, self._skip_verified = tables, skip_verified
         self._labels = {name: label for label, name in enumerate(self.names)}
         self._lines: dict[int, Facts] = {}
@@ -95,7 +102,11 @@ class Queue:
         """Finds the rows of decisions: by the rows that they name, and where another sample is there by their keys."""
         wanted = {entry.sample: entry.row for entry in entries if entry.sample not in self.row_of}
         self._place(wanted, pc.field("row").isin(pa.array(sorted(set(wanted.values())), pa.int64())))
-        missing = {sample for sample in wanted if sample not in self.row_of}
+        self._find(wanted)
+
+    def _find(self, samples: Iterable[Sample]) -> None:
+        """Finds rows by their keys."""
+        missing = {sample for sample in samples if sample not in self.row_of}
         self._place(missing, pc.field("key").isin(pa.array(sorted({key for _, key in missing}), pa.string())))
 
     def _place(self, wanted: Collection[Sample], only: pc.Expression) -> None:
@@ -111,6 +122,11 @@ class Queue:
 
     def fill(self, decided: Iterable[Sample]) -> None:
         """Takes in the next rows, but for those of decided samples, which `place` has found as far as they are here."""
+        if self.chosen is not None:
+            self._find(self.chosen)
+            self.rows = [self.row_of[sample] for sample in self.chosen if sample in self.row_of]
+            self._read(self.rows)
+            return
         rows = {self.row_of[sample] for sample in decided if sample in self.row_of}
         found = most_doubtful(self._tables, self.held, rows, self._skip_verified)
         self._read(found.rows.tolist())

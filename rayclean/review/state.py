@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from rayclean.merge.naming import REVIEW, Naming, log_name
 from rayclean.review.log import Log, checked_reviewer
 from rayclean.review.palette import fixed_keys, likely_keys
 from rayclean.review.queue import Queue
+from rayclean.review.shown import judgement, likely_labels
 
 Facts = dict[str, Any]
 
@@ -125,7 +125,7 @@ class Review:
             log.append(stand[-1].model_copy(update=update))
             self.queue.place(stand[-1:])
             row = self.queue.row_of.get(stand[-1].sample)
-            if row is not None and row not in self.queue.rows:  # of an earlier start
+            if row is not None and row not in self.queue.rows and self.queue.chosen is None:  # of an earlier start
                 self.queue.rows.insert(0, row)
             return row
 
@@ -165,21 +165,12 @@ class Review:
             mine = said.pop(reviewer, None)
             is_open = mine is not None or view == View.DISPUTED
             others = [self._said(entry) | {"reviewer": who} for who, entry in said.items()] if is_open else []
-            scores = {name.removeprefix("score_"): _finite(line[name]) for name in line if name.startswith("score_")}
-            near = zip(line["neighbor_rows"], line["neighbor_labels"], strict=True)
             return {
                 "row": row,
                 "shard": line["shard"],
                 "key": line["key"],
                 "given": self.queue.class_of(line["given_label"]),
-                "suggestion": self.queue.class_of(line["predicted_label"]),
-                "probability": _finite(line["predicted_score"]),
-                "label_score": _finite(line["label_score"]),
-                "is_label_issue": line["is_label_issue"],
-                "issue_kind": line["issue_kind"],
-                "duplicate_of": None if line["duplicate_of"] is None else self._picture_of(line["duplicate_of"]),
-                "scores": scores,
-                "neighbors": [{"row": each, **(self.queue.class_of(label) or {})} for each, label in near],
+                **judgement(self.queue, line),
                 "choices": self._choices(reviewer, line),
                 "mine": mine and self._said(mine),
                 "num_others": len(said),
@@ -187,21 +178,29 @@ class Review:
             }
 
     def progress(self) -> Facts:
-        """How much is done, and by whom."""
+        """How much is done, and by whom; of a sample what is done of it."""
         with self._lock:
             decisions = self._decisions()
             decided = _samples(decisions)
             known = {self.queue.row_of[sample] for sample in decided if sample in self.queue.row_of}
+            done = known if self.queue.chosen is None else known.intersection(self.queue.rows)
             outcome = settle(decisions)
             return {
-                "done": len(known),
-                "total": len(known.union(self.queue.rows)),
-                "flagged_left": self.queue.num_flagged - len(known & self.queue.flagged),
+                "done": len(done),
+                "total": len(done.union(self.queue.rows)),
+                "flagged_left": self.queue.num_flagged - len(known & self.queue.flagged) if known is done else None,
                 "elsewhere": len(decided) - len(known),
                 "reviewers": [{"name": who, "done": len(decisions[who])} for who in sorted(decisions)],
                 "agreed": len(outcome.labels),
                 "disputed": len(outcome.disputed),
             }
+
+    def is_wrong(self) -> dict[Sample, bool]:
+        """Whether the given labels are wrong, of those rows that are offered and that people agree on."""
+        with self._lock:
+            labels = settle(self._decisions()).labels
+            given = {self.queue.sample(row): self.queue.line(row)["given_label"] for row in self.queue.rows}
+            return {each: labels[each] != self.queue.names[given[each]] for each in given if each in labels}
 
     def close(self) -> None:
         """Lets go of all logs."""
@@ -215,12 +214,8 @@ class Review:
         keys = self._keys
         if keys is None:
             lately = (self.queue.label_of(entry.label) for entry in reversed(self._entries(reviewer)))
-            keys = likely_keys([line["predicted_label"], *line["neighbor_labels"], *lately])
+            keys = likely_keys([*likely_labels(self.queue, line), *lately])
         return [{"key": key, "label": label, "name": self.queue.names[label]} for label, key in keys.items()]
-
-    def _picture_of(self, row: int) -> Facts:
-        """A row with its given label."""
-        return {"row": row, **(self.queue.class_of(self.queue.line(row)["given_label"]) or {})}
 
     def _said(self, entry: Entry) -> Facts:
         return {"decision": entry.decision.value, "label": self.queue.class_named(entry.label)}
@@ -270,11 +265,6 @@ class Review:
 def _samples(decisions: dict[str, dict[Sample, Entry]]) -> dict[Sample, None]:
     """All decided samples, each once."""
     return dict.fromkeys(sample for of_one in decisions.values() for sample in of_one)
-
-
-def _finite(value: float | None) -> float | None:
-    """What JSON can say."""
-    return value if value is not None and math.isfinite(value) else None
 
 
 def _now() -> str:

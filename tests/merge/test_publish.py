@@ -209,6 +209,7 @@ def test_counts_add_up_to_the_table(run: Run) -> None:
             assert np.isnan(row["predicted"])
     assert summary["rows"] == len(rows) == summary["samples"] - sum(summary["quarantined"].values())
     assert summary["issues"] == rows["is_label_issue"].sum()
+    assert summary["calibrated"] == "none"
     np.testing.assert_allclose(summary["noise_rate"], (1 - rows["label_score"].astype(float)).mean(), rtol=1e-9)
 
 

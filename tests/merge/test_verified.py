@@ -75,7 +75,8 @@ def test_a_run_takes_them_in(name: str, tiny_config: Tiny, finish: Finish, tmp_p
     assert len(others) > 20
     order = [sorted(others, key=lambda key, rows=rows: (rows[key]["label_score"], key)) for rows in (before, after)]  # type: ignore[misc]
     assert order[0] == order[1]
-    assert Published.open(run.store).summary()["verified"] == 2
+    summary = Published.open(run.store).summary()
+    assert (summary["verified"], summary["calibrated"]) == (2, "verified")
 
 
 def rows_of(run: Run) -> dict[str, dict[str, object]]:

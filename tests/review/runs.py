@@ -21,6 +21,7 @@ from rayclean.config import Config, dump_config, parse_config
 from rayclean.merge.entries import Entry, read_entries
 from rayclean.merge.naming import Naming, log_name
 from rayclean.review.server import ReviewServer
+from rayclean.review.survey import Survey
 from rayclean.reviewing import open_review
 from rayclean.storage.store import Store
 from tests.helpers import image_bytes
@@ -32,6 +33,7 @@ SERVE = """
 import sys
 from rich.console import Console
 from rayclean.cli import load_run
+from rayclean.review.survey import Survey
 from rayclean.reviewing import serve_review
 serve_review(load_run(sys.argv[1]), 0, sys.argv[2], Console(width=1000))
 """
@@ -70,9 +72,9 @@ def read_log(run: Path, reviewer: str) -> list[Entry]:
 
 
 @contextlib.contextmanager
-def serving(config: Config, reviewer: str | None = None) -> Iterator[ReviewServer]:
+def serving(config: Config, reviewer: str | None = None, survey: Survey | None = None) -> Iterator[ReviewServer]:
     """A server in a thread."""
-    with open_review(config, 0, reviewer) as server:
+    with open_review(config, 0, reviewer, survey=survey) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:

@@ -20,6 +20,7 @@ from selenium.webdriver.remote.webelement import WebElement
 
 from rayclean.config import Config
 from rayclean.review.server import ReviewServer
+from rayclean.reviewing import survey_of
 from rayclean.schema import NONE_OF_CLASSES
 from rayclean.storage.contents import encode
 from rayclean.storage.store import Store
@@ -238,6 +239,22 @@ def test_where_no_class_is_likely_the_suggestion_is_to_drop(chrome: Chrome, revi
         assert said(reviewed) == [(key, "drop", None)]
         page.type(Keys.ARROW_LEFT)
         assert page.text("verdict") == "You decided: drop, no class fits"
+        assert not page.complaints()
+
+
+def test_a_sample_is_decided_without_what_the_run_makes_of_it(chrome: Chrome, reviewed: Config) -> None:
+    with serving(reviewed, "anna", survey_of(reviewed, 20)) as server:
+        page = Page(chrome, address(server)).ready()
+        assert page.text("counts") == "0 of 20 decided"
+        for name in ("suggestion", "suggestion-score", "given-score", "neighbors", "scores", "kind"):
+            assert page.text(name) == "", name
+        assert not chrome.find_element(By.CSS_SELECTOR, "[data-decision=suggestion]").is_displayed()
+        key = page.text("key")
+        page.type("s")
+        assert (said(reviewed), page.text("key")) == ([], key), "there is no suggestion to take"
+        page.type("k")
+        assert said(reviewed) == [(key, "keep", None)]
+        assert page.text("counts") == "1 of 20 decided"
         assert not page.complaints()
 
 

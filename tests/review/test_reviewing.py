@@ -19,9 +19,10 @@ from rayclean.errors import ConfigError, InputError
 from rayclean.garbage import collect
 from rayclean.merge.entries import Choice
 from rayclean.merge.naming import REVIEW, log_name
+from rayclean.review.estimate import estimate
 from rayclean.review.server import ReviewServer
 from rayclean.review.state import View
-from rayclean.reviewing import serve_review, take_in
+from rayclean.reviewing import serve_review, survey_of, take_in
 from rayclean.start import look
 from rayclean.storage.store import Store
 from tests.review.runs import entries_of, serving
@@ -63,6 +64,40 @@ def test_it_ends_by_an_interrupt_and_says_what_takes_the_decisions_in(
     command = f"rayclean run {reviewed.run.dir}/config.yaml merge.verified=review"
     assert f"take 1 labels in: {command}" in said.getvalue()
     assert [entry.decision for entry in entries_of(reviewed, "anna")] == ["drop"]
+
+
+def test_a_sample_is_shown_blind_and_tells_the_noise_rate(reviewed: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    survey = survey_of(reviewed, 30)
+
+    def decide_and_interrupt(server: ReviewServer, poll_interval: float) -> None:
+        rows = server.review.rows("anna", View.OPEN)
+        assert rows == [each.row for each in survey.rows]
+        item = server.review.item("anna", rows[0], View.OPEN)
+        assert (item["blind"], item["given"]["name"]) == (True, survey.rows[0].given)
+        assert {item[name] for name in ("suggestion", "probability", "label_score", "issue_kind")} == {None}
+        assert (item["scores"], item["neighbors"], item["is_label_issue"]) == ({}, [], False)
+        other = next(row for row in range(240) if row not in rows)
+        server.review.decide("anna", other, Choice.DROP)  # of no sample: does not count
+        for place, row in enumerate(rows):
+            server.review.decide("anna", row, Choice.KEEP if place % 3 else Choice.DROP)
+        server.review.decide("anna", rows[1], Choice.UNSURE)
+        progress = server.review.progress()
+        assert (progress["done"], progress["total"], progress["flagged_left"]) == (30, 30, None)
+        assert server.review.undo("anna") == rows[1]
+        server.review.decide("anna", rows[1], Choice.UNSURE)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ReviewServer, "serve_forever", decide_and_interrupt)
+    said = io.StringIO()
+    serve_review(reviewed, 0, "anna", Console(file=said, width=1000), 30)
+    wrong = {each.sample: place % 3 == 0 for place, each in enumerate(survey.rows) if place != 1}
+    found = estimate(survey, wrong)
+    assert found is not None
+    assert (
+        f"by 29 of 30 rows of the sample: {found.rate:.3f} ({found.low:.3f} to {found.high:.3f}, 95%)"
+        in said.getvalue()
+    )
+    assert "flagged" not in said.getvalue()
 
 
 def test_a_decision_makes_another_merge_and_nothing_else(reviewed: Config) -> None:

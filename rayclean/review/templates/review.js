@@ -126,6 +126,7 @@ function draw() {
   large.alt = item.key;
   at("key").textContent = at("key").title = item.key;
   at("shard").textContent = at("shard").title = item.shard;
+  document.body.classList.toggle("blind", item.blind);
   const kinds = { wrong_label: "The label looks wrong.", ambiguous: "It looks like one of two classes.",
     none_of_the_classes: "It looks like none of the classes.",
     duplicate_with_another_label: "An equal picture has another label." };
@@ -211,9 +212,10 @@ function score([name, value]) {
 
 function showProgress(progress) {
   at("done-bar").style.width = `${100 * progress.done / Math.max(progress.total, 1)}%`;
+  const left = progress.flagged_left === null ? "" : `, ${progress.flagged_left} flagged left`;
   const disputed = progress.disputed ? `, ${progress.disputed} disputed` : "";
   at("counts").textContent =
-    `${progress.done} of ${progress.total} decided, ${progress.flagged_left} flagged left${disputed}`;
+    `${progress.done} of ${progress.total} decided${left}${disputed}`;
   at("reviewers").textContent = progress.reviewers.map((each) => `${each.name} ${each.done}`).join(" · ");
   at("reviewers").title = at("reviewers").textContent;
   at("take-in").hidden = !progress.agreed;
@@ -227,7 +229,7 @@ function pixelate(image) {
 
 function decide(decision, label) {
   return act(async () => {
-    if (!item) return;
+    if (!item || (item.blind && decision === "suggestion")) return;
     if (decision === "suggestion" && item.suggestion) label = item.suggestion.name;
     decision = proposed(decision);
     const { row, given } = item;
