@@ -48,6 +48,11 @@ class Samples:
         pairs = np.frombuffer(b"".join(digests), "<u8").reshape(-1, 2)
         return cls(images, labels.astype(np.int32), pairs, np.array(draws, np.uint64))
 
+    @classmethod
+    def without_images(cls, labels: Array, digests: list[bytes], keys: list[str]) -> Samples:
+        """From labels and what identifies each sample alone."""
+        return cls.make(np.zeros((len(labels), 0, 0, 3), np.uint8), labels, digests, keys)
+
 
 class Embedded(NamedTuple):
     """All rows at a snapshot: (N, d) float16 features and (N, K) float32 logits."""

@@ -8,7 +8,8 @@ Letters: N rows, d features, K classes, F folds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -21,34 +22,38 @@ from rayclean.arrays import Array
 from rayclean.config import Config
 from rayclean.learn.rescoring import list_neighbors
 from rayclean.memory import Samples, Trajectory
+from rayclean.memory_blind import HEADS, SHARE_NEIGHBORS, fit_out_of_fold
+from rayclean.memory_merge import fit_images, sampled_rows
 from rayclean.memory_scores import EVIDENCE, influence_of, odd_of, vote_of
+from rayclean.merge.models import Fitted
+from rayclean.merge.table import NO_LABEL
 from rayclean.neighbors.select import Points
+from rayclean.schema import JOINT
 from rayclean.scores.block import BlockScores
 from rayclean.scores.feature_paths import feature_paths
 from rayclean.scores.influence_scores import LastLayer
 from rayclean.scores.trajectory import RunningTrajectory
+from rayclean.scores.vote import neighbor_shares
 from rayclean.storage.draws import uniform
 from rayclean.train.heads import Heads, HeadSettings, standardized, train_heads
 from rayclean.train.sample_losses import sample_losses
 
-SHARE_NEIGHBORS = 50  # whose labels are a belief
-SHARE_FLOOR = 0.02  # of each class in it, before it is normalized
 DEFAULT_SCORES = ("loss", "ens_loss", "margin", "aum", "wrong_events", "iofm_last", "vote", "odd")
 FEATURE_SCORES = (*DEFAULT_SCORES, "inn", "osm")
 
 
-def find_groups(digests: Array, groups: Array | None) -> Array:
+def find_groups(digests: Array, groups: Sequence[str] | None) -> Array:
     """Which rows say nothing of each other: (N,) int64 ids, of equal features or of one group, or of both by others.
 
     Args:
         digests: (N, 2) of the features.
-        groups: (N,) ids, or None.
+        groups: (N,) names, or None.
     """
     _, copies = np.unique(digests, axis=0, return_inverse=True)
     copies = copies.ravel()
     if groups is None:
         return copies
-    _, named = np.unique(groups, return_inverse=True)
+    _, named = np.unique(np.asarray(groups), return_inverse=True)
     num_copies = int(copies.max()) + 1
     size = num_copies + int(named.max()) + 1
     edges = coo_array((np.ones(len(copies)), (copies, num_copies + named)), shape=(size, size))
@@ -132,17 +137,6 @@ class FeatureScoring:
         related = (lists >= 0) & (self.groups[np.maximum(lists, 0)] == self.groups[:, None])
         return np.where(related, -1, lists)
 
-    def shares(self) -> Array:
-        """(N, K) a belief: the shares of the classes among the labels of neighbours."""
-        result = np.zeros((len(self.features), self.num_classes))
-        for column in self.neighbors[:, :SHARE_NEIGHBORS].T:
-            there = np.flatnonzero(column >= 0)
-            result[there, self.samples.labels[column[there]]] += 1
-        result /= np.maximum(result.sum(axis=1, keepdims=True), 1)
-        result += SHARE_FLOOR
-        normalized: Array = result / result.sum(axis=1, keepdims=True)
-        return normalized
-
     def beliefs(self) -> dict[str, Array]:
         """By name (N, K) beliefs that have not seen the rows' labels."""
         decays = self.settings.weight_decays
@@ -150,7 +144,14 @@ class FeatureScoring:
             f"head {decay:g}": softmax(z.astype(np.float64), axis=1)
             for decay, z in zip(decays, self.blind, strict=True)
         }
-        return heads | {"neighbors": self.shares()}
+        lists = self.neighbors[:, :SHARE_NEIGHBORS]
+        labels = np.where(lists >= 0, self.samples.labels[np.maximum(lists, 0)], NO_LABEL)
+        return heads | {"neighbors": neighbor_shares(labels, self.num_classes)}
+
+    @property
+    def reference(self) -> tuple[str, ...]:
+        """Of these beliefs those whose mixture has the usual sharpness."""
+        return (*(f"head {decay:g}" for decay in self.settings.weight_decays[:2]), "neighbors")
 
     def block(self, names: tuple[str, ...]) -> BlockScores:
         """The scores of these names, and those of the blind heads; the belief is that of `beliefs` together."""
@@ -185,6 +186,19 @@ class FeatureScoring:
         wanted = {name: np.asarray(scores[name], np.float64) for name in names}
         wanted |= {"loss_oof": 0.0 - loss, "margin_oof": margin}
         return BlockScores(wanted, one_minus, facts, softmax(mean, axis=1), num_paths, self.neighbors[:, :EVIDENCE])
+
+    def fit(self, block: BlockScores, verified: Array) -> tuple[Fitted, BlockScores]:
+        """The model of `merge.score`, and the scores with the belief that it is applied to.
+
+        Args:
+            block: of `block`.
+            verified: (N,) labels that people have verified, `NO_LABEL` elsewhere.
+        """
+        if self.config.merge_score() != JOINT:
+            return fit_images(self.config, self.samples, block, None)
+        sampled = sampled_rows(self.config, self.samples, self.num_classes)
+        found = fit_out_of_fold(self.beliefs(), self.samples.labels, sampled, HEADS, self.reference, True, verified)
+        return found.fitted, replace(block, belief=found.belief)
 
     def _inn(self, heads: Heads) -> tuple[Array, Array]:
         """INN by the head that is blind to the row, also at its neighbours: score and 1 - score."""

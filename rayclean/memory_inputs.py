@@ -233,21 +233,22 @@ def _value_step(images: Array) -> str:
     return f"values are {low} .. {high}: undo the normalisation, then images.round().astype(np.uint8)"
 
 
-def read_keys(keys: object | None, num_rows: int) -> list[str]:
+def read_keys(keys: object | None, num_rows: int, what: str = "keys") -> list[str]:
     """Names of the samples, as text; by default their positions. Several may be called the same.
 
     Args:
         keys: any sequence.
         num_rows: N.
+        what: the argument's name, for errors.
 
     Raises:
         InputError: of another length, not one a sample, or text that no file can hold.
     """
     if keys is None:
         return [str(position) for position in range(num_rows)]
-    names = [str(key) for key in as_items(keys, "keys")]
-    check_length(len(names), num_rows, "keys")
+    names = [str(key) for key in as_items(keys, what)]
+    check_length(len(names), num_rows, what)
     for position, name in enumerate(names):
         if not name.isprintable() and any("\ud800" <= character <= "\udfff" for character in name):
-            raise InputError(f"keys: Unicode text expected, found {shown(name)} at position {position}")
+            raise InputError(f"{what}: Unicode text expected, found {shown(name)} at position {position}")
     return names

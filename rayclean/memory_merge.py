@@ -93,13 +93,14 @@ def merged(
         np.isin(rows, conflicting_rows(duplicates, labels)),
     )
     wrong = 1 - table["label_score"].to_numpy().astype(np.float64)
-    low, high = fitted.noise_interval(float(wrong.mean()), len(labels))
+    low, high = fitted.noise_interval(float(wrong.mean()))
     summary = {
         "rows": len(labels),
         "issues": int(table["is_label_issue"].to_numpy().sum()),
         "noise_rate": float(wrong.mean()),
         "noise_rate_low": low,
         "noise_rate_high": high,
+        "verified": fitted.calibration.num_verified,
         "calibrated": fitted.calibrated_by,
         "merge_score": fitted.name,
         "belief_epoch": fitted.sources.epoch,

@@ -16,9 +16,9 @@ from rayclean.catalog.table import SHARDS_FILE, Catalog
 from rayclean.config import Config, parse_config, parse_yaml
 from rayclean.errors import InputError
 from rayclean.merge.entries import Sample
+from rayclean.merge.joint import DROP
 from rayclean.merge.naming import REVIEW, Naming, note_classes
 from rayclean.merge.published import LABELS, TABLES, Published, find_published
-from rayclean.merge.verified import DROP
 from rayclean.report.pictures import thumbnails
 from rayclean.report.results_text import print_estimate
 from rayclean.review.estimate import estimate

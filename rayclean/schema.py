@@ -65,6 +65,14 @@ _OF_ROLES = tuple(
     for score in _TRAJECTORY
 )
 SCORES = {score.name: score for score in (*_TRAJECTORY, *_OTHERS, *_OF_ROLES)}
+# Of heads on features that have not seen the row's label; `LabelScorer.fit_features` gives them beside the others.
+OUT_OF_FOLD = {
+    score.name: score
+    for score in (
+        Score("loss_oof", "trajectory", "exp", False, "minus the loss by heads that have not seen the label"),
+        Score("margin_oof", "trajectory", "gauss", False, "the margin by heads that have not seen the label"),
+    )
+}
 # Labels that are none of 0..K-1.
 NONE_OF_CLASSES = -1  # in a truth, `predicted_label` and `verified_label`: the sample is of none of the classes
 NONE_NAME = "none of the classes"  # for people
@@ -96,7 +104,10 @@ def label_columns(scores: tuple[str, ...]) -> list[tuple[str, pa.DataType, str]]
             pa.int32(),
             "what people say (merge.verified): a class; -1 none of the classes; null where nobody has looked",
         ),
-        *((f"score_{name}", pa.float32(), f"{SCORES[name].meaning}; higher is cleaner") for name in scores),
+        *(
+            (f"score_{name}", pa.float32(), f"{(SCORES | OUT_OF_FOLD)[name].meaning}; higher is cleaner")
+            for name in scores
+        ),
         ("few_neighbors", pa.bool_(), "fewer than iofm.num other images of this label"),
         ("duplicate_of", pa.int64(), "the smallest row with equal pixels; null where there is none"),
         *_facts(scores),

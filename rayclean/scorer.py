@@ -13,7 +13,10 @@ from numpy.typing import ArrayLike
 from rayclean.arrays import Array
 from rayclean.config import Config, parse_config
 from rayclean.errors import ConfigError
-from rayclean.memory import MemoryRole, Samples, Training, find_neighbors
+from rayclean.memory import MemoryRole, Samples, Training
+from rayclean.memory_arrays import as_items
+from rayclean.memory_blind import fit_predicted, score_predictions
+from rayclean.memory_features import DEFAULT_SCORES, FEATURE_SCORES, FeatureScoring, find_groups
 from rayclean.memory_inputs import (
     check_columns,
     read_features,
@@ -23,13 +26,14 @@ from rayclean.memory_inputs import (
     read_verified_samples,
     told_apart,
 )
-from rayclean.memory_labels import read_labels
-from rayclean.memory_merge import MEMORY, merged
-from rayclean.memory_scores import EVIDENCE, History, Scoring, vote_of
+from rayclean.memory_labels import read_labels, read_verified_labels
+from rayclean.memory_merge import MEMORY, fit_images, merged
+from rayclean.memory_scores import History, Scoring
 from rayclean.memory_train import AfterEpoch, train_role
+from rayclean.merge.models import Fitted
 from rayclean.scores.block import BlockScores
 from rayclean.storage.draws import pixel_digest
-from rayclean.train.sample_losses import sample_losses
+from rayclean.train.heads import HeadSettings
 
 
 class LabelScorer:
@@ -166,8 +170,56 @@ class LabelScorer:
         self._history = scoring.history
         self._scores = dict(block.scores)
         self.classes_ = label_names
-        self.labels_, self.summary_ = merged(config, samples, names, block, scoring)
+        fitted, block = fit_images(config, samples, block, scoring)
+        self.labels_, self.summary_ = merged(config, samples, names, block, fitted)
         return self
+
+    def fit_features(
+        self,
+        features: ArrayLike,
+        labels: ArrayLike,
+        keys: ArrayLike | None = None,
+        *,
+        classes: ArrayLike | None = None,
+        num_classes: int | None = None,
+        groups: ArrayLike | None = None,
+        verified: ArrayLike | Mapping[int, int | str] | None = None,
+        heads: HeadSettings | None = None,
+    ) -> LabelScorer:
+        """Scores labels by features of a network that is there: seconds, and no image is read.
+
+        Linear heads learn the labels in folds, so that each row is judged by heads that have not seen its label.
+        Scores: those of trajectories, `iofm_last`, `vote` and `odd` by default, `inn` and `osm` too where they are
+        named; and `loss_oof` and `margin_oof`.
+
+        Args:
+            features: (N, d) of any network, for any images; scale and units do not matter.
+            labels: (N,) whole numbers from 0, or names of classes.
+            keys: names of the samples; by default their positions.
+            classes: names of the classes, by label; by default of labels that are names the distinct ones, sorted.
+            num_classes: K; by default the number of names, or the largest label plus one.
+            groups: (N,) what belongs together, such as frames of a clip: no row is judged by others of its group. Rows
+                of equal features belong together anyway.
+            verified: labels that people have verified, by position: a mapping, or (N,) with -1 where nobody has looked;
+                `drop` or -2 says that no class is right.
+            heads: how heads learn.
+
+        Raises:
+            ConfigError: a score needs images.
+            InputError: something does not fit; it names the first place, and what to do.
+        """
+        num_rows = len(as_items(labels, "labels"))
+        given, label_names = read_labels(labels, num_rows, num_classes, classes)
+        values, names_of = read_features(features, num_rows), read_keys(keys, num_rows)
+        together = None if groups is None else read_keys(groups, num_rows, "groups")
+        known = read_verified_labels(verified, num_rows, label_names)
+        config = self._in_memory(self._possible(FEATURE_SCORES, DEFAULT_SCORES, "features"), len(label_names))
+        samples = Samples.without_images(given, [pixel_digest(row) for row in values], names_of)
+        related = find_groups(samples.digests, together)
+        settings = heads or HeadSettings()
+        scoring = FeatureScoring(config, samples, values, related, len(label_names), self.device, settings)
+        fitted, block = scoring.fit(scoring.block(config.score_names()), known)
+        return self._finish(config, samples, names_of, label_names, block, fitted, known)
 
     def fit_predictions(
         self,
@@ -178,6 +230,8 @@ class LabelScorer:
         *,
         classes: ArrayLike | None = None,
         logits: bool = False,
+        out_of_fold: bool = True,
+        verified: ArrayLike | Mapping[int, int | str] | None = None,
     ) -> LabelScorer:
         """Scores labels by another model's output: `loss` and `margin`, and with features `vote`.
 
@@ -185,12 +239,16 @@ class LabelScorer:
 
         Args:
             labels: (N,) whole numbers from 0, or names of classes.
-            pred_probs: (N, K) probabilities, as cleanlab takes them; best from models that did not train on the row.
+            pred_probs: (N, K) probabilities, as cleanlab takes them.
             features: (N, d) of any layer; where all rows are equal they are left out, with a warning.
             keys: names of the samples; by default their positions.
             classes: names of the K classes, in the order of the columns of `pred_probs`; by default of labels that are
                 names the distinct ones, sorted, which must then be K.
             logits: whether `pred_probs` are logits, or logarithms of probabilities.
+            out_of_fold: whether each row's probabilities come from a model that has not learned its label, as
+                cross-validation gives them. Where they agree with the labels as if they had, they are taken so, with a
+                warning.
+            verified: see `fit_features`.
 
         Raises:
             ConfigError: a score needs what is not given.
@@ -201,30 +259,45 @@ class LabelScorer:
         given, label_names = read_labels(labels, num_rows, num_classes, classes)
         check_columns(pred_probs, label_names)
         space = None if features is None else told_apart(read_features(features, num_rows))
-        names_of = read_keys(keys, num_rows)
+        names_of, known = read_keys(keys, num_rows), read_verified_labels(verified, num_rows, label_names)
         possible = ("loss", "margin") if space is None else ("loss", "margin", "vote")
-        names = [name for name in self._tree["scores"] or possible if name in possible]
-        if not names or set(names) != set(self._tree["scores"] or names):
-            raise ConfigError(f"scores: predictions give {', '.join(possible)}; the others need images")
+        names = self._possible(possible, possible, "predictions")
         digests = [pixel_digest(np.array(i)) for i in range(num_rows)]  # without pixels none is known as a copy
-        samples = Samples.make(np.zeros((num_rows, 0, 0, 3), np.uint8), given, digests, names_of)
-        config = parse_config(
-            {**self._tree, "scores": names, "data": {"shards": MEMORY, "classes": num_classes}}, "LabelScorer"
-        )
-        with np.errstate(divide="ignore"):
-            logarithms = np.maximum(np.log(belief), np.log(np.finfo(np.float64).tiny))
-        loss, margin, _ = sample_losses(logarithms, samples.labels)
-        scores: dict[str, Array] = {"loss": -loss, "margin": margin}
-        neighbors = np.full((num_rows, EVIDENCE), -1)
-        if space is not None:
-            lists = find_neighbors(samples, space, config.neighbors.vote_num, any_label=True).rows
-            scores["vote"], neighbors = vote_of(lists, samples.labels), lists[:, :EVIDENCE]
-        wanted = {name: scores[name].astype(np.float64) for name in config.score_names()}
-        block = BlockScores(wanted, {}, {}, belief, None, neighbors)
+        samples = Samples.without_images(given, digests, names_of)
+        config = self._in_memory(names, num_classes)
+        scored = score_predictions(config, samples, belief, space)
+        fitted, block = fit_predicted(config, samples, scored, out_of_fold, known)
+        return self._finish(config, samples, names_of, label_names, block, fitted, known)
+
+    def _possible(self, possible: Sequence[str], default: Sequence[str], what: str) -> list[str]:
+        """The scores that are wanted of those that are possible.
+
+        Raises:
+            ConfigError: others are wanted.
+        """
+        wanted = list(self._tree["scores"] or default)
+        if not set(wanted) <= set(possible):
+            raise ConfigError(f"scores: {what} give {', '.join(possible)}; the others need images")
+        return wanted
+
+    def _in_memory(self, names: Sequence[str], num_classes: int) -> Config:
+        tree = {**self._tree, "scores": list(names), "data": {"shards": MEMORY, "classes": num_classes}}
+        return parse_config(tree, "LabelScorer")
+
+    def _finish(
+        self,
+        config: Config,
+        samples: Samples,
+        keys: list[str],
+        classes: list[str],
+        block: BlockScores,
+        fitted: Fitted,
+        verified: Array,
+    ) -> LabelScorer:
         self._history = History()
         self._scores = dict(block.scores)
-        self.classes_ = label_names
-        self.labels_, self.summary_ = merged(config, samples, names_of, block, None)
+        self.classes_ = classes
+        self.labels_, self.summary_ = merged(config, samples, keys, block, fitted, verified)
         return self
 
     def score_samples(self, name: str) -> Array:

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from rayclean.merge.joint import Float64, Ints, JointModel
+from rayclean.merge.joint import MEMORISED, Float64, Ints, JointModel
 from rayclean.merge.transition import adjusted
+from rayclean.merge.trust import agreement
 from rayclean.scores.sources import BELIEF_FLOOR
 
 LEAST_ERRORS = 4.0  # standard errors above chance
+CERTAIN = 0.99  # labels nearly all of one class: no order can be told from another
 MOST_MOVED = 0.5  # share of the rows in classes whose labels mostly are those of another class
 
 
@@ -35,6 +37,38 @@ def chance_doubt(beliefs: Float64, given: Ints) -> str:
         f"beliefs agree with {found:.1%} of the labels, and would with {chance:.1%} by chance: they may be in another "
         "order than the labels, or of a network that has learned nothing"
     )
+
+
+def near_doubt(near_labels: Ints, given: Ints) -> str:
+    """Why near rows are worthless: their labels (N, J), -1 where there are fewer, are the row's own as by chance."""
+    there = near_labels >= 0
+    rows = np.flatnonzero(there.any(axis=1))
+    equal = ((near_labels == given[:, None]) & there)[rows].sum(axis=1) / there[rows].sum(axis=1)
+    shares = np.bincount(given) / len(given)
+    chance = float(shares @ shares)
+    error = float(np.sqrt(max(chance * (1 - chance), 1e-12) / len(rows)))
+    if chance > CERTAIN or equal.mean() > chance + LEAST_ERRORS * error:
+        return ""
+    return (
+        f"near rows have the same label in {equal.mean():.1%} of the cases, and would by chance in {chance:.1%}: they "
+        "may be in another order than the labels"
+    )
+
+
+def seen_doubt(beliefs: Float64, given: Ints, near_labels: Ints) -> str:
+    """Why beliefs (N, K) look as if they had learned the labels (N,). Empty if not.
+
+    Near rows (N, J), -1 where there are fewer, tell how many labels are wrong at the least (`trust.agreement`).
+    """
+    found = agreement(beliefs, given, near_labels)
+    if found.own >= MEMORISED:
+        return f"{found.own:.1%} of the labels are their likeliest class, as where models have learned them"
+    if 1 - found.own < found.floor:
+        return (
+            f"{found.own:.1%} of the labels are their likeliest class, though by near rows {found.floor:.1%} of the "
+            "labels are wrong or more, as where models have learned them"
+        )
+    return ""
 
 
 def moved_doubt(model: JointModel, given: Ints) -> str:

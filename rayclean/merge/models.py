@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from scipy.special import expit, logit
@@ -24,6 +24,8 @@ from rayclean.storage.draws import uniform
 Model: TypeAlias = ScoreMixture | JointModel
 
 NEAR_ROWS = 4000
+NOISE_FACTOR = 1.6  # that noise rates may be off, of beliefs that have seen the labels
+DEVIATIONS = 2.0  # of what a sample of verified rows tells
 MAX_NUMBERS = 2**25  # beliefs that a fit holds: 256 MiB
 
 
@@ -55,6 +57,30 @@ class Fitted:
     def sources(self) -> Sources:
         """Whose beliefs it is applied to."""
         return self.model.sources if isinstance(self.model, JointModel) else LAST
+
+    def doubted(self, why: str) -> Fitted:
+        """The same, not to be relied on; as it is where there is no reason or no joint model."""
+        if not why or not isinstance(self.model, JointModel):
+            return self
+        return replace(self, model=replace(self.model, doubt=why))
+
+    @property
+    def calibrated_by(self) -> Literal["none", "verified"]:
+        """What its probabilities are calibrated by."""
+        return "verified" if self.calibration.num_verified else "none"
+
+    def noise_interval(self, rate: float) -> tuple[float, float]:
+        """The least and the largest share of wrong labels that are likely, where `rate` is found.
+
+        Verified rows tell it as a sample does; without them it is as wide as beliefs that were judged by the truth
+        have been wrong (docs/results/honest.md).
+        """
+        if self.calibration.num_verified:
+            error = DEVIATIONS * np.sqrt(max(rate * (1 - rate), 0.0) / self.calibration.num_verified)
+            return max(rate - error, 0.0), min(rate + error, 1.0)
+        noise = self.model.noise if isinstance(self.model, JointModel) else None
+        low, high = noise or (rate / NOISE_FACTOR, min(rate * NOISE_FACTOR, 1.0))
+        return min(low, rate), max(high, rate)
 
     def judge(self, block: BlockScores, given: Array) -> Posterior:
         """What is made of rows; without a joint model the prediction is that of the belief alone."""

@@ -161,15 +161,19 @@ def _summarise(job: ApplyJob, class_names: list[str]) -> tuple[pa.Table, dict[st
         },
         schema=CLASS_SCHEMA,
     )
+    rate = float(wrong.sum() / max(rows.sum(), 1))
+    low, high = fitted.noise_interval(rate)
     summary = {
         **job.files.catalog.summary,
         "issues": int(moved.sum()),
-        "noise_rate": float(wrong.sum() / max(rows.sum(), 1)),
+        "noise_rate": rate,
+        "noise_rate_low": low,
+        "noise_rate_high": high,
         "merge_score": fitted.name,
         "belief_epoch": fitted.sources.epoch,
         "belief_roles": list(fitted.sources.roles),
         "verified": fitted.calibration.num_verified,
-        "calibrated": "verified" if fitted.calibration.num_verified else "none",
+        "calibrated": fitted.calibrated_by,
         "reliable": model.reliable,
         "reason": model.reason,
     }

@@ -1,4 +1,4 @@
-"""Neighbour vote: how many of the nearest rows of any label have the given label.
+"""Neighbour vote: how many of the nearest rows of any label have the given label, or each of the classes.
 
 Letters: N rows, L neighbours.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+
+SHARE_FLOOR = 0.02
 
 
 def neighbor_vote(
@@ -33,3 +35,26 @@ def neighbor_vote(
     votes = np.full(len(labels), np.nan, dtype=np.float32)
     np.divide(num_equal, num_valid, out=votes, where=num_valid > 0, casting="same_kind")
     return votes
+
+
+def neighbor_shares(
+    neighbor_labels: NDArray[np.integer], num_classes: int, floor: float = SHARE_FLOOR
+) -> NDArray[np.float64]:
+    """Return the shares of the classes among the labels of neighbours: a belief that has not seen the row's label.
+
+    Args:
+        neighbor_labels: (N, L) given labels of the nearest rows of any label, -1 for those that are not there.
+        num_classes: K.
+        floor: added to each share before they are normalised; a row without neighbours is equally sure of all.
+
+    Returns:
+        (N, K) float64, positive, rows sum to 1.
+    """
+    shares = np.zeros((len(neighbor_labels), num_classes))
+    for labels in neighbor_labels.T:
+        there = np.flatnonzero(labels >= 0)
+        shares[there, labels[there]] += 1
+    shares /= np.maximum(shares.sum(axis=1, keepdims=True), 1)
+    shares += floor
+    result: NDArray[np.float64] = shares / shares.sum(axis=1, keepdims=True)
+    return result

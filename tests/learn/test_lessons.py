@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rayclean.learn.lessons import largest_losses, relabelled, retrain_cut, retrain_predicted, without
 
 SCORE = st.floats(0, 1, width=32)
-ROWS = st.lists(st.tuples(st.integers(0, 4), SCORE, st.integers(0, 4), SCORE), min_size=1, max_size=30)
+ROWS = st.lists(st.tuples(st.integers(0, 4), SCORE, st.integers(-1, 4), SCORE), min_size=1, max_size=30)
 
 
 @given(ROWS, SCORE, SCORE)
