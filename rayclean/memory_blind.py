@@ -25,8 +25,8 @@ from rayclean.scores.vote import neighbor_shares
 from rayclean.train.sample_losses import sample_losses
 
 SHARE_NEIGHBORS = 50  # whose labels are a belief
-HEADS = 2.5  # sharpness of linear heads by MixUp and votes of neighbours together
-PREDICTIONS = 3.3  # of networks that users bring, which know their classes better
+HEADS = 2.7  # sharpness of linear heads by MixUp and votes of neighbours together
+PREDICTIONS = 3.6  # of networks that users bring, which know their classes better
 
 
 class OutOfFold(NamedTuple):

@@ -1,12 +1,16 @@
 """The joint model of beliefs that have not seen the labels of their rows: expectation maximisation [our choice].
 
 Such a belief is evidence of the true class apart from the label, so all rows tell of T, not anchors alone: each step
-counts labels by what is believed of their true classes with T as it is,
+judges the rows with T as it is,
 
-    q_i(k) ~ prior_k exp(sharpness U_i[k]) T[k, y_i]        T[k, y] = (sum_{i: y_i = y} q_i(k) + w A[k, y]) / (...)
+    q_i(k) ~ prior_k exp(sharpness U_i[k]) T[k, y_i]
 
-where A is the matrix that anchors give and w some times their number a class. Labels and beliefs cannot tell how sharp
-beliefs should be: a row that the classifier is unsure of and a label that is wrong look alike. Maximum likelihood takes
+and takes for T either the matrix A of the anchors with its odds of a wrong label changed, in all classes alike, to the
+share of labels that q finds wrong; or, where that explains the labels clearly better (many classes of few rows), the
+counts sum_{i: y_i = y} q_i(k), with A beside them. Counts follow the classifier's own confusion, which A hardly
+does.
+
+Labels and beliefs cannot tell how sharp beliefs should be: a row that the classifier is unsure of and a label that is wrong look alike. Maximum likelihood takes
 all unsureness for real and finds too few wrong labels, since people err where images are hard. So the sharpness is a
 rule (`sharpness_of`), and how far it may be wrong is told as an interval of the noise rate.
 
@@ -17,18 +21,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
 from rayclean.arrays import Array
 from rayclean.merge.joint import DROPPED, Float64, Ints, JointModel
-from rayclean.merge.transition import adjusted, class_shares, find_anchors, pooled_transition, surest
+from rayclean.merge.transition import adjusted, class_shares, find_anchors, noisier, pooled_transition, surest
 from rayclean.scores.sources import BELIEF_FLOOR
 
 STEPS = 20
-ANCHOR_SHARE = 0.1
-ANCHOR_WEIGHT = 4.0  # of their T, in times their number
-TEMPER = 0.8  # belief and label err together, on what is hard for both
+ANCHOR_SHARE = 0.2
+ANCHOR_WEIGHT = 3.0  # of their T beside counts, in times their number
+COUNTED = 0.05  # nats a row that counts must explain better than the anchors' T, to be believed
+# Belief and label err together on what is hard for both, the more of them the more classes there are.
+TEMPER = 0.8  # of 10 classes
+TEMPER_POWER = 0.15
 # Of `sharpness_of`.
 NEAR_TIE = 0.25  # of the median gap
 USUAL_TIES = 0.155  # of linear heads and votes of neighbours on features that leave a fifth to a half unclear
@@ -39,7 +47,7 @@ NOISE_FACTORS = (0.6, 3.0)
 NOISE_SLACK = 0.1  # of either end: labels that are wrong where belief is wrong alike
 NOISE_ROWS = 20_000  # that the interval is found by
 BALANCED = 0.02  # nats a row that classes of unequal shares must explain better, to be believed
-LEAST_NONE = 0.015  # share of rows of none of the classes, from which on they are believed in
+LEAST_NONE = 0.025  # share of rows of none of the classes, from which on they are believed in
 NONE_START = 0.02
 
 
@@ -111,6 +119,20 @@ def _start(beliefs: Float64, given: Ints, base: float, verified: Ints | None) ->
     )
 
 
+class _How(NamedTuple):
+    """What a maximisation may change.
+
+    Attributes:
+        balanced: whether all classes are taken for equally large.
+        counted: whether T is counted over all rows, or only made noisier than the anchors'.
+        none: whether rows may be of none of the classes.
+    """
+
+    balanced: bool
+    counted: bool
+    none: bool
+
+
 @dataclass(frozen=True)
 class _Fit:
     """Where a maximisation ended.
@@ -170,11 +192,12 @@ def fit_blind(
     if beliefs.ndim != 2 or given.shape != beliefs.shape[:1] or not len(given):
         raise ValueError(f"beliefs (N, K) and labels (N,) expected, found {beliefs.shape} and {given.shape}")
     started = _start(beliefs, given, base, verified)
-    found, balanced = _best(started)
+    found, how = _best(started)
     if none:
-        with_none = _maximise(started, balanced, True)
+        with_none = _maximise(started, how._replace(none=True))
         found = with_none if with_none.none_share >= LEAST_NONE else found
-    rates = [_maximise(started.sharper(factor), balanced, found.none > 0) for factor in NOISE_FACTORS]
+    how = how._replace(none=found.none > 0)
+    rates = [_maximise(started.sharper(factor), how) for factor in NOISE_FACTORS]
     return JointModel(
         log_mean=started.log_mean,
         transition=found.transition,
@@ -186,7 +209,8 @@ def fit_blind(
         agreement=started.agreement,
         none=found.none,
         shares=started.shares,
-        temper=TEMPER,
+        temper=min(1.0, TEMPER * (10 / len(started.shares)) ** TEMPER_POWER),
+        center=float(np.log(odds(1 - found.wrong))),
         blind=True,
         noise=_interval([found.wrong, *(rate.wrong for rate in rates)]),
     )
@@ -201,14 +225,18 @@ def explained(beliefs: Float64, given: Ints, base: float) -> float:
     return _best(_start(beliefs, given, base, None))[0].log_likelihood
 
 
-def _best(start: _Start) -> tuple[_Fit, bool]:
-    """The better fit of those with equal and with free classes, and whether it is the one with equal ones."""
-    equal, free = (_maximise(start, balanced, False) for balanced in (True, False))
-    balanced = free.log_likelihood - equal.log_likelihood < BALANCED
-    return (equal if balanced else free), balanced
+def _best(start: _Start) -> tuple[_Fit, _How]:
+    """The plainest fit that no freer one is clearly better than."""
+    how = _How(balanced=True, counted=False, none=False)
+    found = _maximise(start, how)
+    for freer, least in ((how._replace(counted=True), COUNTED), (how._replace(balanced=False), BALANCED)):
+        other = _maximise(start, freer._replace(counted=how.counted or freer.counted))
+        if other.log_likelihood - found.log_likelihood >= least:
+            how, found = freer._replace(counted=how.counted or freer.counted), other
+    return found, how
 
 
-def _maximise(start: _Start, balanced: bool, with_none: bool) -> _Fit:
+def _maximise(start: _Start, how: _How) -> _Fit:
     """Expectation maximisation: `STEPS` steps from the anchors' T, towards which it stays drawn."""
     rows, num_classes = start, len(start.shares)
     columns = np.append(rows.adjusted, np.zeros((len(rows.labels), 1)), axis=1)
@@ -216,7 +244,7 @@ def _maximise(start: _Start, balanced: bool, with_none: bool) -> _Fit:
     evidence = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     labels_of = np.vstack([rows.anchors, rows.shares])
     prior = np.append(np.full(num_classes, 1 / num_classes), 0.0)
-    if with_none:
+    if how.none:
         prior = np.append(prior[:-1] * (1 - NONE_START), NONE_START)
     for step in range(STEPS + 1):
         seen = evidence * prior
@@ -229,9 +257,8 @@ def _maximise(start: _Start, balanced: bool, with_none: bool) -> _Fit:
             break
         counts = np.zeros((num_classes, num_classes))
         counts[:, rows.labels[rows.starts]] = np.add.reduceat(posterior[:, :-1], rows.starts, axis=0).T
-        counts += rows.weight * rows.anchors
-        labels_of[:-1] = counts / counts.sum(axis=1, keepdims=True)
-        prior = _next_prior(posterior, seen, prior, balanced)
+        labels_of[:-1] = _next_transition(counts, rows, how.counted)
+        prior = _next_prior(posterior, seen, prior, how.balanced)
     right = posterior[np.arange(len(posterior)), rows.labels]
     return _Fit(
         transition=labels_of[:-1],
@@ -241,6 +268,23 @@ def _maximise(start: _Start, balanced: bool, with_none: bool) -> _Fit:
         wrong=float(1 - right.mean()),
         log_likelihood=float(np.log(likelihood).mean()),
     )
+
+
+def _next_transition(counts: Float64, start: _Start, counted: bool) -> Float64:
+    """T (K, K) by labels counted by believed class, beside the anchors' or as far as they tell how many are wrong."""
+    if counted:
+        whole = counts + start.weight * start.anchors
+        result: Float64 = whole / whole.sum(axis=1, keepdims=True)
+        return result
+    wrong = 1 - np.trace(counts) / counts.sum()
+    by_anchors = float(counts.sum(axis=1) @ (1 - np.diag(start.anchors))) / counts.sum()
+    return noisier(start.anchors, float(odds(wrong) / odds(by_anchors)))
+
+
+def odds(share: float) -> float:
+    """Of a share from 0 to 1, kept finite and above 0."""
+    inside = min(max(share, 1e-6), 1 - 1e-6)
+    return inside / (1 - inside)
 
 
 def _next_prior(posterior: Float64, seen: Float64, prior: Float64, balanced: bool) -> Float64:

@@ -6,7 +6,7 @@ What the given label says of the true one is a transition matrix T that all rows
     T[k, y] = P(given y | true k)
     q_i(k) ~ (1 - none) prior_k exp(sharpness U_i[k]) T[k, y_i]
     q_i(none) ~ none shares[y_i]                        as likely as a class where nothing is believed (U = 0)
-    logit label_score = temper logit q_i(y_i)
+    logit label_score = center + temper (logit q_i(y_i) - center)
 
 A belief that has seen y_i leans to it, so U_i[y_i] is first lowered by `lean`. A score that looks at the given label's
 entry alone forgets the class: under noise that turns cats into dogs, few labels but these two are ever wrong.
@@ -91,6 +91,7 @@ class JointModel:
         none: weight of none of the classes, beside 1 - none for the classes' priors.
         shares: (K,) of the given labels: what labels rows of none of the classes get; sums to 1.
         temper: of the log-odds of the given label; below 1 where belief and label err together.
+        center: log-odds of a label that nothing is known of; what is tempered goes there.
         blind: whether the beliefs have not seen the labels.
         noise: the least and the largest share of wrong labels that the beliefs admit; None where that is not known.
         doubt: why the beliefs are not to be relied on, whatever the rest says; empty where they are.
@@ -109,6 +110,7 @@ class JointModel:
     none: float = 0.0
     shares: Float64 | None = None
     temper: float = 1.0
+    center: float = 0.0
     blind: bool = False
     noise: tuple[float, float] | None = None
     doubt: str = ""
@@ -143,7 +145,7 @@ class JointModel:
         log_seen = self._log_seen(beliefs, given)
         log_q = self._normalized(log_seen + self._log_labels(given))
         log_odds = _log_odds(log_q, given)
-        moved = calibration(self.temper * log_odds)
+        moved = calibration(self._tempered(log_odds))
         others = np.isfinite(log_odds)  # of one class alone there are none
         log_q[others] += (log_expit(-moved[others]) - log_expit(-log_odds[others]))[:, None]
         log_q[np.arange(len(given)), given] = log_expit(moved)
@@ -156,7 +158,10 @@ class JointModel:
 
     def log_odds(self, beliefs: Float64, given: Ints) -> Float64:
         """(N,) log-odds that the given labels are right, as in `posterior` before any calibration."""
-        return self.temper * _log_odds(self.log_posterior(beliefs, given), given)
+        return self._tempered(_log_odds(self.log_posterior(beliefs, given), given))
+
+    def _tempered(self, log_odds: Float64) -> Float64:
+        return self.center + self.temper * (log_odds - self.center)
 
     def log_posterior(self, beliefs: Float64, given: Ints) -> Float64:
         """(N, K + 1) log q before it is tempered, none of the classes last; each row's exponentials sum to 1."""
