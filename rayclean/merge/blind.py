@@ -27,7 +27,15 @@ import numpy as np
 
 from rayclean.arrays import Array
 from rayclean.merge.joint import DROPPED, Float64, Ints, JointModel
-from rayclean.merge.transition import adjusted, class_shares, find_anchors, noisier, pooled_transition, surest
+from rayclean.merge.transition import (
+    adjusted,
+    class_shares,
+    find_anchors,
+    noisier,
+    pooled_transition,
+    surest,
+    unclaimed,
+)
 from rayclean.scores.sources import BELIEF_FLOOR
 
 STEPS = 20
@@ -48,6 +56,7 @@ NOISE_SLACK = 0.1  # of either end: labels that are wrong where belief is wrong 
 NOISE_ROWS = 20_000  # that the interval is found by
 BALANCED = 0.02  # nats a row that classes of unequal shares must explain better, to be believed
 LEAST_NONE = 0.025  # share of rows of none of the classes, from which on they are believed in
+NONE_GAIN = 0.004  # nats a row that they must explain better
 NONE_START = 0.02
 
 
@@ -58,6 +67,8 @@ class _Start:
     Attributes:
         log_mean: (K,) log b.
         adjusted: (N, K) U.
+        unclaimed: (N,) R.
+        usually_unclaimed: what R is relative to.
         labels: (N,) ascending.
         starts: where each label that is there starts.
         verified: (N,) true classes that are known, -1 elsewhere, `DROPPED` for none of them.
@@ -69,6 +80,8 @@ class _Start:
 
     log_mean: Float64
     adjusted: Float64
+    unclaimed: Float64
+    usually_unclaimed: float
     labels: Ints
     starts: Ints
     verified: Ints
@@ -86,6 +99,7 @@ class _Start:
         return replace(
             self,
             adjusted=self.adjusted[::step],
+            unclaimed=self.unclaimed[::step],
             labels=labels,
             starts=np.flatnonzero(np.diff(labels, prepend=-1)),
             verified=self.verified[::step],
@@ -103,10 +117,14 @@ def _start(beliefs: Float64, given: Ints, base: float, verified: Ints | None) ->
     counts = np.zeros((num_classes, num_classes))
     np.add.at(counts, (classes, given[anchors]), 1)
     order = np.argsort(given, kind="stable")
+    rest = unclaimed(belief)
+    usual = float(np.log(np.exp(rest).mean()))
     labels = given[order]
     return _Start(
         log_mean=log_mean,
         adjusted=belief[order],
+        unclaimed=rest[order] - usual,
+        usually_unclaimed=usual,
         labels=labels,
         starts=np.flatnonzero(np.diff(labels, prepend=-1)),
         verified=np.full(len(given), -1) if verified is None else verified[order],
@@ -195,7 +213,8 @@ def fit_blind(
     found, how = _best(started)
     if none:
         with_none = _maximise(started, how._replace(none=True))
-        found = with_none if with_none.none_share >= LEAST_NONE else found
+        gain = with_none.log_likelihood - found.log_likelihood
+        found = with_none if with_none.none_share >= LEAST_NONE and gain >= NONE_GAIN else found
     how = how._replace(none=found.none > 0)
     rates = [_maximise(started.sharper(factor), how) for factor in NOISE_FACTORS]
     return JointModel(
@@ -208,9 +227,11 @@ def fit_blind(
         num_anchors=started.num_anchors,
         agreement=started.agreement,
         none=found.none,
+        unclaimed=started.usually_unclaimed,
         shares=started.shares,
         temper=min(1.0, TEMPER * (10 / len(started.shares)) ** TEMPER_POWER),
-        center=float(np.log(odds(1 - found.wrong))),
+        # What is hard for both is not more often right than wrong.
+        center=min(0.0, float(np.log(odds(1 - found.wrong)))),
         blind=True,
         noise=_interval([found.wrong, *(rate.wrong for rate in rates)]),
     )
@@ -239,7 +260,7 @@ def _best(start: _Start) -> tuple[_Fit, _How]:
 def _maximise(start: _Start, how: _How) -> _Fit:
     """Expectation maximisation: `STEPS` steps from the anchors' T, towards which it stays drawn."""
     rows, num_classes = start, len(start.shares)
-    columns = np.append(rows.adjusted, np.zeros((len(rows.labels), 1)), axis=1)
+    columns = np.append(rows.adjusted, rows.unclaimed[:, None], axis=1)
     scaled = rows.sharpness * columns
     evidence = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     labels_of = np.vstack([rows.anchors, rows.shares])

@@ -5,7 +5,7 @@ What the given label says of the true one is a transition matrix T that all rows
     U_i[k] = log B_i[k] - log b_k                       b the mean belief (logit adjustment)
     T[k, y] = P(given y | true k)
     q_i(k) ~ (1 - none) prior_k exp(sharpness U_i[k]) T[k, y_i]
-    q_i(none) ~ none shares[y_i]                        as likely as a class where nothing is believed (U = 0)
+    q_i(none) ~ none exp(sharpness R_i) shares[y_i]     R_i = log(1 - largest share of exp U_i), less its usual value
     logit label_score = center + temper (logit q_i(y_i) - center)
 
 A belief that has seen y_i leans to it, so U_i[y_i] is first lowered by `lean`. A score that looks at the given label's
@@ -29,7 +29,7 @@ from scipy.special import log_expit, logsumexp
 
 from rayclean.merge.calibration import NO_CALIBRATION, Calibration
 from rayclean.merge.monotone import probability
-from rayclean.merge.transition import adjusted
+from rayclean.merge.transition import adjusted, unclaimed
 from rayclean.schema import NONE_OF_CLASSES
 from rayclean.scores.sources import LAST, Sources
 
@@ -89,6 +89,7 @@ class JointModel:
         sources: whose beliefs it was fitted to.
         num_compared: snapshots that these were chosen from.
         none: weight of none of the classes, beside 1 - none for the classes' priors.
+        unclaimed: usual value of the logarithm of what a row's likeliest class leaves.
         shares: (K,) of the given labels: what labels rows of none of the classes get; sums to 1.
         temper: of the log-odds of the given label; below 1 where belief and label err together.
         center: log-odds of a label that nothing is known of; what is tempered goes there.
@@ -108,6 +109,7 @@ class JointModel:
     sources: Sources = LAST
     num_compared: int = 1
     none: float = 0.0
+    unclaimed: float = 0.0
     shares: Float64 | None = None
     temper: float = 1.0
     center: float = 0.0
@@ -146,9 +148,13 @@ class JointModel:
         log_q = self._normalized(log_seen + self._log_labels(given))
         log_odds = _log_odds(log_q, given)
         moved = calibration(self._tempered(log_odds))
-        others = np.isfinite(log_odds)  # of one class alone there are none
-        log_q[others] += (log_expit(-moved[others]) - log_expit(-log_odds[others]))[:, None]
-        log_q[np.arange(len(given)), given] = log_expit(moved)
+        rows = np.arange(len(given))
+        log_q[rows, given] = -np.inf
+        log_q *= self.temper
+        with np.errstate(invalid="ignore"):  # of one class alone there are no others
+            log_q += (log_expit(-moved) - logsumexp(log_q, axis=1))[:, None]
+        log_q[rows, given] = log_expit(moved)
+        np.nan_to_num(log_q, copy=False, nan=-np.inf, neginf=-np.inf)
         predicted = log_q.argmax(axis=1)
         at_predicted = np.exp(log_q[np.arange(len(given)), predicted]).astype(np.float32)
         seen = np.exp(self._normalized(log_seen)[:, :-1])
@@ -171,10 +177,12 @@ class JointModel:
         """(N, K + 1) what is believed without the row's label, not normalized."""
         belief = adjusted(beliefs, self.log_mean)
         belief[np.arange(len(given)), given] -= self.lean
+        nothing = np.full(len(belief), -np.inf)
+        if self.none:
+            nothing = self.sharpness * (unclaimed(belief) - self.unclaimed) + np.log(self.none)
         belief *= self.sharpness
         belief += np.log(self.prior) + np.log1p(-self.none)
-        nothing = np.full((len(belief), 1), np.log(self.none) if self.none else -np.inf)
-        return np.concatenate([belief, nothing], axis=1)
+        return np.concatenate([belief, nothing[:, None]], axis=1)
 
     def _log_labels(self, given: Ints) -> Float64:
         """(N, K + 1) log P(given label | true class), none of the classes last."""

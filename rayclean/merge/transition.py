@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaln
+from scipy.special import gammaln, logsumexp
 
 from rayclean.arrays import Array
 from rayclean.scores.sources import BELIEF_FLOOR
@@ -20,6 +20,7 @@ Ints = NDArray[np.integer]
 
 ANCHOR_SHARE = 0.2  # small: a sure row carries little of the network's own confusion, which looks like noise
 MIN_ANCHORS = 20
+UNCLAIMED_FLOOR = 1e-6
 CLUMPING = 6.0  # 4 to 8 are within .001 AUROC of each other on the cells that it was chosen by
 PSEUDO_COUNTS = np.geomspace(1, 1e5, 60).tolist()
 
@@ -27,6 +28,13 @@ PSEUDO_COUNTS = np.geomspace(1, 1e5, 60).tolist()
 def adjusted(beliefs: Float64, log_mean: Float64) -> Float64:
     """U: (N, K) log beliefs less those of the mean row."""
     result: Float64 = np.log(np.asarray(beliefs, np.float64) + BELIEF_FLOOR) - log_mean
+    return result
+
+
+def unclaimed(belief: Float64) -> Float64:
+    """(N,) logarithm of what the likeliest class leaves, of log beliefs (N, K) up to a constant a row."""
+    shares = np.exp(belief - logsumexp(belief, axis=1, keepdims=True))
+    result: Float64 = np.log(np.maximum(1 - shares.max(axis=1), UNCLAIMED_FLOOR))
     return result
 
 
