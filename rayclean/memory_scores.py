@@ -96,6 +96,7 @@ class Scoring:
         facts: dict[str, Array] = {}
         last = self._embedded(MAIN, main.last)
         lists = find_neighbors(self.samples, last.features, self.config.neighbors.vote_num, any_label=True).rows
+        near_labels = np.where(lists >= 0, self.samples.labels[np.maximum(lists, 0)], -1)
         scores["vote"] = vote_of(lists, self.samples.labels)
         num_paths = None
         if "inn" in names:
@@ -129,7 +130,8 @@ class Scoring:
             scores["odd"] = judged.pop("odd")
             facts |= judged
         wanted = {name: np.asarray(scores[name], np.float64) for name in names}
-        return BlockScores(wanted, one_minus, facts, self.belief(LAST), num_paths, lists[:, :EVIDENCE])
+        belief, nearest = self.belief(LAST), lists[:, :EVIDENCE]
+        return BlockScores(wanted, one_minus, facts, belief, num_paths, nearest, near_labels)
 
     @property
     def epochs(self) -> tuple[int, ...]:

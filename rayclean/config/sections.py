@@ -189,7 +189,7 @@ class NeighborsSection(Section):
     # seconds are saved at most, and flat is exact. Measured: docs/results/neighbors.md.
     ivf_rows: Positive = 20_000
     # Rows of any label that vote. More are better where noise is spread evenly: docs/results/scores.md.
-    vote_num: Positive = 10
+    vote_num: Positive = 30
     # Snapshots whose neighbours vote, beside the last one: for the curve of `vote` over epochs.
     vote_epochs: list[Positive] = []
 

@@ -75,10 +75,10 @@ def fit_joint(beliefs: Float64, given: Ints, near: Near | None = None, noise_flo
             noise_floor = max(noise_floor, learned * float(1 - prior @ np.diag(model.transition)))
         transition = noisier(model.transition, ratio ** (1 - learned))
         model = replace(model, transition=transition, lean=own_lean(near, log_mean))
-    return _raised(model, noise_floor, beliefs, given)
+    return raised(model, noise_floor, beliefs, given)
 
 
-def _raised(model: JointModel, noise_floor: float, beliefs: Float64, given: Ints) -> JointModel:
+def raised(model: JointModel, noise_floor: float, beliefs: Float64, given: Ints) -> JointModel:
     """The model with the least lean, not below its own, by which so many labels are wrong."""
     some = slice(None, None, -(-len(given) // RAISED_ROWS))
 

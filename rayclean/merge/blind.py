@@ -7,12 +7,12 @@ judges the rows with T as it is,
 
 and takes for T either the matrix A of the anchors with its odds of a wrong label changed, in all classes alike, to the
 share of labels that q finds wrong; or, where that explains the labels clearly better (many classes of few rows), the
-counts sum_{i: y_i = y} q_i(k), with A beside them. Counts follow the classifier's own confusion, which A hardly
-does.
+counts sum_{i: y_i = y} q_i(k), with A beside them. Counts follow the classifier's own confusion, which A hardly does.
 
-Labels and beliefs cannot tell how sharp beliefs should be: a row that the classifier is unsure of and a label that is wrong look alike. Maximum likelihood takes
-all unsureness for real and finds too few wrong labels, since people err where images are hard. So the sharpness is a
-rule (`sharpness_of`), and how far it may be wrong is told as an interval of the noise rate.
+Labels and beliefs cannot tell how sharp beliefs should be: a row that the classifier is unsure of and a label that is
+wrong look alike. Maximum likelihood takes all unsureness for real and finds too few wrong labels, since people err
+where images are hard. So the sharpness is a rule (`sharpness_of`), and how far it may be wrong is told as an interval
+of the noise rate.
 
 Letters: N rows, K classes.
 """

@@ -198,13 +198,15 @@ class JointModel:
     def to_json(self) -> dict[str, Any]:
         """The fields, all plain."""
         fields = {name: _plain(value) for name, value in vars(self).items() if name != "sources"}
-        return fields | {"sources": {"epoch": self.sources.epoch, "roles": list(self.sources.roles)}}
+        sources = {"epoch": self.sources.epoch, "roles": list(self.sources.roles), "near": self.sources.near}
+        return fields | {"sources": sources}
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> JointModel:
         """Rebuilds from `to_json`, also through JSON text: equal bit for bit."""
         arrays: dict[str, Any] = {k: np.array(v) if isinstance(v, list) else v for k, v in fields.items()}
-        sources = Sources(fields["sources"]["epoch"], tuple(fields["sources"]["roles"]))
+        of = fields["sources"]
+        sources = Sources(of["epoch"], tuple(of["roles"]), of.get("near", "without"))
         noise = fields.get("noise")
         return cls(**arrays | {"sources": sources, "noise": None if noise is None else tuple(noise)})
 

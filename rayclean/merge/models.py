@@ -11,13 +11,14 @@ from scipy.special import expit, logit
 
 from rayclean.arrays import Array
 from rayclean.merge.anchors import fit_joint
+from rayclean.merge.beside import LEAST_NEAR, believed, fit_beside
 from rayclean.merge.calibration import NO_CALIBRATION, Calibration, fit_calibration
 from rayclean.merge.joint import JointModel, Posterior
 from rayclean.merge.mixture import Kind, ScoreMixture, fit_mixture
-from rayclean.merge.near import Near
+from rayclean.merge.near import Near, learned_share, noise_ratio
 from rayclean.merge.trust import Agreement, Trust
 from rayclean.schema import JOINT, SCORES
-from rayclean.scores.block import BlockScores
+from rayclean.scores.block import BlockScores, joined
 from rayclean.scores.sources import LAST, Sources
 from rayclean.storage.draws import uniform
 
@@ -85,7 +86,7 @@ class Fitted:
     def judge(self, block: BlockScores, given: Array) -> Posterior:
         """What is made of rows; without a joint model the prediction is that of the belief alone."""
         if isinstance(self.model, JointModel):
-            return self.model.posterior(block.belief, given, self.calibration)
+            return self.model.posterior(self._believed(block), given, self.calibration)
         predicted = block.belief.argmax(axis=1)
         score = block.belief[np.arange(len(predicted)), predicted].astype(np.float32)
         right = self.model.probability(*mixture_input(self.name, block))
@@ -93,10 +94,13 @@ class Fitted:
             right = expit(self.calibration(logit(right.astype(np.float64)))).astype(np.float32)
         return Posterior(right, predicted, score, block.belief)
 
+    def _believed(self, block: BlockScores) -> Array:
+        return believed(block.belief, block.near_labels, self.sources.near)
+
     def calibrated(self, block: BlockScores, given: Array, verified: Array) -> Fitted:
         """The same, calibrated by rows whose right labels `verified` (N,) are known."""
         if isinstance(self.model, JointModel):
-            log_odds = self.model.log_odds(block.belief, given)
+            log_odds = self.model.log_odds(self._believed(block), given)
         else:
             log_odds = logit(self.model.probability(*mixture_input(self.name, block)).astype(np.float64))
         return replace(self, calibration=fit_calibration(log_odds, given == verified))
@@ -136,15 +140,26 @@ def fit_model(
         trust: likewise; what the blocks' beliefs were chosen by.
     """
     if name == JOINT:
-        floor = 0.0 if trust is None else trust.noise_floor
-        model = fit_joint(np.concatenate([block.belief for block in blocks]), given, near, floor)
-        if trust is not None:
-            model = replace(model, sources=trust.sources, num_compared=len(trust.epochs))
-        return Fitted(name, model, trust=trust)
+        return Fitted(name, _fit_joint(joined(blocks), given, near, trust), trust=trust)
     values, one_minus = zip(*(mixture_input(name, block) for block in blocks), strict=True)
     rest = None if one_minus[0] is None else np.concatenate(one_minus)
     kind: Kind = "gauss" if SCORES[name].mixture == "gauss" else "beta"
     return Fitted(name, fit_mixture(np.concatenate(values), kind, one_minus=rest))
+
+
+def _fit_joint(block: BlockScores, given: Array, near: Near | None, trust: Trust | None) -> JointModel:
+    """The joint model, with near rows' labels beside the network's beliefs where no label is learned by heart."""
+    floor = 0.0 if trust is None else trust.noise_floor
+    model = fit_joint(block.belief, given, near, floor)
+    if trust is None or near is None:
+        return model
+    labels, last = block.near_labels, max(trust.epochs)
+    enough = labels is not None and (labels >= 0).sum(axis=1).mean() >= LEAST_NEAR
+    memorised = learned_share(noise_ratio(near, model.log_mean)) > 0 or trust.sources.epoch != last
+    if labels is not None and enough and not memorised:
+        model = fit_beside(block.belief, labels, given)
+    sources = replace(trust.sources, near=model.sources.near)
+    return replace(model, sources=sources, num_compared=max(len(trust.epochs), model.num_compared))
 
 
 def mixture_input(name: str, block: BlockScores) -> tuple[Array, Array | None]:

@@ -28,7 +28,7 @@ from rayclean.storage.draws import uniform
 from rayclean.storage.fingerprint import fingerprint
 from rayclean.storage.units import Job, UnitResult, block_range, num_blocks
 
-VERSION = 10
+VERSION = 11
 MODEL = "model"
 
 

@@ -22,6 +22,8 @@ class BlockScores:
         facts: raw columns beside the scores, by name; (N,) each.
         num_paths: (N,) same-label neighbours that were found; None without IOFM.
         neighbors: (N, 3) the nearest rows of any label, -1 where there are fewer.
+        near_labels: (N, L) given labels of the nearest rows of any label, -1 where there are fewer; None where they
+            are not known.
     """
 
     scores: dict[str, Array]
@@ -30,6 +32,7 @@ class BlockScores:
     belief: Array
     num_paths: Array | None
     neighbors: Array
+    near_labels: Array | None = None
 
     def take(self, rows: Array) -> BlockScores:
         """Of some rows: (M,) positions or (N,) bool."""
@@ -40,6 +43,7 @@ class BlockScores:
             belief=self.belief[rows],
             num_paths=None if self.num_paths is None else self.num_paths[rows],
             neighbors=self.neighbors[rows],
+            near_labels=None if self.near_labels is None else self.near_labels[rows],
         )
 
 
@@ -50,6 +54,7 @@ def joined(blocks: Sequence[BlockScores]) -> BlockScores:
         return {name: np.concatenate([values[name] for values in each]) for name in each[0]}
 
     num_paths = [block.num_paths for block in blocks if block.num_paths is not None]
+    near_labels = [block.near_labels for block in blocks if block.near_labels is not None]
     return BlockScores(
         scores=by_name([block.scores for block in blocks]),
         one_minus=by_name([block.one_minus for block in blocks]),
@@ -57,4 +62,5 @@ def joined(blocks: Sequence[BlockScores]) -> BlockScores:
         belief=np.concatenate([block.belief for block in blocks]),
         num_paths=np.concatenate(num_paths) if num_paths else None,
         neighbors=np.concatenate([block.neighbors for block in blocks]),
+        near_labels=np.concatenate(near_labels) if near_labels else None,
     )

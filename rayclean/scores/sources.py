@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from rayclean.arrays import Array
 
 BELIEF_FLOOR = 1e-9
+NearRows = Literal["without", "with", "alone"]
 
 
 @dataclass(frozen=True)
@@ -19,10 +21,12 @@ class Sources:
     Attributes:
         epoch: of the snapshot of role `main`; None: the last one.
         roles: further networks, each by its last snapshot.
+        near: whether the labels of near rows are believed beside them, or alone.
     """
 
     epoch: int | None = None
     roles: tuple[str, ...] = ()
+    near: NearRows = "without"
 
 
 LAST = Sources()

@@ -126,6 +126,7 @@ class ScoreFiles:
             belief=self.belief(block, sources),
             num_paths=iofm[-1]["num_paths"] if iofm else None,
             neighbors=vote["neighbors"],
+            near_labels=vote["near_labels"],
         )
 
     @property

@@ -15,13 +15,13 @@ from rayclean.storage.contents import map_arrays
 from rayclean.storage.fingerprint import fingerprint
 from rayclean.storage.units import Job, UnitResult, block_names, block_range
 
-VERSION = 1
+VERSION = 2
 EVIDENCE = 3
 
 
 @dataclass(frozen=True)
 class VoteJob(Job):
-    """The share of a row's any-label neighbours with its label, and the three nearest as evidence."""
+    """The share of a row's any-label neighbours with its label, their labels, and the three nearest as evidence."""
 
     stage: ClassVar[str] = "vote"
     catalog: Catalog
@@ -43,7 +43,7 @@ class VoteJob(Job):
             vote = neighbor_vote(labels, there, self.catalog.label[start:stop])
             nearest, distances = lists["rows"][:, :EVIDENCE], lists["distances"][:, :EVIDENCE]
             content = {"vote": vote, "neighbors": nearest, "neighbor_distances": distances}
-            return UnitResult(content, rows=stop - start)
+            return UnitResult(content | {"near_labels": labels.astype(np.int32)}, rows=stop - start)
 
         return compute
 
