@@ -49,12 +49,14 @@ class Posterior(NamedTuple):
         predicted: (N,) int64, the most likely class, `NONE_OF_CLASSES` where that is none of them.
         predicted_score: (N,) float32, its probability.
         seen: (N, K) float64, what is believed without the row's own label.
+        whole: (N, K + 1) float64 probabilities of the classes and of none of them; None but by the joint model.
     """
 
     label_score: NDArray[np.float32]
     predicted: Ints
     predicted_score: NDArray[np.float32]
     seen: Float64
+    whole: Float64 | None = None
 
     def confirmed(self, given: Ints, verified: Ints) -> Posterior:
         """The same, where people know better.
@@ -70,7 +72,25 @@ class Posterior(NamedTuple):
             np.where(looked_at, np.where(dropped, NONE_OF_CLASSES, verified), self.predicted),
             np.where(looked_at, 1, self.predicted_score).astype(np.float32),
             self.seen,
+            None if self.whole is None else _known(self.whole, looked_at, verified),
         )
+
+    def counts(self, given: Ints) -> Float64 | None:
+        """(K + 1, K) rows truly of each class, none of them last, by given label (N,); None but by the joint model."""
+        if self.whole is None:
+            return None
+        found = np.zeros((self.whole.shape[1], self.whole.shape[1] - 1))
+        np.add.at(found.T, given, self.whole)
+        return found
+
+
+def _known(whole: Float64, looked_at: NDArray[np.bool_], verified: Ints) -> Float64:
+    """Probabilities (N, K + 1) where people have looked at some rows."""
+    result = whole.copy()
+    rows = np.flatnonzero(looked_at)
+    result[rows] = 0
+    result[rows, np.where(verified[rows] == DROPPED, whole.shape[1] - 1, verified[rows])] = 1
+    return result
 
 
 @dataclass(frozen=True)
@@ -158,9 +178,8 @@ class JointModel:
         predicted = log_q.argmax(axis=1)
         at_predicted = np.exp(log_q[np.arange(len(given)), predicted]).astype(np.float32)
         seen = np.exp(self._normalized(log_seen)[:, :-1])
-        return Posterior(
-            probability(moved), np.where(predicted == len(self.prior), NONE_OF_CLASSES, predicted), at_predicted, seen
-        )
+        named = np.where(predicted == len(self.prior), NONE_OF_CLASSES, predicted)
+        return Posterior(probability(moved), named, at_predicted, seen, np.exp(log_q))
 
     def log_odds(self, beliefs: Float64, given: Ints) -> Float64:
         """(N,) log-odds that the given labels are right, as in `posterior` before any calibration."""

@@ -26,6 +26,7 @@ Model: TypeAlias = ScoreMixture | JointModel
 
 NEAR_ROWS = 4000
 NOISE_FACTOR = 1.6  # that noise rates may be off, of beliefs that have seen the labels
+LEARNED = 2 / 3  # share of the anchors' labels that are learned by heart, from which on near rows are as little worth
 DEVIATIONS = 2.0  # of what a sample of verified rows tells
 MAX_NUMBERS = 2**25  # beliefs that a fit holds: 256 MiB
 
@@ -155,7 +156,7 @@ def _fit_joint(block: BlockScores, given: Array, near: Near | None, trust: Trust
         return model
     labels, last = block.near_labels, max(trust.epochs)
     enough = labels is not None and (labels >= 0).sum(axis=1).mean() >= LEAST_NEAR
-    memorised = learned_share(noise_ratio(near, model.log_mean)) > 0 or trust.sources.epoch != last
+    memorised = learned_share(noise_ratio(near, model.log_mean)) > LEARNED or trust.sources.epoch != last
     if labels is not None and enough and not memorised:
         model = fit_beside(block.belief, labels, given)
     sources = replace(trust.sources, near=model.sources.near)

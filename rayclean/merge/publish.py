@@ -147,7 +147,8 @@ def _summarise(job: ApplyJob, class_names: list[str]) -> tuple[pa.Table, dict[st
     moved = np.sum([part["moved"] for part in parts], axis=0)
     fitted = Fitted.from_json(read_json(job.store, f"{job.folder}/{MODEL}.json"))
     model, joint = fitted.model, fitted.model if isinstance(fitted.model, JointModel) else None
-    nothing = [None] * len(rows)
+    true = np.sum([part["true"] for part in parts], axis=0) if joint is not None else None
+    prior, transition = _how_labels_go_wrong(true, model.reliable)
     classes = pa.table(
         {
             "label": np.arange(len(rows), dtype=np.int32),
@@ -156,8 +157,8 @@ def _summarise(job: ApplyJob, class_names: list[str]) -> tuple[pa.Table, dict[st
             "issues": moved.sum(axis=1),
             "noise_rate": pa.array(wrong / np.maximum(rows, 1), mask=rows == 0),
             "predicted": pa.array(_most_common(moved), pa.int32(), mask=moved.sum(axis=1) == 0),
-            "prior": pa.array(nothing if joint is None else joint.prior, pa.float64()),
-            "transition": pa.array(nothing if joint is None else joint.transition.tolist(), pa.list_(pa.float64())),
+            "prior": pa.array([None] * len(rows) if prior is None else prior, pa.float64()),
+            "transition": pa.array([None] * len(rows) if transition is None else transition, pa.list_(pa.float64())),
         },
         schema=CLASS_SCHEMA,
     )
@@ -177,4 +178,24 @@ def _summarise(job: ApplyJob, class_names: list[str]) -> tuple[pa.Table, dict[st
         "reliable": model.reliable,
         "reason": model.reason,
     }
+    if prior is not None and transition is None:
+        summary["transition_reason"] = model.reason
     return classes, summary
+
+
+def _how_labels_go_wrong(true: Array | None, reliable: bool) -> tuple[Array | None, list[list[float]] | None]:
+    """The classes' shares of the rows, and the transition matrix, as the table's own probabilities have them.
+
+    A matrix that the model was fitted with need not: the lean, verified rows and calibration change what it leads to.
+    A class that no row seems to be of keeps its labels. Where the model is not reliable there is no matrix.
+
+    Args:
+        true: (K + 1, K) rows truly of each class, none of them last, by given label; None but by the joint model.
+        reliable: whether the model is.
+    """
+    if true is None:
+        return None, None
+    of_classes = true[:-1]
+    sums = of_classes.sum(axis=1, keepdims=True)
+    shares = np.where(sums > 0, of_classes / np.maximum(sums, 1e-300), np.eye(len(of_classes)))
+    return sums[:, 0] / max(true.sum(), 1e-300), shares.tolist() if reliable else None

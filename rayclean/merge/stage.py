@@ -28,7 +28,7 @@ from rayclean.storage.draws import uniform
 from rayclean.storage.fingerprint import fingerprint
 from rayclean.storage.units import Job, UnitResult, block_range, num_blocks
 
-VERSION = 11
+VERSION = 12
 MODEL = "model"
 
 
@@ -148,15 +148,19 @@ class ApplyJob(Job):
                 self._block(block, fitted, verified, conflicts, shard_names)
                 for block in range(start // block_rows, num_blocks(stop, block_rows))
             ]
-            table = pa.concat_tables(tables)
-            beside = {f"classes-{unit}.safetensors": _class_counts(table, catalog.num_classes)}
+            table = pa.concat_tables([each for each, _ in tables])
+            counted = _class_counts(table, catalog.num_classes)
+            true = [counts for _, counts in tables if counts is not None]
+            if true:
+                counted["true"] = np.sum(true, axis=0)
+            beside = {f"classes-{unit}.safetensors": counted}
             return UnitResult(table, beside, rows=stop - start)
 
         return compute
 
     def _block(
         self, block: int, fitted: Fitted, verified: Verified, conflicts: Array, shard_names: list[str]
-    ) -> pa.Table:
+    ) -> tuple[pa.Table, Array | None]:
         catalog = self.files.catalog
         start, stop = block_range(block, self.files.block_rows, catalog.num_rows)
         scores = self.files.read(block, fitted.sources)
@@ -167,18 +171,21 @@ class ApplyJob(Job):
             if scores.num_paths is not None
             else catalog.class_counts[given] <= self.num_neighbors
         )
-        return table_of_block(
+        known = verified.between(start, stop)
+        posterior = fitted.judge(scores, given).confirmed(given, known)
+        table = table_of_block(
             _identity(catalog, start, stop, shard_names),
             given,
             catalog.duplicate_of[start:stop],
-            fitted.judge(scores, given),
+            posterior,
             scores,
             neighbor_labels,
             few,
             self.threshold,
-            verified.between(start, stop),
+            known,
             np.isin(np.arange(start, stop), conflicts),
         )
+        return table, posterior.counts(given)
 
 
 def _identity(catalog: Catalog, start: int, stop: int, shard_names: list[str]) -> dict[str, pa.Array]:
