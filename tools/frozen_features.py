@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             features.append(network.extract_features(batch).mean((2, 3)).numpy())
             if start % (BATCH * 40) == 0:
                 print(f"{start} of {len(images)} images, {time.monotonic() - began:.0f} s", flush=True)
-    columns = {
+    columns: dict[str, Any] = {
         name: np.array([fact[name] for fact in facts]) for name, value in facts[0].items() if isinstance(value, int)
     }
     partial = options.file.with_suffix(".partial.npz")

@@ -19,6 +19,7 @@ import numpy as np
 
 from rayclean.config import load_config
 from rayclean.errors import InputError
+from rayclean.merge.beside import believed
 from rayclean.merge.joint import JointModel
 from rayclean.merge.models import Fitted
 from rayclean.merge.stage import MODEL
@@ -26,6 +27,7 @@ from rayclean.pipeline import CONFIG_FILE
 from rayclean.report.evaluate import read_truth
 from rayclean.report.metrics import auroc, average_precision, expected_calibration_error
 from rayclean.schema import UNKNOWN
+from rayclean.scores.block import joined
 from rayclean.start import look
 from rayclean.storage.contents import read_json
 from rayclean.storage.store import Store
@@ -45,7 +47,8 @@ def joint_figures(folder: Path) -> dict[str, Any]:
     files, truth = run.score_files(), read_truth(run.catalog)
     known = truth != UNKNOWN
     blocks = range(num_blocks(files.num_rows, files.block_rows))
-    beliefs = np.concatenate([files.belief(block, fitted.sources) for block in blocks])[known]
+    block = joined([files.read(block, fitted.sources) for block in blocks]).take(known)
+    beliefs = believed(block.belief, block.near_labels, fitted.sources.near)
     labels, truth = np.asarray(run.catalog.label)[known], truth[known]
     clean = labels == truth
     found = fitted.model.posterior(beliefs, labels, fitted.calibration)

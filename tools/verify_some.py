@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from rayclean.config import load_config
-from rayclean.merge.verified import DROP
+from rayclean.merge.joint import DROP
 from rayclean.pipeline import CONFIG_FILE
 from rayclean.report.evaluate import read_truth
 from rayclean.schema import NONE_OF_CLASSES, UNKNOWN

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -112,7 +111,8 @@ def test_a_run_says_whose_beliefs_it_took(
     assert [each["source"] for each in fitted["trust"]["roles"]] == ["ce"]
     summary = Published.open(run.store).summary()
     sources = Sources(summary["belief_epoch"], tuple(summary["belief_roles"]))
-    assert fitted["model"]["sources"] == json.loads(json.dumps({"epoch": sources.epoch, "roles": sources.roles}))
+    expected = {"epoch": sources.epoch, "roles": list(sources.roles), "near": "without"}
+    assert fitted["model"]["sources"] == expected
     files, rows = run.score_files(), np.arange(run.score_files().block_rows)
     ce = files.belief_of_role("ce", rows)
     both = combined([files.belief(0, Sources(1)), ce])

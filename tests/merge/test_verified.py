@@ -130,8 +130,8 @@ def test_what_people_say_replaces_what_is_believed() -> None:
     before = Posterior(np.full(4, 0.5, np.float32), np.full(4, 1), np.full(4, 0.6, np.float32), np.ones((4, 2)))
     after = before.confirmed(given, np.array([-1, 0, 1, DROPPED]))
     np.testing.assert_array_equal(after.label_score, np.array([0.5, 1, 0, 0], np.float32))
-    np.testing.assert_array_equal(after.predicted, [1, 0, 1, 1])
-    np.testing.assert_array_equal(after.predicted_score, np.array([0.6, 1, 1, 0], np.float32))
+    np.testing.assert_array_equal(after.predicted, [1, 0, 1, -1])
+    np.testing.assert_array_equal(after.predicted_score, np.array([0.6, 1, 1, 1], np.float32))
 
 
 def test_a_shard_tells_equal_keys_apart(tiny_config: Tiny, finish: Finish, tmp_path: Path) -> None:
