@@ -19,6 +19,7 @@ from rayclean.export.card import README, Card, readme
 from rayclean.export.choose import COLUMNS, Lines, settle
 from rayclean.export.cleanlab import pred_probs
 from rayclean.export.croissant import CROISSANT, describe
+from rayclean.export.cut import caution_of
 from rayclean.export.options import ExportOptions
 from rayclean.export.rows import Chosen
 from rayclean.export.table import LabelTable
@@ -71,7 +72,8 @@ def export(
     options.check_kind(to)
     store = Store(config.run.dir)
     this, table, target = look(config, store), LabelTable.open(store), _open(out)
-    rule = settle(options, config.merge.threshold, lambda: map(Lines.of, table.batches(COLUMNS)))
+    caution = caution_of(table.published.summary())
+    rule = settle(options, config.merge.threshold, lambda: map(Lines.of, table.batches(COLUMNS)), caution)
     chosen = Chosen(this.catalog, this.source, table, rule, options.removed)
     chosen.check()
     if not _is_current(this, table):

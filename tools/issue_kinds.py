@@ -1,6 +1,7 @@
 """How far `issue_kind` can be trusted: issues of each kind, made on purpose among scikit-learn's digits.
 
     .venv/bin/python tools/issue_kinds.py                     # Markdown: made kind against what the table says
+    .venv/bin/python tools/issue_kinds.py --features          # by the pixels as features, no network
 
 Of 1,797 digits, 15% carry another class's label. Added are blends of two digits under the label of one of them
 (ambiguous), digits with shuffled pixels under any label (none of the classes), and exact copies under another label.
@@ -79,11 +80,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--added", type=int, default=60, help="issues of each other kind (60)")
     parser.add_argument("--epochs", type=int, default=TRAIN["epochs"], help=f"of training ({TRAIN['epochs']})")
     parser.add_argument("--seed", type=int, default=0, help="of all draws (0)")
+    parser.add_argument("--features", action="store_true", help="fit_features on the pixels instead of a network")
     options = parser.parse_args(arguments)
     made = make(options.wrong, options.added, options.seed)
-    train = {**TRAIN, "epochs": options.epochs, "snapshot_every": max(options.epochs // 5, 1)}
-    scorer = LabelScorer("small_resnet", ["loss", "iofm"], train=train, seed=options.seed)
-    scorer.fit(made.images, made.labels, num_classes=NUM_CLASSES)
+    if options.features:
+        pixels = made.images[:, ::2, ::2, 0].reshape(len(made.images), -1)
+        scorer = LabelScorer(seed=options.seed).fit_features(pixels, made.labels, num_classes=NUM_CLASSES)
+    else:
+        train = {**TRAIN, "epochs": options.epochs, "snapshot_every": max(options.epochs // 5, 1)}
+        scorer = LabelScorer("small_resnet", ["loss", "iofm"], train=train, seed=options.seed)
+        scorer.fit(made.images, made.labels, num_classes=NUM_CLASSES)
     print("\n".join(table(made.kinds.tolist(), scorer.labels_["issue_kind"].to_pylist())))
 
 

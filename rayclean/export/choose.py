@@ -152,17 +152,20 @@ def judge(lines: Lines, labels: str, sure: float) -> Judged:
     return Judged(np.where(never | of_none, np.uint32(NEVER), key), label, reason)
 
 
-def settle(options: ExportOptions, threshold: float, stream: Callable[[], Iterable[Lines]]) -> Rule:
+def settle(
+    options: ExportOptions, threshold: float, stream: Callable[[], Iterable[Lines]], caution: float = 0.0
+) -> Rule:
     """The rule of an export; reads the table where its cut has to be found.
 
     Args:
         options: what was asked for.
         threshold: the cut where nothing says another.
         stream: all rows, in order, each time that it is called.
+        caution: of `caution_of`, for a precision.
     """
     labels, sure = options.labels, options.least_sure
     if options.budget is None and options.precision is None:
         cut = Cut.at(threshold if options.cut is None else options.cut)
     else:
-        cut = find_cut(options, lambda: ((lines.row, judge(lines, labels, sure).key) for lines in stream()))
+        cut = find_cut(options, lambda: ((lines.row, judge(lines, labels, sure).key) for lines in stream()), caution)
     return Rule(labels, sure, cut)

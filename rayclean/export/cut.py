@@ -8,16 +8,18 @@ are divided. Each pass holds some 2**15 counters, however many rows there are.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.special import logit
 
 from rayclean.arrays import Array
 from rayclean.export.options import ExportOptions
 
 NEVER = 0  # the key of a row that stays in no case
+CAUTION = 1.25
 LOW_BITS = 15
 NUM_HIGH = (int(np.float32(1).view(np.uint32)) + 1 >> LOW_BITS) + 1
 EVERY_ROW = np.iinfo(np.int64).max
@@ -55,16 +57,29 @@ def right_of(key: Array | np.uint32) -> Array:
     return (np.maximum(np.asarray(key, np.uint32), 1) - np.uint32(1)).view(np.float32)
 
 
-def find_cut(options: ExportOptions, stream: Stream) -> Cut:
+def caution_of(summary: Mapping[str, Any]) -> float:
+    """How much more likely right labels are taken to be than a table says, in log-odds, by its summary.
+
+    A precision is kept where the share of wrong labels may well be smaller than found, down to the low end of its
+    interval. Where people have verified labels, the table is taken at its word.
+    """
+    rate, low = summary["noise_rate"], summary.get("noise_rate_low")
+    if low is None or summary.get("calibrated") != "none" or not 0 < low < rate < 1:
+        return 0.0
+    return float(CAUTION * (logit(rate) - logit(low)))
+
+
+def find_cut(options: ExportOptions, stream: Stream, caution: float = 0.0) -> Cut:
     """The cut that a budget or a precision asks for.
 
     Args:
         options: has one of them.
         stream: rows and keys of all rows, in order, each time that it is called.
+        caution: of `caution_of`, for a precision.
     """
     counts, wrong, never = np.zeros(NUM_HIGH, np.int64), np.zeros(NUM_HIGH, np.int64), 0
     for _, keys in stream():
-        _add(counts, wrong, keys >> LOW_BITS, keys)
+        _add(counts, wrong, keys >> LOW_BITS, keys, caution)
         never += int(np.count_nonzero(keys == NEVER))
     ends = _removed_by(options, int(counts.sum()), never)
     high, removed, removed_wrong = _boundary(ends, counts, wrong, 0, 0)
@@ -73,7 +88,7 @@ def find_cut(options: ExportOptions, stream: Stream) -> Cut:
     counts, wrong = np.zeros(2**LOW_BITS, np.int64), np.zeros(2**LOW_BITS, np.int64)
     for _, keys in stream():
         here = keys[keys >> LOW_BITS == high]
-        _add(counts, wrong, here & (2**LOW_BITS - 1), here)
+        _add(counts, wrong, here & (2**LOW_BITS - 1), here, caution)
     low, removed, removed_wrong = _boundary(ends, counts, wrong, removed, removed_wrong)
     key = (high << LOW_BITS) + low
     equal = int(counts[low])
@@ -118,10 +133,11 @@ def _removed_by(options: ExportOptions, total: int, never: int) -> _Budget | _Pr
     return _Budget(min(max(wanted, never), total))
 
 
-def _add(counts: Array, wrong: Array, bins: Array, keys: Array) -> None:
+def _add(counts: Array, wrong: Array, bins: Array, keys: Array, caution: float) -> None:
     """Adds a batch to its bins: how many rows, and how many of them are expected to be wrong, in `UNIT`."""
     counts += np.bincount(bins, minlength=len(counts))
-    weights = np.rint((1 - right_of(keys).astype(np.float64)) / UNIT)
+    right = right_of(keys).astype(np.float64)
+    weights = np.rint((1 - right) / ((1 - right) + right * np.exp(caution)) / UNIT)
     wrong += np.bincount(bins, weights, len(wrong)).astype(np.int64)  # exact up to 2**21 rows a batch
 
 

@@ -55,8 +55,8 @@ NOISE_FACTORS = (0.6, 3.0)
 NOISE_SLACK = 0.1  # of either end: labels that are wrong where belief is wrong alike
 NOISE_ROWS = 20_000  # that the interval is found by
 BALANCED = 0.02  # nats a row that classes of unequal shares must explain better, to be believed
-LEAST_NONE = 0.025  # share of rows of none of the classes, from which on they are believed in
-NONE_GAIN = 0.004  # nats a row that they must explain better
+LEAST_NONE = 0.022  # share of rows of none of the classes, from which on they are believed in
+NONE_GAIN = 0.0035  # nats a row that they must explain better
 NONE_START = 0.02
 
 

@@ -22,7 +22,7 @@ from rayclean.train.plan import epoch_seed
 STRENGTH = 1280.0  # squared length of an average row of features, to which rate and weight decays belong
 RATE = 0.02
 MOMENTUM = 0.9
-LEAST_STEPS = 240
+LEAST_STEPS, MOST_STEPS = 240, 2400
 POWER_STEPS = 20
 STABLE = 2.0  # the rate times the largest eigenvalue of the features' second moments stays below
 ROWS_AT_ONCE = 4096
@@ -35,7 +35,7 @@ class HeadSettings:
     Attributes:
         weight_decays: each has heads of its own; small ones follow the labels, large ones resist strong noise.
         folds: F, at least 2.
-        epochs: at least; more where there are so few rows that these would be under `LEAST_STEPS` steps.
+        epochs: more where there are so few rows that these would be under `LEAST_STEPS` steps, fewer past `MOST_STEPS`.
         alpha: of MixUp's beta distribution; 0 without.
     """
 
@@ -47,7 +47,8 @@ class HeadSettings:
 
     def epochs_of(self, num_rows: int) -> int:
         """Epochs over so many rows."""
-        return max(self.epochs, -(-LEAST_STEPS // self.steps_of(num_rows)))
+        steps = self.steps_of(num_rows)
+        return max(min(self.epochs, MOST_STEPS // steps), -(-LEAST_STEPS // steps))
 
     def steps_of(self, num_rows: int) -> int:
         """Steps an epoch."""
