@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         name: np.array([fact[name] for fact in facts]) for name, value in facts[0].items() if isinstance(value, int)
     }
     partial = options.file.with_suffix(".partial.npz")
-    np.savez(partial, features=np.concatenate(features), keys=np.array(keys), **columns)
+    np.savez(partial, allow_pickle=False, features=np.concatenate(features), keys=np.array(keys), **columns)
     os.replace(partial, options.file)
 
 

@@ -1,0 +1,126 @@
+"""Cells by features: what is kept is not redone, what other settings decided is, the tables."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rayclean.errors import RaycleanError
+from tools import honest_cells
+from tools.honest_cells import main, run_cell, settings
+from tools.honest_data import Folders
+from tools.honest_table import tables
+
+NOW = {"commit": "abc", "dirty": False}
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, int]]:
+    """What was computed, in place of computing it; results go to a folder of the test."""
+    done: list[tuple[str, int]] = []
+
+    def judge(_: Any, __: Folders, seed: int) -> dict[str, Any]:
+        done.append(("judge", seed))
+        return {"label_score": {"auroc": 0.9}}
+
+    def verify(_: Any, __: Folders, seed: int, num_draws: int) -> dict[str, Any]:
+        done.append((f"verify {num_draws}", seed))
+        return {}
+
+    monkeypatch.setattr(honest_cells, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(honest_cells, "judge_cell", judge)
+    monkeypatch.setattr(honest_cells, "verify_cell", verify)
+    monkeypatch.setattr(honest_cells, "settings", lambda: dict(NOW))
+    return done
+
+
+def test_a_rerun_adds_what_is_missing(asked: list[tuple[str, int]]) -> None:
+    run_cell("human_0", Folders(), [0], 0)
+    run_cell("human_0", Folders(), [0, 1, 2], 0)
+    run_cell("human_0", Folders(), [1], 5)
+    run_cell("human_0", Folders(), [1], 5)
+    assert asked == [("judge", 0), ("judge", 1), ("judge", 2), ("verify 5", 1)]
+    kept = json.loads((honest_cells.RESULTS / "human_0.json").read_text())
+    assert kept["settings"] == NOW
+    assert list(kept["seeds"]) == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("now", [{"commit": "abd", "dirty": False}, {"commit": "abc", "dirty": True}])
+def test_what_other_settings_decided_is_made_anew(
+    asked: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch, now: dict[str, Any]
+) -> None:
+    run_cell("human_0", Folders(), [0, 1], 0)
+    monkeypatch.setattr(honest_cells, "settings", lambda: now)
+    run_cell("human_0", Folders(), [1], 0)
+    kept = json.loads((honest_cells.RESULTS / "human_0.json").read_text())
+    assert (kept["settings"], list(kept["seeds"])) == (now, ["1"])
+
+
+def test_predictions_of_others_have_one_seed(asked: list[tuple[str, int]]) -> None:
+    run_cell("worst-resnet18_0", Folders(), [0, 1, 2], 0)
+    assert asked == [("judge", 0)]
+
+
+def test_a_folder_that_is_not_given_is_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(honest_cells, "RESULTS", tmp_path)
+    with pytest.raises(RaycleanError, match="--features FOLDER"):
+        main(["human_0"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_settings_are_those_of_a_commit() -> None:
+    found = settings()
+    assert set(found["commit"]) <= set("0123456789abcdef")
+    assert len(found["commit"]) >= 7
+    assert isinstance(found["dirty"], bool)
+
+
+def figures(auroc: float, verdict: str, best: str) -> dict[str, Any]:
+    """What is kept of a seed."""
+    quality, difference = {"auroc": auroc, "average_precision": 0.5}, {"difference": 0.01, "low": -0.01, "high": 0.03}
+    return {
+        "rows": 100,
+        "label_score": quality,
+        "scores": {"aum": quality, "loss": quality},
+        "cleanlab": {"heads self_confidence": quality},
+        "best": {"single": best, "cleanlab": "heads self_confidence"},
+        "oracle": quality | {"predicted_right": 0.8},
+        "less_single": difference | {"verdict": verdict},
+        "less_cleanlab": difference | {"verdict": "more"},
+        "predicted_right": 0.75,
+        "given_right": 0.6,
+        "argmax_right": 0.7,
+        "noise_rate": {"true": 0.4, "found": 0.35, "low": 0.2, "high": 0.5},
+        "interval_holds": True,
+        "calibration_error": 0.05,
+        "predicted_none": 0,
+        "flagged": {"share": 0.3, "precision": 0.9, "recall": 0.7},
+        "reliable": True,
+        "seconds": 9.6,
+    }
+
+
+def test_the_tables() -> None:
+    seeds = {"0": figures(0.9, "tie", "aum"), "1": figures(0.91, "more", "loss")}
+    verified = {number: {"calibration_error": 0.02, "noise_rate_error": 0.01} for number in ("100", "400")}
+    one = {"0": figures(0.8, "less", "aum") | {"verified": verified}}
+    found = tables([{"cell": "two", "seeds": seeds}, {"cell": "one", "seeds": one}])
+    assert found[2] == (
+        "| two | 100 | .9050 (.5000) | .9050 (.5000) aum, loss | .9050 (.5000) heads self_confidence | .9050 (.5000) "
+        "| +0.0100 [-0.0100, +0.0300] 1 tie, 1 more | +0.0100 [-0.0100, +0.0300] more |"
+    )
+    assert found[7] == (
+        "| two | .750 | .600 | .700 | .800 | .350 [.200, .500] of .400, held 2 of 2 | .050 | .000 "
+        "| .300, .900, .700 | 2 of 2 | 10 |"
+    )
+    assert found[9:] == [
+        "",
+        "| cell | 100 verified: calibration error | 100 verified: noise rate off by | 400 verified: calibration error "
+        "| 400 verified: noise rate off by |",
+        "|---|---|---|---|---|",
+        "| one | .020 | .010 | .020 | .010 |",
+    ]
+    assert tables([]) == []

@@ -1,0 +1,126 @@
+"""Labels judged by features and predictions that are there, beside cleanlab and beside who knows the truth.
+
+    pip install -e .[peers]
+    .venv/bin/python tools/honest_cells.py --features /elsewhere human_0 aggregate_0    # a rerun adds missing seeds
+    .venv/bin/python tools/honest_cells.py --peers /elsewhere worst-resnet18_0
+    .venv/bin/python tools/honest_cells.py --features /elsewhere --verified human_0     # with rows that people verify
+    .venv/bin/python tools/honest_cells.py --table                                      # Markdown from what is there
+
+Features are of tools/frozen_features.py. A result is kept with the commit that decided it; what another commit, or a
+change that is not committed, decided is made anew. The truth is for the figures only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rayclean.errors import RaycleanError
+from rayclean.merge.table import NO_LABEL
+from tools.honest_data import CELLS, Cell, FeatureCell, Folders
+from tools.honest_figures import VERIFIED_DRAWS, classed_figures, judged_figures, rival_figures, verified_figures
+from tools.honest_table import tables
+from tools.honest_ways import ByFeatures, ByPredictions, Way
+
+RESULTS = Path("docs/results/honest")
+DECIDING = (
+    "rayclean/merge",
+    "rayclean/train/heads.py",
+    "rayclean/memory_blind.py",
+    "rayclean/memory_features.py",
+)
+Figures = dict[str, Any]
+
+
+def settings() -> Figures:
+    """The commit that decides what rayclean makes of labels, and whether files differ from it."""
+    return {"commit": _git("log", "-1", "--format=%h"), "dirty": bool(_git("status", "--porcelain"))}
+
+
+def _git(*command: str) -> str:
+    return subprocess.run(["git", *command, "--", *DECIDING], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def judge_cell(cell: Cell, folders: Folders, seed: int) -> Figures:
+    """The figures of a cell with one seed."""
+    way, began_s = _way(cell, folders, seed), time.perf_counter()
+    rows = way.rows
+    judged = way.judge(np.full(len(rows.labels), NO_LABEL))
+    seconds = time.perf_counter() - began_s
+    found = judged_figures(judged, rows, way.belief) | {"seconds": seconds} | rival_figures(way, judged, rows, seed)
+    return found if (rows.truth >= 0).all() else found | {"of_a_class": classed_figures(judged, rows)}
+
+
+def verify_cell(cell: Cell, folders: Folders, seed: int, num_draws: int) -> Figures:
+    """What verified rows add to a cell with one seed."""
+    way = _way(cell, folders, seed)
+    return verified_figures(way.judge, way.rows, seed, num_draws)
+
+
+def _way(cell: Cell, folders: Folders, seed: int) -> Way:
+    rows = cell.read(folders, seed)
+    return ByFeatures(rows, seed) if isinstance(cell, FeatureCell) else ByPredictions(rows, seed)
+
+
+def run_cell(name: str, folders: Folders, seeds: Sequence[int], num_draws: int) -> None:
+    """Adds what a cell's result lacks: seeds, and verified rows where `num_draws` is not 0."""
+    cell, file, now = CELLS[name], RESULTS / f"{name}.json", settings()
+    result = json.loads(file.read_text()) if file.exists() else {}
+    if now["dirty"] or result.get("settings") != now:
+        result = {"cell": name, "settings": now, "seeds": {}}
+    for seed in [seed for seed in cell.seeds if seed in seeds]:
+        there = result["seeds"].setdefault(str(seed), {})
+        if "label_score" not in there:
+            there |= judge_cell(cell, folders, seed)
+            _keep(file, result)
+        if num_draws and "verified" not in there:
+            there["verified"] = verify_cell(cell, folders, seed, num_draws)
+            _keep(file, result)
+        print(f"{name}, seed {seed}: AUROC {there['label_score']['auroc']:.4f}", flush=True)
+
+
+def _keep(file: Path, result: Figures) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps(result, indent=1) + "\n")
+    os.replace(partial, file)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs cells, or prints the tables."""
+    parser = argparse.ArgumentParser(description="Run cells by features or predictions, or print the tables.")
+    parser.add_argument("cells", nargs="*", choices=[*CELLS, []], metavar="CELL", help=f"of {', '.join(CELLS)}")
+    parser.add_argument("--features", type=Path, help="folder of cifar10n-0.npz, ..., of tools/frozen_features.py")
+    parser.add_argument("--peers", type=Path, help="folder of worst-resnet18.npz, ...: pred_probs, given, true")
+    parser.add_argument("--images", type=Path, help="folder of the shards, for noise that depends on images")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the cells by features (0 1 2)")
+    parser.add_argument("--verified", action="store_true", help="also with rows that people have verified")
+    parser.add_argument("--draws", type=int, default=VERIFIED_DRAWS, help=f"of verified rows ({VERIFIED_DRAWS})")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--table", action="store_true", help="print Markdown")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    folders = Folders(options.features, options.peers, options.images)
+    for name in options.cells:
+        run_cell(name, folders, options.seeds, options.draws if options.verified else 0)
+    if options.table:
+        there = [RESULTS / f"{name}.json" for name in CELLS]
+        print("\n".join(tables([json.loads(file.read_text()) for file in there if file.exists()])))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except RaycleanError as error:
+        print(f"honest_cells: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -1,0 +1,227 @@
+"""How the labels of a cell are judged: by rayclean, by what cleanlab makes of probabilities, by who knows the truth.
+
+Letters: N rows, d features, K classes.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import pyarrow as pa
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from rayclean.arrays import Array
+from rayclean.config import parse_config
+from rayclean.memory import Samples
+from rayclean.memory_features import DEFAULT_SCORES, FeatureScoring, find_groups
+from rayclean.memory_inputs import read_features
+from rayclean.memory_merge import MEMORY, merged
+from rayclean.merge.table import NO_LABEL
+from rayclean.merge.transition import adjusted
+from rayclean.report.metrics import auroc
+from rayclean.scorer import LabelScorer
+from rayclean.scores.block import BlockScores
+from rayclean.scores.sources import BELIEF_FLOOR
+from rayclean.storage.draws import pixel_digest
+from tools.honest_data import Rows
+from tools.peers_training import peer_package
+from tools.run_peers import METHODS
+
+COLUMN = "score_"
+MAX_STEPS = 1000  # of logistic regression on few classes
+FEW_CLASSES, MAX_STEPS_OF_MANY = 20, 200
+SHARPNESSES = (0.6, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
+PSEUDO_COUNTS = 2.0  # of T's rows
+
+
+class Judged(NamedTuple):
+    """What rayclean makes of labels.
+
+    Attributes:
+        right: (N,) float64 `label_score`.
+        predicted: (N,) int64, -1 none of the classes.
+        scores: (N,) float64 by name.
+        summary: `LabelScorer.summary_`.
+    """
+
+    right: Array
+    predicted: Array
+    scores: dict[str, Array]
+    summary: dict[str, Any]
+
+    @classmethod
+    def of(cls, table: pa.Table, summary: dict[str, Any]) -> Judged:
+        """From `LabelScorer`'s table and summary."""
+        named = [name for name in table.column_names if name.startswith(COLUMN)]
+        return cls(
+            right=table["label_score"].to_numpy().astype(np.float64),
+            predicted=table["predicted_label"].to_numpy().astype(np.int64),
+            scores={name.removeprefix(COLUMN): table[name].to_numpy().astype(np.float64) for name in named},
+            summary=summary,
+        )
+
+
+class Way(Protocol):
+    """A way of `LabelScorer`, with what the others are given."""
+
+    rows: Rows
+
+    def judge(self, verified: Array) -> Judged:
+        """Judges all rows; `verified` (N,) true labels, `NO_LABEL` where nobody has looked."""
+
+    @property
+    def belief(self) -> Array:
+        """(N, K) that the joint model is applied to."""
+
+    def probabilities(self) -> dict[str, tuple[Array, dict[str, Any]]]:
+        """By name (N, K) out-of-fold probabilities that cleanlab ranks, and what is to be said of them."""
+
+
+@dataclass
+class ByPredictions:
+    """`LabelScorer.fit_predictions`."""
+
+    rows: Rows
+    seed: int
+
+    def judge(self, verified: Array) -> Judged:
+        """As of `Way`."""
+        scorer = LabelScorer(seed=self.seed)
+        scorer.fit_predictions(self.rows.labels, self.rows.inputs, verified=verified)
+        return Judged.of(scorer.labels_, scorer.summary_)
+
+    @property
+    def belief(self) -> Array:
+        """As of `Way`."""
+        return self.rows.inputs
+
+    def probabilities(self) -> dict[str, tuple[Array, dict[str, Any]]]:
+        """As of `Way`."""
+        whole = self.rows.inputs.astype(np.float64)
+        return {"predictions": (whole / whole.sum(axis=1, keepdims=True), {})}
+
+
+@dataclass
+class ByFeatures:
+    """`LabelScorer.fit_features` in steps, so that verified labels need no second training."""
+
+    rows: Rows
+    seed: int
+
+    @cached_property
+    def scoring(self) -> FeatureScoring:
+        """The scorer's parts."""
+        rows = self.rows
+        tree = {
+            "run": {"dir": MEMORY, "seed": self.seed},
+            "scores": list(DEFAULT_SCORES),
+            "data": {"shards": MEMORY, "classes": rows.num_classes},
+        }
+        keys = [str(row) for row in range(len(rows.labels))]
+        features = read_features(rows.inputs, len(keys))
+        samples = Samples.without_images(rows.labels, [pixel_digest(row) for row in features], keys)
+        config = parse_config(tree, "honest cells")
+        groups = find_groups(samples.digests, None)
+        return FeatureScoring(config, samples, features, groups, rows.num_classes, "cpu")
+
+    @cached_property
+    def block(self) -> BlockScores:
+        """All scores."""
+        return self.scoring.block(self.scoring.config.score_names())
+
+    def judge(self, verified: Array) -> Judged:
+        """As of `Way`."""
+        fitted, block = self.scoring.fit(self.block, verified)
+        keys = [str(row) for row in range(len(verified))]
+        return Judged.of(*merged(self.scoring.config, self.scoring.samples, keys, block, fitted, verified))
+
+    @cached_property
+    def belief(self) -> Array:
+        """As of `Way`."""
+        return self.scoring.fit(self.block, np.full(len(self.rows.labels), NO_LABEL))[1].belief
+
+    def probabilities(self) -> dict[str, tuple[Array, dict[str, Any]]]:
+        """As of `Way`: of logistic regression, and the geometric mean of rayclean's heads."""
+        began_s = time.perf_counter()
+        found, converged = logistic_beliefs(self.rows, self.scoring.folds)
+        facts = {"seconds": time.perf_counter() - began_s, "converged": converged}
+        heads = self.block.belief.astype(np.float64)
+        return {"logistic": (found, facts), "heads": (heads / heads.sum(axis=1, keepdims=True), {})}
+
+
+def logistic_beliefs(rows: Rows, folds: Array) -> tuple[Array, bool]:
+    """(N, K) probabilities by scikit-learn's logistic regression on the other folds, and whether all converged.
+
+    Args:
+        rows: with features.
+        folds: (N,) the fold of each row.
+    """
+    inputs = StandardScaler().fit_transform(rows.inputs)
+    few = rows.num_classes <= FEW_CLASSES
+    found, converged = np.zeros((len(inputs), rows.num_classes)), True
+    for fold in np.unique(folds):
+        seen, model = folds != fold, LogisticRegression(max_iter=MAX_STEPS if few else MAX_STEPS_OF_MANY)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of steps that do not reach; it is told by the result
+            model.fit(inputs[seen], rows.labels[seen])
+        found[np.ix_(~seen, model.classes_)] = model.predict_proba(inputs[~seen])
+        converged &= bool((model.n_iter_ < model.max_iter).all())
+    return found, converged
+
+
+def cleanlab_scores(labels: Array, probabilities: Array) -> dict[str, Array]:
+    """By method (N,) the quality that cleanlab's package gives labels by probabilities (N, K).
+
+    Raises:
+        RaycleanError: it is not installed.
+    """
+    rank = peer_package("cleanlab.rank")
+    return {method: rank.get_label_quality_scores(labels, probabilities, method=method) for method in METHODS}
+
+
+def oracle(belief: Array, rows: Rows, seed: int) -> tuple[Array, Array]:
+    """What the same belief would give to who knows the truth: P(label right) (N,), and the likeliest classes (N,).
+
+    Half the rows judge the others: T and the prior are counted on them, and of `SHARPNESSES` the one is taken under
+    which their own labels are told apart best.
+    """
+    half = np.random.default_rng(seed).permutation(len(rows.labels)) % 2
+    log_belief = adjusted(belief, np.log(np.mean(belief, axis=0, dtype=np.float64) + BELIEF_FLOOR))
+    right, likeliest = np.empty(len(half)), np.empty(len(half), np.int64)
+    for judged in (0, 1):
+        there, known = half == judged, half != judged
+        transition, prior = _counted(rows, known)
+        labels, clean = rows.labels[known], rows.clean[known]
+        best = max(
+            SHARPNESSES,
+            key=lambda s: auroc(_right(_posterior(s * log_belief[known], labels, transition, prior), labels), clean),
+        )
+        posterior = _posterior(best * log_belief[there], rows.labels[there], transition, prior)
+        right[there], likeliest[there] = _right(posterior, rows.labels[there]), posterior.argmax(axis=1)
+    return right, likeliest
+
+
+def _counted(rows: Rows, known: Array) -> tuple[Array, Array]:
+    """T (K, K) and prior (K,) by the truth of some rows."""
+    there = known & (rows.truth >= 0)
+    counts = np.zeros((rows.num_classes, rows.num_classes))
+    np.add.at(counts, (rows.truth[there], rows.labels[there]), 1)
+    wrong = 1 - np.trace(counts) / counts.sum()
+    prior = counts.sum(axis=1) + 1
+    counts += PSEUDO_COUNTS * ((1 - wrong) * np.eye(rows.num_classes) + wrong / rows.num_classes)
+    return counts / counts.sum(axis=1, keepdims=True), prior / prior.sum()
+
+
+def _posterior(scaled: Array, labels: Array, transition: Array, prior: Array) -> Array:
+    weights = np.exp(scaled - scaled.max(axis=1, keepdims=True)) * prior * transition[:, labels].T
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+
+
+def _right(posterior: Array, labels: Array) -> Array:
+    return np.asarray(posterior[np.arange(len(labels)), labels])
