@@ -10,9 +10,10 @@ share of labels that q finds wrong; or, where that explains the labels clearly b
 counts sum_{i: y_i = y} q_i(k), with A beside them. Counts follow the classifier's own confusion, which A hardly
 does.
 
-Labels and beliefs cannot tell how sharp beliefs should be: a row that the classifier is unsure of and a label that is wrong look alike. Maximum likelihood takes
-all unsureness for real and finds too few wrong labels, since people err where images are hard. So the sharpness is a
-rule (`sharpness_of`), and how far it may be wrong is told as an interval of the noise rate.
+Labels and beliefs cannot tell how sharp beliefs should be: a row that the classifier is unsure of and a label that is
+wrong look alike. Maximum likelihood takes all unsureness for real and finds too few wrong labels, since people err
+where images are hard. So the sharpness is a rule (`sharpness_of`), and how far it may be wrong is told as an interval
+of the noise rate.
 
 Letters: N rows, K classes.
 """
@@ -318,7 +319,7 @@ def _next_prior(posterior: Float64, seen: Float64, prior: Float64, balanced: boo
     found: Float64 = np.where(there, believed / np.maximum(expected, 1e-12), 0)
     found /= found.sum()
     if balanced:
-        found[:-1] = (1 - found[-1]) / (len(found) - 1)
+        found[:-1] = found[:-1].mean()
     return found
 
 

@@ -1,4 +1,4 @@
-"""Doubts: what is worthless is said to be so, and what is good is not, whatever the number of rows and their balance."""
+"""Doubts: what is worthless is said to be so, what is good is not, however many rows there are of each class."""
 
 from __future__ import annotations
 
