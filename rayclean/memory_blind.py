@@ -111,7 +111,7 @@ def score_predictions(config: Config, samples: Samples, belief: Array, features:
         near = np.where(lists >= 0, labels[np.maximum(lists, 0)], NO_LABEL)
         scores["vote"], neighbors = vote_of(lists[:, :num], labels), lists[:, :EVIDENCE]
         if doubt := near_doubt(near[:, :EVIDENCE], labels):
-            warnings.warn(f"features: {doubt}; they are left out", stacklevel=4)
+            warnings.warn(f"features: {doubt}; they are left out", stacklevel=3)
             neighbors, near = np.full_like(neighbors, -1), near[:, :0]
     wanted = {name: scores[name].astype(np.float64) for name in config.score_names()}
     return Predicted(BlockScores(wanted, {}, {}, belief, None, neighbors), near)
@@ -127,7 +127,7 @@ def fit_predicted(
         return fit_images(config, samples, block, None)
     seen = seen_doubt(block.belief, labels, near[:, :EVIDENCE]) if out_of_fold else ""
     if seen:
-        warnings.warn(f"pred_probs: {seen}; they are taken so", stacklevel=4)
+        warnings.warn(f"pred_probs: {seen}; they are taken so", stacklevel=3)
     if seen or not out_of_fold:
         fitted, block = fit_images(config, samples, block, None)
         return fitted.doubted(seen or chance_doubt(block.belief, labels)), block

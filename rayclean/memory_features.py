@@ -132,10 +132,10 @@ class FeatureScoring:
         values = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
         rows = np.arange(len(values))
         twins = self.groups.astype(np.uint64)[:, None]
-        points = Points(rows, self.samples.labels, twins, self.samples.draws, lambda at: values[at])
-        lists = list_neighbors(points, rows, num, any_label, torch.device(self.device)).rows
-        related = (lists >= 0) & (self.groups[np.maximum(lists, 0)] == self.groups[:, None])
-        return np.where(related, -1, lists)
+        # Twins are left out among rows of one label; of a group no row is a neighbour, whatever the label.
+        labels = np.zeros_like(self.samples.labels) if any_label else self.samples.labels
+        points = Points(rows, labels, twins, self.samples.draws, lambda at: values[at])
+        return list_neighbors(points, rows, num, any_label, torch.device(self.device)).rows
 
     def beliefs(self) -> dict[str, Array]:
         """By name (N, K) beliefs that have not seen the rows' labels."""

@@ -52,6 +52,8 @@ LAYERS = (
         "results",
         "memory",
         "memory_arrays",
+        "memory_blind",
+        "memory_features",
         "memory_inputs",
         "memory_labels",
         "memory_merge",

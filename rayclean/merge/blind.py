@@ -297,6 +297,8 @@ def _next_transition(counts: Float64, start: _Start, counted: bool) -> Float64:
         whole = counts + start.weight * start.anchors
         result: Float64 = whole / whole.sum(axis=1, keepdims=True)
         return result
+    if not counts.any():  # people say of all rows that they are of none of the classes
+        return start.anchors
     wrong = 1 - np.trace(counts) / counts.sum()
     by_anchors = float(counts.sum(axis=1) @ (1 - np.diag(start.anchors))) / counts.sum()
     return noisier(start.anchors, float(odds(wrong) / odds(by_anchors)))
@@ -312,10 +314,11 @@ def _next_prior(posterior: Float64, seen: Float64, prior: Float64, balanced: boo
     """The prior (K + 1,) under which what is believed with the labels is as large as without them."""
     there = prior > 0
     expected = np.where(there, seen.mean(axis=0) / np.where(there, prior, 1), 1)
-    found: Float64 = np.where(there, posterior.mean(axis=0) / np.maximum(expected, 1e-12), 0)
+    believed = np.maximum(posterior.mean(axis=0), 1e-12)  # no class becomes impossible
+    found: Float64 = np.where(there, believed / np.maximum(expected, 1e-12), 0)
     found /= found.sum()
     if balanced:
-        found[:-1] = (1 - found[-1]) / (len(found) - 1)
+        found[:-1] = found[:-1].mean()
     return found
 
 

@@ -16,6 +16,7 @@ from rayclean.merge.trust import agreement
 from rayclean.scores.sources import BELIEF_FLOOR
 
 LEAST_ERRORS = 4.0  # standard errors above chance
+ENOUGH = 0.5  # of the way from chance to full agreement: few rows that agree so far are not doubted
 CERTAIN = 0.99  # labels nearly all of one class: no order can be told from another
 MOST_MOVED = 0.5  # share of the rows in classes whose labels mostly are those of another class
 
@@ -28,10 +29,9 @@ def chance_doubt(beliefs: Float64, given: Ints) -> str:
         return ""
     surest = adjusted(beliefs, log_mean).argmax(axis=1)
     found = float((surest == given).mean())
-    counts = [np.bincount(each, minlength=num_classes) / num_rows for each in (surest, given)]
-    chance = float(counts[0] @ counts[1])
-    error = np.sqrt(max(chance * (1 - chance), 1e-12) / num_rows)
-    if found > chance + LEAST_ERRORS * error:
+    believed, labels = (np.bincount(each, minlength=num_classes) / num_rows for each in (surest, given))
+    chance = float(believed @ labels)
+    if not _like_chance(found, chance, _error(believed, labels, num_rows)):
         return ""
     return (
         f"beliefs agree with {found:.1%} of the labels, and would with {chance:.1%} by chance: they may be in another "
@@ -39,15 +39,32 @@ def chance_doubt(beliefs: Float64, given: Ints) -> str:
     )
 
 
+def _error(one: Float64, other: Float64, num_rows: int) -> float:
+    """Standard error of the agreement of two columns of classes, in any order, by their shares (K,)."""
+    chance = float(one @ other)
+    variance = chance - float(one @ other**2) - float(one**2 @ other) + chance**2
+    return float(np.sqrt(max(variance, 0.0) / max(num_rows - 1, 1)))
+
+
+def _like_chance(found: float, chance: float, error: float) -> bool:
+    """Whether an agreement is no more than chance; of so few rows that not even full agreement would be: no."""
+    room, margin = 1 - chance, LEAST_ERRORS * error
+    return margin < room and found <= chance + min(margin, ENOUGH * room)
+
+
 def near_doubt(near_labels: Ints, given: Ints) -> str:
-    """Why near rows are worthless: their labels (N, J), -1 where there are fewer, are the row's own as by chance."""
+    """Why near rows are worthless: their labels (N, J), -1 where there are fewer, are the row's own as by chance.
+
+    Empty if not, or if no row has a near one.
+    """
     there = near_labels >= 0
     rows = np.flatnonzero(there.any(axis=1))
+    if not len(rows):
+        return ""
     equal = ((near_labels == given[:, None]) & there)[rows].sum(axis=1) / there[rows].sum(axis=1)
     shares = np.bincount(given) / len(given)
     chance = float(shares @ shares)
-    error = float(np.sqrt(max(chance * (1 - chance), 1e-12) / len(rows)))
-    if chance > CERTAIN or equal.mean() > chance + LEAST_ERRORS * error:
+    if chance > CERTAIN or not _like_chance(float(equal.mean()), chance, _error(shares, shares, len(rows))):
         return ""
     return (
         f"near rows have the same label in {equal.mean():.1%} of the cases, and would by chance in {chance:.1%}: they "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeAlias
@@ -78,7 +79,7 @@ class Fitted:
         have been wrong (docs/results/honest.md).
         """
         if self.calibration.num_verified:
-            error = DEVIATIONS * np.sqrt(max(rate * (1 - rate), 0.0) / self.calibration.num_verified)
+            error = DEVIATIONS * math.sqrt(max(rate * (1 - rate), 0.0) / self.calibration.num_verified)
             return max(rate - error, 0.0), min(rate + error, 1.0)
         noise = self.model.noise if isinstance(self.model, JointModel) else None
         low, high = noise or (rate / NOISE_FACTOR, min(rate * NOISE_FACTOR, 1.0))
