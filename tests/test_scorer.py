@@ -130,12 +130,15 @@ scorer = LabelScorer(dict(width=2), scores, device="cpu", train=train, inn=dict(
 scorer.fit(images, labels)
 assert np.isfinite(scorer.score_samples("iofm")).all()
 LabelScorer().fit_predictions(np.array(["a", "b", "c"])[labels], np.eye(3)[labels], images.reshape(60, -1))
+features = np.eye(3)[labels] + rng.normal(size=(60, 3))
+LabelScorer(scores=["iofm_last", "inn", "vote", "osm", "odd"], device="cpu").fit_features(features, labels)
 print(scorer.labels_.num_rows, sorted({{name.split(".")[0] for name in sys.modules}} & {blocked}))
 """
 
 
 def test_it_needs_torch_numpy_scikit_learn_pyarrow_and_pydantic_alone() -> None:
     blocked = {"ray", "faiss", "webdataset", "yaml", "safetensors", "rich", "typer", "PIL", "torchvision", "psutil"}
+    blocked.add("xxhash")
     code = BLOCKED.format(blocked=blocked)
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert ended.returncode == 0, ended.stderr

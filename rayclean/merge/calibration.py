@@ -13,6 +13,7 @@ Float64 = NDArray[np.float64]
 # Standard deviations of what is believed before any label is verified: of log(scale), and of the shift.
 SCALE_DEVIATION = 0.5
 SHIFT_DEVIATION = 2.0
+LARGEST = 1e3  # log-odds that a fit takes in: those of a class that is alone are infinite
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,11 @@ def fit_calibration(log_odds: Float64, clean: NDArray[np.bool_]) -> Calibration:
     """
     if not len(clean):
         return NO_CALIBRATION
-    sign = np.where(clean, 1.0, -1.0)
+    sign, bounded = np.where(clean, 1.0, -1.0), np.clip(log_odds, -LARGEST, LARGEST)
 
     def cost(parameters: Float64) -> float:
         log_scale, shift = parameters
-        loss = np.logaddexp(0.0, -sign * (np.exp(log_scale) * log_odds + shift)).sum()
+        loss = np.logaddexp(0.0, -sign * (np.exp(log_scale) * bounded + shift)).sum()
         return float(loss + (log_scale / SCALE_DEVIATION) ** 2 / 2 + (shift / SHIFT_DEVIATION) ** 2 / 2)
 
     log_scale, shift = minimize(cost, np.zeros(2), method="L-BFGS-B", bounds=[(-3, 3), (-20, 20)]).x
