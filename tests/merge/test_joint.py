@@ -15,7 +15,7 @@ from rayclean import LabelScorer
 from rayclean.arrays import Array
 from rayclean.config import Config
 from rayclean.merge.anchors import fit_joint
-from rayclean.merge.joint import JointModel
+from rayclean.merge.joint import DROPPED, JointModel
 from rayclean.merge.models import MAX_NUMBERS, fit_rows
 from rayclean.merge.near import Near
 from rayclean.merge.published import Published
@@ -127,6 +127,8 @@ def test_what_is_tempered_equals_the_formula_and_sums_to_one() -> None:
         q = others * (1 - right) / others.sum()
         q[label] = right
         assert model.log_odds(beliefs[[row]], labels[[row]])[0] == pytest.approx(log_odds, rel=1e-9)
+        assert found.whole is not None
+        np.testing.assert_allclose(found.whole[row], q, rtol=1e-9)
         assert found.predicted[row] == (q.argmax() if q.argmax() < 5 else NONE_OF_CLASSES)
         assert found.predicted_score[row] == pytest.approx(q.max(), rel=1e-5)
         if 0.02 < right < 0.98:  # past that it is bounded
@@ -160,3 +162,22 @@ def test_what_is_believed_in_of_none_is_predicted_so() -> None:
     assert (found.predicted[50:] != NONE_OF_CLASSES).mean() > 0.9
     assert (model.posterior(beliefs, labels).predicted_score > 0).all()
     assert (replace(model, none=0.0).posterior(beliefs, labels).predicted != NONE_OF_CLASSES).all()
+
+
+def test_what_is_believed_is_counted_by_label_with_what_people_say() -> None:
+    beliefs, labels, truth = made(200, symmetric(4, 0.2))
+    model = replace(fit_joint(beliefs, labels), none=0.1, unclaimed=-2.0, shares=np.full(4, 0.25), temper=0.7)
+    people = np.where(np.arange(200) < 40, truth, -1)
+    people[:10] = DROPPED
+    found = model.posterior(beliefs, labels).confirmed(labels, people)
+    assert found.whole is not None
+    expected = np.zeros((5, 4))
+    for row, label in enumerate(labels):
+        said = people[row] if people[row] != DROPPED else 4
+        whole = found.whole[row] if row >= 40 else np.eye(5)[said]
+        np.testing.assert_array_equal(found.whole[row], whole)
+        expected[:, label] += whole
+    counts = found.counts(labels)
+    assert counts is not None
+    np.testing.assert_allclose(counts, expected)
+    np.testing.assert_allclose(counts.sum(axis=0), np.bincount(labels, minlength=4))

@@ -14,6 +14,7 @@ from rayclean.arrays import Array
 from rayclean.train.heads import (
     LEAST_STEPS,
     MOMENTUM,
+    MOST_STEPS,
     STRENGTH,
     Heads,
     HeadSettings,
@@ -132,15 +133,16 @@ def test_scale_shift_and_constant_columns_change_nothing(num_rows: int, num_feat
     assert not standardized(wider)[:, num_features:].any()
 
 
-def test_an_epoch_is_all_rows_and_there_are_enough_steps() -> None:
+def test_an_epoch_is_all_rows_and_there_are_enough_steps_and_not_too_many() -> None:
     settings = HeadSettings(epochs=12, batch_size=100)
-    for num_rows in (1, 99, 100, 101, 10_000):
+    for num_rows in (1, 99, 100, 101, 10_000, 10**5, 10**6):
         steps = settings.steps_of(num_rows)
         assert (steps - 1) * 100 < num_rows <= steps * 100
         epochs = settings.epochs_of(num_rows)
-        assert epochs >= 12
+        assert epochs >= 1
         assert epochs * steps >= LEAST_STEPS
-        assert epochs == 12 or (epochs - 1) * steps < LEAST_STEPS
+        assert epochs >= 12 or (epochs + 1) * steps > MOST_STEPS
+        assert epochs <= 12 or (epochs - 1) * steps < LEAST_STEPS
     features, labels, folds = made()
     assert len(list(train_heads(features, labels, folds, 4, FEW, 0))) == FEW.epochs_of(len(labels))
 
