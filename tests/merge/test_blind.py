@@ -13,14 +13,15 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 
 from rayclean.arrays import Array
-from rayclean.merge import blind
-from rayclean.merge.blind import _How, _maximise, _start, fit_blind, sharpness_of
+from rayclean.merge import maximise as em
+from rayclean.merge.blind import fit_blind
 from rayclean.merge.joint import DROPPED, JointModel
+from rayclean.merge.maximise import How, maximise, sharpness_of, start_of
 from rayclean.merge.transition import adjusted, find_anchors, noisier, pooled_transition, surest
 from rayclean.schema import NONE_OF_CLASSES
 from rayclean.scores.sources import BELIEF_FLOOR
 
-HOWS = [_How(*flags) for flags in itertools.product((True, False), repeat=3)]
+HOWS = [How(*flags) for flags in itertools.product((True, False), repeat=3)]
 
 
 def symmetric(num_classes: int) -> Array:
@@ -51,9 +52,7 @@ def noise_of(model: JointModel, beliefs: Array, labels: Array) -> float:
     return float(1 - np.exp(model.log_posterior(beliefs, labels))[np.arange(len(labels)), labels].mean())
 
 
-def plain_fit(
-    beliefs: Array, labels: Array, verified: Array, sharpness: float, how: _How
-) -> tuple[Array, Array, float]:
+def plain_fit(beliefs: Array, labels: Array, verified: Array, sharpness: float, how: How) -> tuple[Array, Array, float]:
     """T, the prior with none of the classes, and the mean log likelihood, row by row."""
     num_rows, num_classes = beliefs.shape
     every = range(num_classes + 1)
@@ -61,13 +60,13 @@ def plain_fit(
     rest = [np.log(1 - max(np.exp(row) / np.exp(row).sum())) for row in own]
     usual = np.log(np.mean(np.exp(rest)))
     evidence = [[np.exp(sharpness * value) for value in (*own[i], rest[i] - usual)] for i in range(num_rows)]
-    anchors, classes = find_anchors(*surest(own), blind.ANCHOR_SHARE)
+    anchors, classes = find_anchors(*surest(own), em.ANCHOR_SHARE)
     counted = np.array([[sum((classes == k) & (labels[anchors] == y)) for y in every[:-1]] for k in every[:-1]])
     by_anchors = pooled_transition(counted.astype(float), clumping=1.0)
     shares = (np.bincount(labels, minlength=num_classes) + 1 / num_classes) / (num_rows + 1)
-    none = blind.NONE_START if how.none else 0.0
+    none = em.NONE_START if how.none else 0.0
     prior, transition = np.array([(1 - none) / num_classes] * num_classes + [none]), by_anchors
-    for step in range(blind.STEPS + 1):
+    for step in range(em.STEPS + 1):
         seen, posterior, likelihood = np.zeros((2, num_rows, num_classes + 1)), np.zeros(0), []
         seen, posterior = seen
         for i, label in enumerate(labels):
@@ -78,11 +77,11 @@ def plain_fit(
             posterior[i] = [seen[i][k] * says[k] / likelihood[-1] for k in every]
             if verified[i] != -1:
                 posterior[i] = np.eye(num_classes + 1)[verified[i] if verified[i] >= 0 else num_classes]
-        if step == blind.STEPS:
+        if step == em.STEPS:
             break
         counts = np.array([[sum(posterior[labels == y, k]) for y in every[:-1]] for k in every[:-1]])
         if how.counted:
-            transition = counts + blind.ANCHOR_WEIGHT * len(anchors) / num_classes * by_anchors
+            transition = counts + em.ANCHOR_WEIGHT * len(anchors) / num_classes * by_anchors
             transition = transition / transition.sum(axis=1, keepdims=True)
         else:
             odds = []
@@ -99,12 +98,12 @@ def plain_fit(
 
 @pytest.mark.parametrize("how", HOWS, ids=str)
 @pytest.mark.parametrize("people", [False, True])
-def test_a_fit_equals_a_plain_loop(how: _How, people: bool) -> None:
+def test_a_fit_equals_a_plain_loop(how: How, people: bool) -> None:
     beliefs, labels, truth, base = drawn(60, np.array([0.4, 0.9, 0.7]), of_classes(3))
     verified = np.full(60, -1)
     if people:
         verified[:6], verified[6] = truth[:6], DROPPED
-    found = _maximise(_start(beliefs, labels, base, verified), how)
+    found = maximise(start_of(beliefs, labels, base, verified), how)
     transition, prior, likelihood = plain_fit(beliefs, labels, verified, 1.0, how)
     np.testing.assert_allclose(found.transition, transition, rtol=1e-7)
     np.testing.assert_allclose(found.prior, prior[:-1] / prior[:-1].sum(), rtol=1e-7)
@@ -167,9 +166,9 @@ def test_the_order_of_rows_does_not_matter() -> None:
 
 def test_what_people_say_is_taken_for_true() -> None:
     beliefs, labels, _, base = drawn(400, np.ones(3), symmetric(3))
-    start = _start(beliefs, labels, base, np.where(np.arange(400) % 2 == 0, labels, -1))
-    loose = _maximise(_start(beliefs, labels, base, None), HOWS[0])
-    assert _maximise(start, HOWS[0]).wrong < loose.wrong
+    start = start_of(beliefs, labels, base, np.where(np.arange(400) % 2 == 0, labels, -1))
+    loose = maximise(start_of(beliefs, labels, base, None), HOWS[0])
+    assert maximise(start, HOWS[0]).wrong < loose.wrong
     people = (labels, None, (labels + 1) % 3)
     right, nobody, wrong = (fit_blind(beliefs, labels, base, verified=each) for each in people)
     assert right.noise == (0.0, 0.0)
