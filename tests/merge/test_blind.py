@@ -130,8 +130,8 @@ def test_it_recovers_what_it_was_drawn_with(noise: Any, num_classes: int) -> Non
 def test_classes_of_unequal_shares_are_found_so() -> None:
     shares = np.array([0.2, 0.8, 2.0])
     beliefs, labels, truth, base = drawn(6000, shares, symmetric(3))
-    start = _start(beliefs, labels, base, None)
-    free, equal = (_maximise(start, _How(balanced=each, counted=True, none=False)) for each in (False, True))
+    start = start_of(beliefs, labels, base, None)
+    free, equal = (maximise(start, How(balanced=each, counted=True, none=False)) for each in (False, True))
     np.testing.assert_allclose(free.prior, np.bincount(truth) / 6000, atol=0.12)
     np.testing.assert_allclose(equal.prior, 1 / 3)
     assert free.log_likelihood > equal.log_likelihood
