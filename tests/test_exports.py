@@ -21,7 +21,7 @@ from rayclean.catalog.labels import LabelField
 from rayclean.config import Config, Pool
 from rayclean.errors import ConfigError, InputError, RunHeldError, ShardChangedError, StageError
 from rayclean.export.choose import Decision, Rule, settle
-from rayclean.export.cut import Cut
+from rayclean.export.cut import Cut, caution_of
 from rayclean.export.options import ExportOptions
 from rayclean.export.rows import Chosen
 from rayclean.export.shards_job import ShardsJob, inside
@@ -69,7 +69,8 @@ def shards_of(out: Path) -> dict[str, bytes]:
 
 def decided(config: Config, wishes: dict[str, Any]) -> Decision:
     columns = columns_of(config)
-    return settle(ExportOptions(**wishes), config.merge.threshold, lambda: [columns]).decide(columns)
+    caution = caution_of(Published.open(Store(config.run.dir)).summary())
+    return settle(ExportOptions(**wishes), config.merge.threshold, lambda: [columns], caution).decide(columns)
 
 
 def members_of(data: bytes) -> dict[str, tuple[bytes, bytes]]:

@@ -165,7 +165,7 @@ def test_another_models_predictions_are_scored(predictions: tuple[Array, Array, 
     np.testing.assert_allclose(scorer.score_samples("margin"), np.log(at_label) - others, rtol=1e-9)
     row = 7
     distance = ((features - features[row]) ** 2).sum(axis=1)
-    near = np.argsort(distance)[1:11]
+    near = np.argsort(distance)[1:31]
     assert scorer.score_samples("vote")[row] == pytest.approx((labels[near] == labels[row]).mean())
     assert scorer.labels_["neighbor_rows"][row].as_py() == near[:3].tolist()
     assert scorer.labels_["predicted_label"].to_pylist() == probabilities.argmax(axis=1).tolist()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rayclean.arrays import Array
 from rayclean.export.choose import Decision, Lines, Reason, Rule, judge, settle
-from rayclean.export.cut import EVERY_ROW, NEVER, Cut, key_of, right_of
+from rayclean.export.cut import EVERY_ROW, NEVER, Cut, caution_of, find_cut, key_of, right_of
 from rayclean.export.options import ExportOptions
 from rayclean.schema import NONE_OF_CLASSES, UNKNOWN
 
@@ -232,3 +232,17 @@ def test_a_rule_that_keeps_nothing() -> None:
     assert not rule.decide(lines).kept.any()
     assert rule.cut.right > 1
     assert isinstance(rule, Rule)
+
+
+def test_a_precision_is_kept_down_to_the_low_end_of_the_noise_rate() -> None:
+    summary = {"noise_rate": 0.2, "noise_rate_low": 0.1, "calibrated": "none"}
+    factor = np.exp(caution_of(summary))
+    assert factor > (0.2 / 0.8) / (0.1 / 0.9), "as the odds fall, and somewhat more"
+    right = np.linspace(0.01, 0.99, 50).astype(np.float32)
+    wrong = (1 - right) / (1 - right + right * factor)
+    keys = key_of(right)
+    cut = find_cut(ExportOptions(precision=0.8), lambda: iter([(np.arange(50), keys)]), caution_of(summary))
+    goes = int((right.astype(np.float64) < cut.right).sum())
+    assert 0 < goes < 50
+    assert wrong[:goes].mean() >= 0.8 > wrong[: goes + 1].mean()
+    assert caution_of(summary | {"calibrated": "verified"}) == caution_of({"noise_rate": 0.2}) == 0

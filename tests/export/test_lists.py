@@ -14,7 +14,9 @@ import pytest
 from rayclean.catalog.table import Catalog
 from rayclean.config import Config
 from rayclean.export.choose import REASONS, settle
+from rayclean.export.cut import caution_of
 from rayclean.export.options import ExportOptions
+from rayclean.merge.published import Published
 from rayclean.merge.verified import VerifiedFile
 from rayclean.run import Run
 from rayclean.start import look
@@ -40,7 +42,8 @@ def parquet_lines(out: Path) -> list[dict[str, Any]]:
 def test_a_list_says_what_the_choice_says(doubtful: Config, wishes: dict[str, Any], tmp_path: Path) -> None:
     summary = exported(doubtful, "parquet", tmp_path / "out", **wishes)
     columns = columns_of(doubtful)
-    decision = settle(ExportOptions(**wishes), doubtful.merge.threshold, lambda: [columns]).decide(columns)
+    caution = caution_of(Published.open(Store(doubtful.run.dir)).summary())
+    decision = settle(ExportOptions(**wishes), doubtful.merge.threshold, lambda: [columns], caution).decide(columns)
     expected = [
         {name: line[name] for name in ("shard", "key", "row", "given_label")}
         | {"label": label, "label_score": line["label_score"], "kept": kept, "reason": REASONS[reason]}
