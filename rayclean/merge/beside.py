@@ -72,7 +72,7 @@ def fit_beside(beliefs: Float64, near_labels: Array, given: Ints) -> JointModel:
     """
     alone = fit_blind(believed(beliefs, near_labels, "alone"), given, NETWORK, none=True)
     if network_gain(beliefs, near_labels) < GAIN:
-        return replace(alone, sources=replace(alone.sources, near="alone"), blind=False, num_compared=2)
+        return replace(alone, sources=replace(alone.sources, near="alone"))
     belief = believed(beliefs, near_labels, "with")
     both = fit_blind(belief, given, NETWORK, none=True)
     shares = neighbor_shares(near_labels, beliefs.shape[1])
@@ -80,7 +80,7 @@ def fit_beside(beliefs: Float64, near_labels: Array, given: Ints) -> JointModel:
     model = raised(both, sum(rates) / 2, belief, given)
     low, high = both.noise or (0.0, 1.0), alone.noise or (0.0, 1.0)
     model = replace(model, noise=(min(low[0], high[0]), max(low[1], high[1], rates[1])))
-    return replace(model, sources=replace(model.sources, near="with"), blind=False, num_compared=2)
+    return replace(model, sources=replace(model.sources, near="with"), blind=False)
 
 
 def _wrong(model: JointModel, beliefs: Float64, given: Ints) -> float:

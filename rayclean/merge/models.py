@@ -161,7 +161,7 @@ def _fit_joint(block: BlockScores, given: Array, near: Near | None, trust: Trust
     if labels is not None and enough and not memorised:
         model = fit_beside(block.belief, labels, given)
     sources = replace(trust.sources, near=model.sources.near)
-    return replace(model, sources=sources, num_compared=max(len(trust.epochs), model.num_compared))
+    return replace(model, sources=sources, num_compared=len(trust.epochs))
 
 
 def mixture_input(name: str, block: BlockScores) -> tuple[Array, Array | None]:
