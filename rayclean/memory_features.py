@@ -98,7 +98,7 @@ class FeatureScoring:
         courses: list[list[Trajectory]] = [[] for _ in self.settings.weight_decays]
         epochs = self.settings.epochs_of(len(self.features))
         layers: list[tuple[Array, Array]] = []
-        judged = self.config.simulated_loss.epoch_of(epochs)
+        judged = min(self.config.simulated_loss.epoch_of(epochs), epochs)
         labels = self.samples.labels
         seed = self.config.run.seed
         for heads in train_heads(self.inputs, labels, self.folds, self.num_classes, self.settings, seed):
@@ -154,7 +154,7 @@ class FeatureScoring:
         return (*(f"head {decay:g}" for decay in self.settings.weight_decays[:2]), "neighbors")
 
     def block(self, names: tuple[str, ...]) -> BlockScores:
-        """The scores of these names, and those of the blind heads; the belief is that of `beliefs` together."""
+        """The scores of these names, and those of the blind heads, whose geometric mean is the belief."""
         labels, config = self.samples.labels, self.config
         heads, courses, layers = self.trained
         running = RunningTrajectory(len(labels))

@@ -282,7 +282,8 @@ def odd_of(
         bias: (K,).
         features: (N, d) there; needed where `simulated_loss.kind` is not `gauss`.
     """
-    settings, epoch = config.simulated_loss, config.simulated_loss.epoch_of(len(losses))
+    settings = config.simulated_loss
+    epoch = min(settings.epoch_of(len(losses)), len(losses))  # heads may learn fewer epochs than it names
     moments = {}
     if features is not None and settings.kind != "gauss":
         seen = features.astype(np.float64)

@@ -208,3 +208,18 @@ def test_sets_that_are_hardly_there(num_rows: int, num_classes: int) -> None:
     assert scores.shape == (num_rows,)
     assert ((scores >= 0) & (scores <= 1)).all()
     assert found.summary_["rows"] == num_rows
+
+
+def test_odd_is_judged_at_the_last_epoch_where_heads_have_fewer_than_it_names() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 60)
+    features = np.eye(3)[labels] + rng.normal(scale=0.3, size=(60, 3))
+    last = HeadSettings().epochs_of(60)
+    late, whole = (
+        LabelScorer(scores=["odd"], train={"epochs": 2000}, simulated_loss={"epoch": epoch}).fit_features(
+            features, labels
+        )
+        for epoch in (last + 7, last)
+    )
+    assert np.isfinite(late.score_samples("odd")).all()
+    np.testing.assert_array_equal(late.labels_["odd_quantile"].to_numpy(), whole.labels_["odd_quantile"].to_numpy())
