@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
+import numpy.typing as npt
 import pyarrow as pa
+
+Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,9 @@ OUT_OF_FOLD = {
 NONE_OF_CLASSES = -1  # in a truth, `predicted_label` and `verified_label`: the sample is of none of the classes
 NONE_NAME = "none of the classes"  # for people
 UNKNOWN = -9  # in arrays of labels that nobody may know; tables have null there
+NO_LABEL = -1  # in arrays of verified labels: nobody has looked
+DROPPED = -2  # in place of a verified label: people say that the row is of none of the classes
+DROP = "drop"  # how people write that, where no class is called so
 JOINT = "joint"  # of `merge.score`: not one score, but what all beliefs say
 SHARD_TYPE = KIND_TYPE = pa.dictionary(pa.int32(), pa.string())
 

@@ -23,21 +23,21 @@ from rich.console import Console
 from selenium import webdriver
 
 import rayclean.train.stage
-from rayclean import cluster
 from rayclean.catalog.stage import find_sources
+from rayclean.cluster import nodes
+from rayclean.cluster.progress import Meter
+from rayclean.cluster.sizing import Workers
+from rayclean.cluster.trainer import TrainFunction
 from rayclean.config import Config, load_config
-from rayclean.pipeline import STAGES, publish
-from rayclean.progress import Meter
-from rayclean.run import Run
-from rayclean.sizing import Workers
-from rayclean.start import start
+from rayclean.run.pipeline import STAGES, publish
+from rayclean.run.run import Run
+from rayclean.run.start import start
 from rayclean.storage.damage import mended
 from rayclean.storage.resume import Resume
 from rayclean.storage.store import Store
 from rayclean.storage.units import Job, run_inline
 from rayclean.train.models import build_model
 from rayclean.train.snapshots import publish_weights
-from rayclean.trainer import TrainFunction
 from tests.helpers import Content, image_bytes, write_tar
 
 settings.register_profile("rayclean", deadline=None)  # machines are shared: no test is a timing
@@ -163,7 +163,7 @@ def finish(one_thread: None) -> Callable[..., Run]:
     def do(config: Config, compute: Callable[[Sequence[Job]], None] = run_inline) -> Run:
         with pytest.MonkeyPatch.context() as patch:
             for settle in ("settle", "settle_training"):
-                patch.setattr(cluster, settle, lambda *_, **__: Workers(1, 1, 0, "cpu"))
+                patch.setattr(nodes, settle, lambda *_, **__: Workers(1, 1, 0, "cpu"))
             patch.setattr(rayclean.train.stage, "run_training", train_here)
             return mended(Store(config.run.dir), lambda: once(config, compute))
 

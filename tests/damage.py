@@ -6,7 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
-from rayclean.pipeline import STAGE_NAMES
+from rayclean.run.pipeline import STAGE_NAMES
 
 DAMAGES = ("flipped", "half", "empty", "missing")
 # Folders whose names are not their stage's, by what must be done before anything reads them.

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from rayclean.merge.published import MANIFEST, Published, TableFile
+from rayclean.storage.published import MANIFEST, Published, TableFile
 from rayclean.storage.store import Store
 
 Content = tuple[str, bytes]

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import ray
 
-from rayclean.private_ray import closed
+from rayclean.cluster.private_ray import closed
 
 
 @contextmanager

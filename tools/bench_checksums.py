@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from rayclean.cli_common import load_run
-from rayclean.start import look
+from rayclean.cli.common import load_run
+from rayclean.run.start import look
 from rayclean.storage import checksums
 from rayclean.storage.contents import encode
 from rayclean.storage.store import Store

@@ -20,7 +20,7 @@ import numpy as np
 from scipy.special import softmax
 from scipy.stats import spearmanr
 
-from rayclean.arrays import Array
+from rayclean.schema import Array
 from rayclean.scores.influence import (
     class_deviation,
     gradient_products,

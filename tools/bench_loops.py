@@ -34,11 +34,12 @@ import torch.distributed as dist
 import webdataset
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from rayclean import cluster, trainer
-from rayclean.arrays import Array
 from rayclean.catalog.table import Catalog
+from rayclean.cluster import nodes, trainer
+from rayclean.cluster.connect import connect
 from rayclean.config import TrainSection
-from rayclean.run import Run
+from rayclean.run.run import Run
+from rayclean.schema import Array
 from rayclean.shards.decode import fit_image
 from rayclean.shards.urls import expand_shards
 from rayclean.shards.write import write_shards
@@ -174,7 +175,7 @@ def embed_turns(run: Run, turns: int) -> list[Turn]:
 
     A worker that has done another unit does one whose images the node does not keep yet, then the same again.
     """
-    cluster.keep_freed_memory()  # as workers do; the bare forwards have it too
+    nodes.keep_freed_memory()  # as workers do; the bare forwards have it too
     job = run.main.embed(run.main.last)
     first, *units = job.units()
     bare, found = _bare_forwards(run), []
@@ -266,7 +267,7 @@ def train_turns(task: TrainTask, report: Report | None = None) -> list[Turn]:
         task: of as many epochs as there are turns, and one to warm up.
         report: what the product does with the state after an epoch.
     """
-    cluster.keep_freed_memory()  # as Ray Train's worker does; the plain loops have it too
+    nodes.keep_freed_memory()  # as Ray Train's worker does; the plain loops have it too
     torch.set_num_threads(1)
     feed = Feed(task.catalog, task.feed, 0, 1)
     images = torch.from_numpy(feed.images(np.arange(task.catalog.num_rows)))
@@ -343,7 +344,7 @@ def train_task(run: Run, turns: int) -> TrainTask:
 
 def print_reader(run: Run, options: argparse.Namespace) -> None:
     one_cpu = partial(ray.init, num_cpus=1)
-    with patch.object(ray, "init", one_cpu), cluster.connect():
+    with patch.object(ray, "init", one_cpu), connect():
         turns = reader_turns(run, expand_shards(options.shards), options.turns, with_ray=True)
     print(table(turns, "webdataset", [RAY_DATA]))
 
@@ -357,7 +358,7 @@ def print_train(run: Run, options: argparse.Namespace) -> None:
     task = train_task(run, options.turns)
     print(f"{task.precision}, batches of {task.train.batch_size}, {task.catalog.num_rows:,} rows an epoch\n")
     if options.ray:
-        with cluster.connect():
+        with connect():
             turns = train_turns_on_ray(task)
     else:
         with one_process_group():

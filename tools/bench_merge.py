@@ -25,11 +25,11 @@ from scipy.special import softmax
 
 from rayclean.catalog.noise import flip_labels
 from rayclean.config import MergeSection
+from rayclean.evaluate.metrics import auroc
 from rayclean.merge.anchors import SHARPNESS, fit_joint
 from rayclean.merge.joint import JointModel
 from rayclean.merge.models import fit_rows, is_near_row
 from rayclean.merge.near import Near
-from rayclean.report.metrics import auroc
 from rayclean.schema import JOINT
 from rayclean.storage.draws import uniform
 from rayclean.storage.units import block_range, num_blocks

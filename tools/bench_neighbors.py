@@ -29,7 +29,6 @@ import faiss
 import numpy as np
 import psutil
 
-from rayclean.arrays import Array
 from rayclean.catalog.table import COLUMNS_FILE, Catalog
 from rayclean.embed.table import Embedding
 from rayclean.neighbors.index import IndexSettings, NeighborIndex
@@ -37,6 +36,7 @@ from rayclean.neighbors.ivf_stage import ProbesJob, QuantizerJob
 from rayclean.neighbors.recall import measure
 from rayclean.neighbors.select import Neighbors
 from rayclean.neighbors.stage import IndexJob
+from rayclean.schema import Array
 from rayclean.storage.contents import encode, map_arrays
 from rayclean.storage.draws import seeded_hash
 from rayclean.storage.store import Store

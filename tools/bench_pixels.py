@@ -23,8 +23,8 @@ from unittest.mock import patch
 
 import numpy as np
 
-from rayclean.arrays import Array
-from rayclean.run import Run
+from rayclean.run.run import Run
+from rayclean.schema import Array
 from rayclean.scores.paths_stage import PathsJob
 from rayclean.shards import node_cache
 from rayclean.shards.write import write_shards

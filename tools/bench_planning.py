@@ -23,13 +23,13 @@ import pyarrow as pa
 from rich.console import Console
 
 from rayclean.catalog.table import COLUMNS_FILE, SHARDS_FILE, SUMMARY_FILE, Catalog
+from rayclean.cluster.pool import grouped
+from rayclean.cluster.progress import Meter
+from rayclean.cluster.sizing import Workers
 from rayclean.config import parse_config
-from rayclean.pipeline import STAGES
-from rayclean.pool import grouped
-from rayclean.progress import Meter
-from rayclean.run import Run
+from rayclean.run.pipeline import STAGES
+from rayclean.run.run import Run
 from rayclean.scores.pairs_stage import PairsJob
-from rayclean.sizing import Workers
 from rayclean.storage.contents import encode
 from rayclean.storage.store import Store
 from rayclean.storage.units import Job

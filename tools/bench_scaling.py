@@ -21,7 +21,7 @@ from pathlib import Path
 import psutil
 import yaml
 
-from rayclean.record import STEPS
+from rayclean.run.record import STEPS
 from rayclean.storage.contents import read_json
 from rayclean.storage.store import Store
 from tools.make_synthetic import main as make_synthetic

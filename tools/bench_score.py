@@ -24,21 +24,22 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from rayclean import cluster, pool
-from rayclean.arrays import Array
 from rayclean.catalog.labels import ClassList
 from rayclean.catalog.stage import SOURCES_FILE, catalog_fingerprint, find_sources
 from rayclean.catalog.table import Catalog
+from rayclean.cluster import nodes, pool
+from rayclean.cluster.connect import connect
+from rayclean.cluster.progress import Meter
+from rayclean.cluster.sizing import Workers
 from rayclean.config import parse_config
 from rayclean.neighbors.stage import AnyLabelJob
-from rayclean.pipeline import STAGES
-from rayclean.progress import Meter
-from rayclean.run import Run
+from rayclean.run.pipeline import STAGES
+from rayclean.run.run import Run
+from rayclean.schema import Array
 from rayclean.scores.vote_stage import VoteJob
 from rayclean.shards.stream import stream_shard
 from rayclean.shards.urls import expand_shards
 from rayclean.shards.write import write_shards
-from rayclean.sizing import Workers
 from rayclean.storage.contents import encode, map_arrays, read_json
 from rayclean.storage.store import Store
 from rayclean.storage.units import Job, UnitResult, compute_and_publish, run_inline
@@ -156,7 +157,7 @@ class Round:
 
 def stage_rounds(run: Run, rounds: int) -> list[Round]:
     """Times units of paths (read, decode, mix, forward, add up, publish) and bare forwards, in turns."""
-    cluster.keep_freed_memory()  # as workers do; the bare forwards have it too
+    nodes.keep_freed_memory()  # as workers do; the bare forwards have it too
     for name, jobs in scoring_jobs(run):
         if name == "paths":
             break
@@ -386,7 +387,7 @@ def report_whole(options: argparse.Namespace, folder: Path) -> None:
     """Prints what `whole` finds."""
     run = prepare(options, folder, block_rows=500, block_pairs=1024)
     started_s = time.perf_counter()
-    with cluster.connect():
+    with connect():
         ray_s = time.perf_counter() - started_s
         product = score_by_jobs(run, compute_on_ray(run))
     torch.set_num_threads(2)

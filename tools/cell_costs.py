@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rayclean.config import MAIN, SELF, THRESHOLDED
-from rayclean.record import STEPS
-from rayclean.run import Run
+from rayclean.run.record import STEPS
+from rayclean.run.run import Run
+from rayclean.run.walks import Walk
 from rayclean.schema import SCORES
 from rayclean.storage.contents import read_json
 from rayclean.storage.units import Job
-from rayclean.walks import Walk
 
 
 @dataclass(frozen=True)

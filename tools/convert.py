@@ -33,8 +33,8 @@ from typing import Any, Protocol
 import numpy as np
 from rich.console import Console
 
+from rayclean.cluster.progress import meter
 from rayclean.errors import ConfigError, InputError, RaycleanError
-from rayclean.progress import meter
 from rayclean.shards.write import Sample, write_shard
 from rayclean.storage.draws import draw_id, seeded_hash
 from rayclean.storage.store import TEMPORARY, Store

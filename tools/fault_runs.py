@@ -21,9 +21,9 @@ import yaml
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from rayclean.merge import published as labels
-from rayclean.pipeline import STAGE_NAMES
+from rayclean.run.pipeline import STAGE_NAMES
 from rayclean.shards.write import write_shards
+from rayclean.storage import published as labels
 from rayclean.storage.store import TEMPORARY, Store
 from tests.e2e.driver import BIN, Ended, started
 from tests.e2e.runs import BESIDE, NUM_BAD, NUM_GOOD, NUM_SHARDS, PARTS

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from rayclean.errors import RaycleanError
-from rayclean.merge.table import NO_LABEL
+from rayclean.schema import NO_LABEL
 from tools.honest_data import CELLS, Cell, FeatureCell, Folders
 from tools.honest_figures import VERIFIED_DRAWS, classed_figures, judged_figures, rival_figures, verified_figures
 from tools.honest_table import tables
@@ -36,8 +36,8 @@ RESULTS = Path("docs/results/honest")
 DECIDING = (
     "rayclean/merge",
     "rayclean/train/heads.py",
-    "rayclean/memory_blind.py",
-    "rayclean/memory_features.py",
+    "rayclean/memory/blind.py",
+    "rayclean/memory/features.py",
 )
 Figures = dict[str, Any]
 

@@ -10,10 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from rayclean.arrays import Array
-from rayclean.merge.joint import DROPPED
-from rayclean.merge.table import NO_LABEL
-from rayclean.report.metrics import auroc, average_precision, expected_calibration_error, flag_metrics
+from rayclean.evaluate.metrics import auroc, average_precision, expected_calibration_error, flag_metrics
+from rayclean.schema import DROPPED, NO_LABEL, Array
 from tools.honest_data import Rows
 from tools.honest_ways import Judged, Way, cleanlab_scores, oracle
 

@@ -16,16 +16,15 @@ import pyarrow as pa
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from rayclean.arrays import Array
 from rayclean.config import parse_config
-from rayclean.memory import Samples
-from rayclean.memory_features import DEFAULT_SCORES, FeatureScoring, find_groups
-from rayclean.memory_inputs import read_features
-from rayclean.memory_merge import MEMORY, merged
-from rayclean.merge.table import NO_LABEL
+from rayclean.evaluate.metrics import auroc
+from rayclean.memory.features import DEFAULT_SCORES, FeatureScoring, find_groups
+from rayclean.memory.inputs import read_features
+from rayclean.memory.merge import MEMORY, merged
+from rayclean.memory.rows import Samples
+from rayclean.memory.scorer import LabelScorer
 from rayclean.merge.transition import adjusted
-from rayclean.report.metrics import auroc
-from rayclean.scorer import LabelScorer
+from rayclean.schema import NO_LABEL, Array
 from rayclean.scores.block import BlockScores
 from rayclean.scores.sources import BELIEF_FLOOR
 from rayclean.storage.draws import pixel_digest

@@ -19,8 +19,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from rayclean import LabelScorer
-from rayclean.arrays import Array
 from rayclean.merge.kinds import KIND_NAMES
+from rayclean.schema import Array
 from tools.make_digits import NUM_CLASSES, encode_png, move_labels
 
 NOTHING = "nothing"

@@ -19,16 +19,16 @@ import numpy as np
 
 from rayclean.config import load_config
 from rayclean.errors import InputError
+from rayclean.evaluate.evaluate import read_truth
+from rayclean.evaluate.metrics import auroc, average_precision, expected_calibration_error
 from rayclean.merge.beside import believed
 from rayclean.merge.joint import JointModel
 from rayclean.merge.models import Fitted
 from rayclean.merge.stage import MODEL
-from rayclean.pipeline import CONFIG_FILE
-from rayclean.report.evaluate import read_truth
-from rayclean.report.metrics import auroc, average_precision, expected_calibration_error
+from rayclean.run.pipeline import CONFIG_FILE
+from rayclean.run.start import look
 from rayclean.schema import UNKNOWN
 from rayclean.scores.block import joined
-from rayclean.start import look
 from rayclean.storage.contents import read_json
 from rayclean.storage.store import Store
 from rayclean.storage.units import num_blocks

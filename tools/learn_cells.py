@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from rayclean.config import load_config
-from rayclean.pipeline import CONFIG_FILE
-from rayclean.start import look
+from rayclean.run.pipeline import CONFIG_FILE
+from rayclean.run.start import look
 from rayclean.storage.contents import map_arrays
 from rayclean.storage.store import Store
 from tools.run_cells import CELLS as SCORED

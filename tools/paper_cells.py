@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from rayclean.arrays import Array
 from rayclean.catalog.imbalance import class_targets, is_kept, keep_thresholds, relabel
 from rayclean.catalog.labels import ClassList, LabelField
 from rayclean.catalog.noise import flip_labels
-from rayclean.memory import Samples
+from rayclean.memory.rows import Samples
+from rayclean.schema import Array
 from rayclean.shards.decode import decode_image
 from rayclean.shards.stream import stream_shard
 from rayclean.shards.urls import expand_shards

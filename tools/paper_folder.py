@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from rayclean.arrays import Array
 from rayclean.errors import ConfigError
-from rayclean.memory import Training
+from rayclean.memory.rows import Training
+from rayclean.schema import Array
 from rayclean.storage.contents import encode, map_arrays, read_json
 from rayclean.storage.store import Store
 

@@ -31,11 +31,11 @@ from typing import Any
 import numpy as np
 
 from rayclean import LabelScorer
-from rayclean.arrays import Array
 from rayclean.errors import ConfigError, RaycleanError
-from rayclean.memory import MemoryRole, Training, find_neighbors, walk_paths
-from rayclean.memory_train import AfterEpoch
-from rayclean.report.evaluate import auroc
+from rayclean.evaluate.evaluate import auroc
+from rayclean.memory.rows import MemoryRole, Training, find_neighbors, walk_paths
+from rayclean.memory.train import AfterEpoch
+from rayclean.schema import Array
 from rayclean.scores.interpolation import TRAPEZOID
 from rayclean.scores.pairs import undirected_pairs
 from rayclean.storage.contents import encode, read_json

@@ -23,10 +23,10 @@ import numpy as np
 import torch
 from sklearn.model_selection import StratifiedKFold
 
-from rayclean.arrays import Array
 from rayclean.catalog.noise import threshold_samples
 from rayclean.config import TrainSection
 from rayclean.errors import RaycleanError
+from rayclean.schema import Array
 from rayclean.scores.aum import aum_threshold
 from rayclean.train.augment import augment_float
 from rayclean.train.forward import Forward, ForwardSettings

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from rayclean.config import load_config
-from rayclean.pipeline import CONFIG_FILE
+from rayclean.run.pipeline import CONFIG_FILE
+from rayclean.run.start import look
 from rayclean.schema import SCORES
-from rayclean.start import look
 from rayclean.storage.contents import read_json
 from rayclean.storage.store import Store
 from tools.cell_costs import costs

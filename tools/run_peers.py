@@ -31,15 +31,14 @@ import numpy as np
 import torch
 from scipy.special import softmax
 
-from rayclean.arrays import Array
 from rayclean.catalog.table import COLUMNS_FILE
 from rayclean.config import MAIN, load_config
 from rayclean.errors import ConfigError, InputError, RaycleanError
-from rayclean.pipeline import CONFIG_FILE
-from rayclean.report.evaluate import read_truth
-from rayclean.report.metrics import auroc, average_precision
-from rayclean.schema import UNKNOWN
-from rayclean.start import look
+from rayclean.evaluate.evaluate import read_truth
+from rayclean.evaluate.metrics import auroc, average_precision
+from rayclean.run.pipeline import CONFIG_FILE
+from rayclean.run.start import look
+from rayclean.schema import UNKNOWN, Array
 from rayclean.storage.fingerprint import fingerprint
 from rayclean.storage.store import Store
 from rayclean.train.augment import normalize

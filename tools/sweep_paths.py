@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rayclean.merge.published import Published
+from rayclean.storage.published import Published
 from rayclean.storage.store import Store
 from tools.run_cells import CELLS, RUNS, Cell, evaluated, read_costs
 

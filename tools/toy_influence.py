@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from rayclean.arrays import Array
+from rayclean.schema import Array
 from rayclean.scores.influence import class_deviation, gradients, influence_norms, residuals, validation_influence
 from rayclean.scores.influence_solvers import DenseSolver, Hessian
 from rayclean.scores.influence_votes import fit_votes, gamma_count, noisy_probable, standardized, votes

@@ -13,11 +13,10 @@ import numpy as np
 import pyarrow as pa
 
 from rayclean.config import load_config
-from rayclean.merge.joint import DROP
-from rayclean.pipeline import CONFIG_FILE
-from rayclean.report.evaluate import read_truth
-from rayclean.schema import NONE_OF_CLASSES, UNKNOWN
-from rayclean.start import look
+from rayclean.evaluate.evaluate import read_truth
+from rayclean.run.pipeline import CONFIG_FILE
+from rayclean.run.start import look
+from rayclean.schema import DROP, NONE_OF_CLASSES, UNKNOWN
 from rayclean.storage.given_tables import encode_csv
 from rayclean.storage.store import Store
 

@@ -12,13 +12,12 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from rayclean.arrays import Array
 from rayclean.catalog import imbalance, noise
 from rayclean.catalog.scan import TRUTH_SCHEMA
 from rayclean.catalog.table import Catalog
 from rayclean.config import NoiseSection
 from rayclean.errors import InputError
-from rayclean.schema import NONE_OF_CLASSES, UNKNOWN
+from rayclean.schema import NONE_OF_CLASSES, UNKNOWN, Array
 from rayclean.storage.contents import map_arrays, read_table
 from rayclean.storage.draws import seeded_hash
 from rayclean.storage.fingerprint import fingerprint

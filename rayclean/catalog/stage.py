@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rayclean.arrays import Array
 from rayclean.catalog.labels import ClassList, LabelField
 from rayclean.catalog.scan import ScanSettings, ShardScan, scan_shard
 from rayclean.catalog.table import COLUMNS_FILE, NO_ROW, SHARDS_FILE, SUMMARY_FILE, Catalog
 from rayclean.config import DataSection
 from rayclean.errors import ShardChangedError
+from rayclean.schema import Array
 from rayclean.shards.urls import ShardIdentity, expand_shards, identify_shards, short_names, stat_shard
 from rayclean.storage.contents import read_table
 from rayclean.storage.draws import draw_id

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rayclean.arrays import Array
+from rayclean.schema import Array
 from rayclean.shards.access import PixelReader, PixelSettings
 from rayclean.shards.node_cache import NodeCache, open_cache
 from rayclean.shards.urls import ShardIdentity

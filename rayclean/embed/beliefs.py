@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from rayclean.arrays import Array
+from rayclean.schema import Array
 
 MAX_DENSE_CLASSES = 100
 NUM_LARGEST = 20

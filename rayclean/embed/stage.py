@@ -8,10 +8,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from rayclean.arrays import Array
 from rayclean.catalog.table import Catalog
 from rayclean.embed.beliefs import MAX_DENSE_CLASSES, pack, softmax, with_rest
 from rayclean.embed.table import Embedding
+from rayclean.schema import Array
 from rayclean.shards.access import PixelSettings
 from rayclean.storage.fingerprint import fingerprint
 from rayclean.storage.units import Job, UnitResult, block_names, block_range

@@ -8,8 +8,8 @@ from functools import cached_property
 
 import numpy as np
 
-from rayclean.arrays import Array
 from rayclean.embed.beliefs import softmax, unpack, with_rest
+from rayclean.schema import Array
 from rayclean.storage.contents import map_arrays
 from rayclean.storage.store import Store
 from rayclean.storage.units import block_name

@@ -15,10 +15,9 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from rayclean.arrays import Array
 from rayclean.export.cut import NEVER, Cut, find_cut, key_of
 from rayclean.export.options import ExportOptions
-from rayclean.schema import NONE_OF_CLASSES, UNKNOWN
+from rayclean.schema import NONE_OF_CLASSES, UNKNOWN, Array
 
 COLUMNS = ("row", "given_label", "label_score", "predicted_label", "predicted_score", "verified_label")
 

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import logit
 
-from rayclean.arrays import Array
 from rayclean.export.options import ExportOptions
+from rayclean.schema import Array
 
 NEVER = 0  # the key of a row that stays in no case
 CAUTION = 1.25

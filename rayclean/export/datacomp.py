@@ -17,10 +17,10 @@ from typing import BinaryIO, ClassVar
 
 import numpy as np
 
-from rayclean.arrays import Array
 from rayclean.errors import ShardChangedError
 from rayclean.export.copying import parts_of, read_part
 from rayclean.export.rows import Chosen, ShardRowReader
+from rayclean.schema import Array
 from rayclean.shards.opening import open_shard
 from rayclean.shards.tar import group_members
 from rayclean.storage.contents import map_arrays

@@ -13,8 +13,7 @@ from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
 from rayclean.export.views import View
-from rayclean.merge.joint import DROP
-from rayclean.schema import NONE_NAME
+from rayclean.schema import DROP, NONE_NAME
 
 TASKS, CONFIG, PICTURES = "tasks.json", "config.xml", "images"
 CHOICE, IMAGE = "label", "image"

@@ -8,11 +8,10 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from rayclean.arrays import Array
 from rayclean.export.choose import COLUMNS, REASONS, Decision, Lines, Reason
 from rayclean.export.files import FileFacts, publish_file
 from rayclean.export.rows import Chosen
-from rayclean.schema import SHARD_TYPE
+from rayclean.schema import SHARD_TYPE, Array
 from rayclean.storage.contents import encode
 from rayclean.storage.given_tables import ESCAPED, encode_csv
 from rayclean.storage.store import Store

@@ -9,11 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from rayclean.arrays import Array
 from rayclean.catalog.table import Catalog
 from rayclean.errors import InputError, ShardChangedError
 from rayclean.export.choose import COLUMNS, Decision, Lines, Rule
 from rayclean.export.table import LabelTable, RowReader
+from rayclean.schema import Array
 from rayclean.shards.urls import ShardIdentity, stat_shard
 
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
-from rayclean.arrays import Array
 from rayclean.catalog.labels import LabelField
 from rayclean.errors import ConfigError
 from rayclean.export.copying import Copied, Wanted, copy_samples
 from rayclean.export.relabel import relabelled
 from rayclean.export.rows import Chosen, ShardRowReader, ShardRows, source_labels
+from rayclean.schema import Array
 from rayclean.shards.opening import open_shard
 from rayclean.storage.contents import read_json
 from rayclean.storage.store import Store

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rayclean.arrays import Array
-from rayclean.merge.published import Published
+from rayclean.schema import Array
+from rayclean.storage.published import Published
 from rayclean.storage.store import Store
 
 BATCH_ROWS = 2**17

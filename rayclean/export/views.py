@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from rayclean.arrays import Array
 from rayclean.errors import ShardChangedError
 from rayclean.export.choose import COLUMNS, Decision, Lines, Reason
 from rayclean.export.rows import Chosen
+from rayclean.schema import Array
 from rayclean.shards.access import PixelReader
 from rayclean.shards.decode import BadSample, decode_image
 from rayclean.shards.tar import split_name

@@ -7,16 +7,17 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from rayclean.arrays import Array
 from rayclean.catalog.table import Catalog
+from rayclean.cluster.sizing import Workers
+from rayclean.cluster.trainer import TrainFunction
 from rayclean.config import Config, ModelSection, TrainSection
+from rayclean.decisions.verified import VerifiedSource
 from rayclean.embed.stage import EmbedJob, embed_job
 from rayclean.errors import ConfigError
 from rayclean.learn.lesson_jobs import PeopleLesson, lesson_folder
 from rayclean.learn.phase import Exam, Graded, Phase, accuracies, run_phase
-from rayclean.merge.verified import VerifiedSource
+from rayclean.schema import Array
 from rayclean.shards.access import PixelSettings
-from rayclean.sizing import Workers
 from rayclean.storage.fingerprint import digest, fingerprint
 from rayclean.storage.store import Store
 from rayclean.storage.units import Job
@@ -26,7 +27,6 @@ from rayclean.train.plan import role_seed
 from rayclean.train.snapshots import Snapshot, find_snapshot, publish_weights, snapshot_name
 from rayclean.train.spec import NetworkSpec, network_spec
 from rayclean.train.weights import load_weights_from, weights_digest
-from rayclean.trainer import TrainFunction
 
 VERSION = 1
 LEARN = "learn"  # the role of snapshots, and of draws

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logit
 
-from rayclean.arrays import Array
 from rayclean.merge.em import BETA, Component, fit_two_components
 from rayclean.merge.monotone import log_features
+from rayclean.schema import Array
 
 Float64 = NDArray[np.float64]
 

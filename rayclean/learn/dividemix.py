@@ -26,13 +26,13 @@ import torch
 import torch.distributed as dist
 from torch.nn import functional as F
 
-from rayclean.arrays import Array
 from rayclean.errors import UnitError
 from rayclean.learn.divide import clean_posterior, cleanness, split_rows
 from rayclean.learn.dividemix_settings import DivideMixSettings, Source, Starts, check_scores
 from rayclean.learn.learner import Learner, make_learner
 from rayclean.learn.mixmatch import co_guess, co_refine, draw_mixing, mix, mixmatch_loss, negative_entropy, ramped
 from rayclean.learn.rescoring import rescore
+from rayclean.schema import Array
 from rayclean.storage.draws import drawn_of_each_class
 from rayclean.train.augment import augment_float, augment_uint8, normalize
 from rayclean.train.loop import Rank, State, learning_rate, memory_as_it_comes, same_buffers

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from rayclean.arrays import Array
 from rayclean.catalog.table import Catalog
 from rayclean.learn.course import VERSION, Course, Trial
 from rayclean.learn.dividemix import Networks, dividemix_epochs
@@ -17,9 +16,10 @@ from rayclean.learn.dividemix_settings import DivideMixSettings, Starts
 from rayclean.learn.lesson_jobs import read_columns
 from rayclean.learn.phase import Exam, Report, accuracies, examine, read_lesson
 from rayclean.learn.rescoring import rescore
-from rayclean.merge.published import Published
+from rayclean.schema import Array
 from rayclean.storage.contents import encode, map_arrays, read_json
 from rayclean.storage.fingerprint import digest, fingerprint
+from rayclean.storage.published import Published
 from rayclean.storage.resume import Resume
 from rayclean.storage.store import Store
 from rayclean.train.feed import Feed, FeedSettings

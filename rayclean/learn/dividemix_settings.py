@@ -9,9 +9,9 @@ from typing import Literal, Protocol
 import numpy as np
 import torch
 
-from rayclean.arrays import Array
 from rayclean.config import TrainSection
 from rayclean.errors import ConfigError
+from rayclean.schema import Array
 from rayclean.train.forward import ForwardSettings
 
 Starts = tuple[Array, Array]  # (N,) scores each of two networks

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from rayclean.arrays import Array
 from rayclean.learn.divide import Split
 from rayclean.learn.dividemix_settings import DivideMixSettings
+from rayclean.schema import Array
 from rayclean.train.loop import Rank, State
 from rayclean.train.models import Network
 

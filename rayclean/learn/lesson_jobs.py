@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from rayclean.arrays import Array
 from rayclean.catalog.table import Catalog
 from rayclean.config.learn_section import RetrainSection
+from rayclean.decisions.verified import VerifiedSource
 from rayclean.embed.beliefs import softmax
 from rayclean.embed.table import Embedding
 from rayclean.errors import InputError
@@ -23,15 +23,14 @@ from rayclean.learn.lessons import (
     retrain_predicted,
     without,
 )
-from rayclean.merge.joint import DROPPED
-from rayclean.merge.published import Published
-from rayclean.merge.verified import VerifiedSource
+from rayclean.schema import DROPPED, Array
 from rayclean.scores.influence_scores import influence_scores
 from rayclean.scores.influence_stage import FitJob, RawJob
 from rayclean.scores.influence_votes import noisy_probable
 from rayclean.scores.simulate_stage import JudgeJob
 from rayclean.storage.contents import map_arrays
 from rayclean.storage.fingerprint import fingerprint
+from rayclean.storage.published import Published
 from rayclean.storage.store import Store
 from rayclean.storage.units import Job, UnitResult
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rayclean.arrays import Array
+from rayclean.schema import Array
 
 LEFT_OUT = -1
 

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from rayclean.arrays import Array
 from rayclean.catalog.table import Catalog
 from rayclean.config import TrainSection
 from rayclean.errors import UnitError
+from rayclean.schema import Array
 from rayclean.shards.access import PixelSettings
 from rayclean.storage.contents import encode, map_arrays, read_bytes, read_json
 from rayclean.storage.resume import Resume

@@ -10,27 +10,25 @@ Letters: N rows, R rows that are scored, Q of them on this rank, K classes, d fe
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache
-
 import numpy as np
 import torch
 import torch.distributed as dist
 
-from rayclean.arrays import Array
 from rayclean.embed.beliefs import softmax, with_rest
 from rayclean.errors import UnitError
 from rayclean.learn.dividemix_settings import DivideMixSettings, Source
-from rayclean.neighbors.select import NO_NEIGHBOR, Neighbors, Points, Propose, nearest
-from rayclean.scores.interpolation import TRAPEZOID, path_means, walk_block
-from rayclean.scores.pairs import Pairs, undirected_pairs
+from rayclean.neighbors.brute import list_neighbors
+from rayclean.neighbors.select import NO_NEIGHBOR, Points
+from rayclean.schema import Array
+from rayclean.scores.interpolation import TRAPEZOID, path_means
+from rayclean.scores.pairs import undirected_pairs
+from rayclean.scores.walk import add_walks
 from rayclean.train.forward import Forward
 from rayclean.train.loop import Rank
 from rayclean.train.models import Network
 from rayclean.train.sample_losses import sample_losses
 from rayclean.train.spec import NetworkSpec
 
-BASE_ROWS = 2**16  # rows whose distances to a few hundred queries are held together
 BLOCK_VALUES = 2**25  # float32 values of the images that are in memory together: 128 MiB
 
 
@@ -92,94 +90,6 @@ def gathered(mine: Array, num_rows: int, rank: Rank, device: torch.device) -> Ar
     dist.all_gather(parts, padded.to(device))
     sizes = [len(share_of(num_rows, Rank(index, rank.count))) for index in range(rank.count)]
     return np.concatenate([part[:size].cpu().numpy() for part, size in zip(parts, sizes, strict=True)])
-
-
-def list_neighbors(points: Points, queries: Array, num: int, any_label: bool, device: torch.device) -> Neighbors:
-    """Lists of the nearest points of some of them, exact, by brute force.
-
-    Args:
-        points: all points.
-        queries: (Q,) positions to answer.
-        num: L.
-        any_label: whether neighbours of any label count, else those of the same.
-        device: where distances are computed.
-    """
-    positions = np.arange(len(points.rows))
-    if any_label:
-        return nearest(points, queries, propose_among(points.features, positions, device), num)
-    labels = points.labels[points.rows]
-    result = Neighbors(np.full((len(queries), num), NO_NEIGHBOR, np.int64), np.full((len(queries), num), np.inf))
-    for label in np.unique(labels[queries]):
-        here = np.flatnonzero(labels[queries] == label)
-        propose = propose_among(points.features, np.flatnonzero(labels == label), device)
-        result.rows[here], result.distances[here] = nearest(points, queries[here], propose, num)
-    return result
-
-
-def propose_among(features: Callable[[Array], Array], among: Array, device: torch.device) -> Propose:
-    """Proposes the k nearest of some positions, -1 where there are fewer; distances to `BASE_ROWS` at a time.
-
-    Args:
-        features: positions (M,) to (M, d) float16 or float32.
-        among: (M,) positions that are searched.
-        device: where distances are computed.
-    """
-
-    @lru_cache(maxsize=1)  # one block of points is read once, many are read again for each chunk of queries
-    def base_from(start: int) -> torch.Tensor:
-        block = features(among[start : start + BASE_ROWS]).astype(np.float32)
-        return torch.from_numpy(block).to(device)
-
-    def propose(queries: Array, k: int) -> Array:
-        asked = torch.from_numpy(queries).to(device)
-        best = torch.empty((len(queries), 0), device=device)
-        found = torch.empty((len(queries), 0), dtype=torch.int64, device=device)
-        for start in range(0, len(among), BASE_ROWS):
-            base = base_from(start)
-            numbers = torch.arange(start, start + len(base), device=device).expand(len(queries), -1)
-            distances = torch.cat([best, torch.cdist(asked, base)], dim=1)
-            best, chosen = distances.topk(min(k, distances.shape[1]), largest=False)
-            found = torch.cat([found, numbers], dim=1).gather(1, chosen)
-        positions = among[found.cpu().numpy()]
-        short = k - positions.shape[1]
-        return np.pad(positions, ((0, 0), (0, short)), constant_values=NO_NEIGHBOR) if short else positions
-
-    return propose
-
-
-def add_walks(
-    sums: Array,
-    num_paths: Array,
-    first: int,
-    pairs: Pairs,
-    inputs: Callable[[Array], torch.Tensor],
-    beliefs: Callable[[Array], Array],
-    forward: Forward,
-    steps: int,
-    end_weight: float,
-    block_pairs: int,
-) -> None:
-    """Walks pairs block by block and adds what they give to the rows that list them.
-
-    Args:
-        sums: (Q, K + 1) of rows `first`, `first + 1`, ...; added to.
-        num_paths: (Q,) of the same rows; added to.
-        first: see `sums`.
-        pairs: of which these rows list the other ends.
-        inputs: rows (R,) to their normalised images (R, 3, S, S).
-        beliefs: rows (R,) to their own probabilities (R, K + 1).
-        forward: the network.
-        steps: H.
-        end_weight: of a path's ends.
-        block_pairs: pairs whose images are in memory together.
-    """
-    with forward.running():
-        for start in range(0, len(pairs.left), block_pairs):
-            block = Pairs(*(column[start : start + block_pairs] for column in pairs))
-            size = forward.settings.batch_size
-            part, _ = walk_block(block, inputs, beliefs, forward.probabilities, steps, size, end_weight)
-            sums[part.rows - first] += part.sums
-            num_paths[part.rows - first] += part.num_paths
 
 
 def _interpolate(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rayclean.learn.course import Course, Trial
 from rayclean.learn.lesson_jobs import TableLesson, lesson_folder
-from rayclean.merge.published import Published
+from rayclean.storage.published import Published
 
 
 def plain(course: Course) -> list[Trial]:

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import pinvh
 
-from rayclean.arrays import Array
+from rayclean.schema import Array
 from rayclean.scores.influence import row_chunks
 from rayclean.storage.draws import seeded_hash
 

@@ -19,11 +19,11 @@ from dataclasses import replace
 import numpy as np
 from scipy.special import logsumexp
 
-from rayclean.arrays import Array
 from rayclean.merge.anchors import raised
 from rayclean.merge.blind import fit_blind
 from rayclean.merge.evidence import temperature
 from rayclean.merge.joint import Float64, Ints, JointModel
+from rayclean.schema import Array
 from rayclean.scores.sources import BELIEF_FLOOR, NearRows, combined
 from rayclean.scores.vote import neighbor_shares
 

@@ -9,12 +9,11 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 
-from rayclean.arrays import Array
 from rayclean.catalog.table import Catalog
+from rayclean.decisions.verified import NOTHING_VERIFIED, Verified, read_verified
 from rayclean.merge.models import Fitted
 from rayclean.merge.table import judgement
-from rayclean.merge.verified import NOTHING_VERIFIED, Verified, read_verified
-from rayclean.schema import clip_schema
+from rayclean.schema import Array, clip_schema
 from rayclean.scores.clips_table import ClipFiles
 from rayclean.storage.contents import read_json
 from rayclean.storage.units import Job, UnitResult, block_range, num_blocks

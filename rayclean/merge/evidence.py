@@ -20,10 +20,10 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp, softmax
 
-from rayclean.arrays import Array
 from rayclean.merge.blind import explained
 from rayclean.merge.joint import Float64, Ints
 from rayclean.merge.transition import adjusted
+from rayclean.schema import Array
 from rayclean.scores.sources import BELIEF_FLOOR
 
 MAX_NUMBERS = 2**21  # beliefs that one mixture is judged by

@@ -30,15 +30,13 @@ from scipy.special import log_expit, logsumexp
 from rayclean.merge.calibration import NO_CALIBRATION, Calibration
 from rayclean.merge.monotone import probability
 from rayclean.merge.transition import adjusted, unclaimed
-from rayclean.schema import NONE_OF_CLASSES
+from rayclean.schema import DROPPED, NONE_OF_CLASSES
 from rayclean.scores.sources import LAST, Sources
 
 Float64 = NDArray[np.float64]
 Ints = NDArray[np.integer]
 
 MEMORISED = 0.97  # agreement from which on nothing is to be learned of the labels
-DROPPED = -2  # in place of a verified label: people say that the row is of none of the classes
-DROP = "drop"  # how people write that, where no class is called so
 
 
 class Posterior(NamedTuple):

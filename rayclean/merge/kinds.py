@@ -6,7 +6,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from rayclean.arrays import Array
+from rayclean.schema import Array
 
 # Of what is believed of a row without its label: what no class reaches where the row is of none, and what the second
 # class has of the first where a row is of either.

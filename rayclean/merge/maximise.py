@@ -12,8 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rayclean.arrays import Array
-from rayclean.merge.joint import DROPPED, Float64, Ints
+from rayclean.merge.joint import Float64, Ints
 from rayclean.merge.transition import (
     adjusted,
     class_shares,
@@ -23,6 +22,7 @@ from rayclean.merge.transition import (
     surest,
     unclaimed,
 )
+from rayclean.schema import DROPPED, Array
 from rayclean.scores.sources import BELIEF_FLOOR
 
 STEPS = 20

@@ -10,7 +10,6 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from scipy.special import expit, logit
 
-from rayclean.arrays import Array
 from rayclean.merge.anchors import fit_joint
 from rayclean.merge.beside import LEAST_NEAR, believed, fit_beside
 from rayclean.merge.calibration import NO_CALIBRATION, Calibration, fit_calibration
@@ -18,7 +17,7 @@ from rayclean.merge.joint import JointModel, Posterior
 from rayclean.merge.mixture import Kind, ScoreMixture, fit_mixture
 from rayclean.merge.near import Near, learned_share, noise_ratio
 from rayclean.merge.trust import Agreement, Trust
-from rayclean.schema import JOINT, SCORES
+from rayclean.schema import JOINT, SCORES, Array
 from rayclean.scores.block import BlockScores, joined
 from rayclean.scores.sources import LAST, Sources
 from rayclean.storage.draws import uniform

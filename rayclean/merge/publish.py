@@ -10,12 +10,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rayclean.arrays import Array
 from rayclean.errors import DamagedFile, StageError
 from rayclean.merge.clips_stage import ClipsJob
 from rayclean.merge.joint import JointModel
 from rayclean.merge.models import Fitted
-from rayclean.merge.published import (
+from rayclean.merge.stage import MODEL, ApplyJob
+from rayclean.schema import CLASS_SCHEMA, NONE_OF_CLASSES, Array
+from rayclean.storage.checksums import check_table
+from rayclean.storage.contents import encode, map_arrays, read_json, read_table
+from rayclean.storage.damage import ASIDE
+from rayclean.storage.published import (
     CLASSES,
     CLIPS,
     LABELS,
@@ -27,11 +31,6 @@ from rayclean.merge.published import (
     TableFile,
     whole_table,
 )
-from rayclean.merge.stage import MODEL, ApplyJob
-from rayclean.schema import CLASS_SCHEMA, NONE_OF_CLASSES
-from rayclean.storage.checksums import check_table
-from rayclean.storage.contents import encode, map_arrays, read_json, read_table
-from rayclean.storage.damage import ASIDE
 from rayclean.storage.store import Store
 
 # What runs of this release and earlier ones put into the two folders; all else is somebody else's.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import logit
 
-from rayclean.arrays import Array
 from rayclean.merge.joint import JointModel
+from rayclean.schema import Array
 
 SURE = 0.95  # of the label being right, or wrong, from which on further paths would hardly change what is decided
 

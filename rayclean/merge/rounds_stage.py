@@ -8,14 +8,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from rayclean.arrays import Array
 from rayclean.catalog.table import Catalog
 from rayclean.embed.beliefs import unpack
 from rayclean.merge.anchors import fit_joint
 from rayclean.merge.joint import JointModel
 from rayclean.merge.models import fit_rows
 from rayclean.merge.rounds import SURE, undecided
-from rayclean.schema import JOINT
+from rayclean.schema import JOINT, Array
 from rayclean.storage.contents import map_arrays, read_json
 from rayclean.storage.draws import uniform
 from rayclean.storage.fingerprint import fingerprint

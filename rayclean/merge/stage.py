@@ -9,16 +9,15 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 
-from rayclean.arrays import Array
 from rayclean.catalog.table import Catalog
 from rayclean.config import MergeSection
+from rayclean.decisions.verified import NOTHING_VERIFIED, VERIFIED, Verified, VerifiedSource, read_verified
 from rayclean.merge.kinds import conflicting_rows
 from rayclean.merge.models import Fitted, fit_model, fit_rows, is_near_row
 from rayclean.merge.near import Near
-from rayclean.merge.table import NO_LABEL, shard_column, table_of_block
+from rayclean.merge.table import shard_column, table_of_block
 from rayclean.merge.trust import Trust, agreement, trusted
-from rayclean.merge.verified import NOTHING_VERIFIED, VERIFIED, Verified, VerifiedSource, read_verified
-from rayclean.schema import JOINT, NONE_OF_CLASSES
+from rayclean.schema import JOINT, NO_LABEL, NONE_OF_CLASSES, Array
 from rayclean.scores.block import joined
 from rayclean.scores.clips_table import ClipFiles
 from rayclean.scores.sources import LAST, Sources

@@ -7,13 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow as pa
 
-from rayclean.arrays import Array
-from rayclean.merge.joint import DROPPED, Posterior
+from rayclean.merge.joint import Posterior
 from rayclean.merge.kinds import KIND_NAMES, Kind, issue_kinds
-from rayclean.schema import NONE_OF_CLASSES, SHARD_TYPE, label_schema
+from rayclean.schema import DROPPED, NO_LABEL, NONE_OF_CLASSES, SHARD_TYPE, Array, label_schema
 from rayclean.scores.block import BlockScores
-
-NO_LABEL = -1
 
 
 def nullable(values: Array, missing: Array, kind: pa.DataType) -> pa.Array:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln, logsumexp
 
-from rayclean.arrays import Array
+from rayclean.schema import Array
 from rayclean.scores.sources import BELIEF_FLOOR
 
 Float64 = NDArray[np.float64]

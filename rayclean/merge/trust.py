@@ -21,8 +21,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rayclean.arrays import Array
 from rayclean.merge.transition import adjusted
+from rayclean.schema import Array
 from rayclean.scores.sources import BELIEF_FLOOR, Sources
 
 

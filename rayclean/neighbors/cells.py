@@ -5,7 +5,7 @@ from __future__ import annotations
 import faiss
 import numpy as np
 
-from rayclean.arrays import Array
+from rayclean.schema import Array
 
 ROWS_PER_CELL = 750  # measured: fewer, larger cells order better than those of a search index
 TRAINING_ROWS_PER_CELL = 64

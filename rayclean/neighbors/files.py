@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rayclean.arrays import Array
 from rayclean.neighbors.ivf import load_lists
 from rayclean.neighbors.parts import Part
+from rayclean.schema import Array
 from rayclean.storage.contents import map_arrays, read_json
 from rayclean.storage.store import Store
 from rayclean.storage.units import block_name

@@ -14,12 +14,12 @@ from typing import NamedTuple
 import faiss
 import numpy as np
 
-from rayclean.arrays import Array
 from rayclean.catalog.table import Catalog
 from rayclean.neighbors.files import IndexFiles, Probes, Span
 from rayclean.neighbors.ivf import nearest_cells, search_lists
 from rayclean.neighbors.parts import plan_parts
 from rayclean.neighbors.select import NO_NEIGHBOR, Neighbors, Points, nearest
+from rayclean.schema import Array
 from rayclean.storage.draws import seeded_hash
 from rayclean.storage.store import Store
 

@@ -14,8 +14,8 @@ from typing import Any
 import faiss
 import numpy as np
 
-from rayclean.arrays import Array
 from rayclean.errors import DamagedFile
+from rayclean.schema import Array
 from rayclean.storage.contents import read_bytes
 from rayclean.storage.store import Store
 

@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from rayclean.arrays import Array
 from rayclean.catalog.table import Catalog
 from rayclean.embed.table import Embedding
 from rayclean.neighbors.files import PROBES, QUANTIZER, Probes
 from rayclean.neighbors.index import IndexSettings, NeighborIndex
 from rayclean.neighbors.ivf import TRAINING_ROWS_PER_CELL, count_cells, train_centroids
 from rayclean.neighbors.recall import Recall, count_hits, fewest_probes, sample, true_radii
+from rayclean.schema import Array
 from rayclean.storage.draws import seeded_hash
 from rayclean.storage.units import Job, UnitResult
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 
-from rayclean.arrays import Array
+from rayclean.schema import Array
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rayclean.arrays import Array
 from rayclean.catalog.table import Catalog
 from rayclean.neighbors.index import NeighborIndex
 from rayclean.neighbors.select import NO_NEIGHBOR, Neighbors
+from rayclean.schema import Array
 from rayclean.storage.draws import uniform
 
 BLOCK = 8192

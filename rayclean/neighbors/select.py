@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rayclean.arrays import Array
+from rayclean.schema import Array
 
 EXTRA_CANDIDATES = 8
 CHUNK = 512

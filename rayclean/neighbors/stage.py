@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from rayclean.arrays import Array
 from rayclean.catalog.table import Catalog
 from rayclean.embed.table import Embedding
 from rayclean.neighbors.files import QUANTIZER, lists_name, part_name
@@ -17,6 +16,7 @@ from rayclean.neighbors.ivf import build_lists, count_cells, nearest_cells
 from rayclean.neighbors.parts import plan_parts
 from rayclean.neighbors.recall import is_sampled, measure
 from rayclean.neighbors.select import Neighbors
+from rayclean.schema import Array
 from rayclean.storage.contents import map_arrays
 from rayclean.storage.fingerprint import fingerprint
 from rayclean.storage.units import Job, UnitResult, block_names, block_range

@@ -1,1 +1,1 @@
-"""What the finished run is worth, where the truth is known."""
+"""The pages of a run: numbers, rows, curves, and what can be said of them in text."""

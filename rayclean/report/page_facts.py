@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from rayclean.arrays import Array
-from rayclean.report.noise_words import calibration_words, noise_interval
+from rayclean.evaluate.noise_words import calibration_words, noise_interval
 from rayclean.report.page_numbers import percentiles
-from rayclean.schema import NONE_NAME, UNKNOWN
+from rayclean.schema import NONE_NAME, UNKNOWN, Array
 
 KINDS = {
     "wrong_label": "wrong label",

@@ -9,11 +9,11 @@ from itertools import islice
 
 import numpy as np
 
-from rayclean.arrays import Array
+from rayclean.catalog.pictures import encoded, pictures
 from rayclean.catalog.table import Catalog
 from rayclean.errors import ConfigError, InputError, ShardChangedError
 from rayclean.report.page_html import FILES, INDEX
-from rayclean.report.pictures import encoded, pictures
+from rayclean.schema import Array
 from rayclean.storage.contents import encode
 from rayclean.storage.store import Store
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rayclean.arrays import Array
 from rayclean.catalog.table import Catalog
+from rayclean.schema import Array
 from rayclean.storage.contents import map_arrays
 from rayclean.storage.units import block_name, block_range, num_blocks
 

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from rayclean.arrays import Array
 from rayclean.merge.mixture import Kind, ScoreMixture, fit_mixture
-from rayclean.schema import SCORES
+from rayclean.schema import SCORES, Array
 
 BINS = 40
 FIT_ROWS = 10_000

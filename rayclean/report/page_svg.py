@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from markupsafe import Markup
 
-from rayclean.arrays import Array
-from rayclean.report.evaluate import Bin
+from rayclean.evaluate.evaluate import Bin
 from rayclean.report.page_numbers import NO_TRUTH, RIGHT, WRONG, Spread
+from rayclean.schema import Array
 
 WIDTH, HEIGHT = 340, 190
 LEFT, RIGHT_EDGE, TOP, BOTTOM = 8, 332, 10, 160

@@ -14,10 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from rayclean.arrays import Array
 from rayclean.merge.kinds import KIND_NAMES, Kind
 from rayclean.report.page_numbers import Worst
-from rayclean.schema import NONE_OF_CLASSES
+from rayclean.schema import NONE_OF_CLASSES, Array
 
 SAMPLE_ROWS = 100_000
 GROUPS = 60

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rayclean.arrays import Array
 from rayclean.catalog.table import Catalog
-from rayclean.report.evaluate import Bin, truth_by_shard
-from rayclean.report.metrics import expected_calibration_error
+from rayclean.evaluate.evaluate import Bin, truth_by_shard
+from rayclean.evaluate.metrics import expected_calibration_error
 from rayclean.report.page_numbers import NO_TRUTH, RIGHT, WRONG
-from rayclean.schema import UNKNOWN
+from rayclean.schema import UNKNOWN, Array
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from rayclean.arrays import Array
-from rayclean.report.evaluate import auroc
+from rayclean.evaluate.evaluate import auroc
 from rayclean.report.page_facts import Classes, ClassLine, Confusion, CopyGroup, NearPair, Sample, ScoreView
 from rayclean.report.page_near import NearPairs
 from rayclean.report.page_numbers import Spread, agreement, spread
 from rayclean.report.page_svg import heat_map, histogram
 from rayclean.report.page_table import Seen
 from rayclean.report.page_truth import Reliability, Truth, truth_groups
-from rayclean.schema import NONE_NAME, NONE_OF_CLASSES, SCORES, UNKNOWN
+from rayclean.schema import NONE_NAME, NONE_OF_CLASSES, SCORES, UNKNOWN, Array
 
 HEAT_CLASSES = 40
 CONFUSIONS = 15

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rayclean.errors import ConfigError
-from rayclean.report.evaluate import Evaluation
-from rayclean.report.simulated import NO_TRUTH, PLANTED, RIGHT, SIMULATED, WRONG, SimulatedLosses
+from rayclean.evaluate.evaluate import Evaluation
+from rayclean.evaluate.simulated import NO_TRUTH, PLANTED, RIGHT, SIMULATED, WRONG, SimulatedLosses
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

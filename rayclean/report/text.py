@@ -9,11 +9,11 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
-from rayclean.merge.published import Published
-from rayclean.report.evaluate import Evaluation
-from rayclean.report.noise_words import rate_notes
-from rayclean.report.plan import Plan, SearchPlan
+from rayclean.evaluate.evaluate import Evaluation
+from rayclean.evaluate.noise_words import rate_notes
+from rayclean.inspect.plan import Plan, SearchPlan
 from rayclean.schema import NONE_OF_CLASSES, SCORES
+from rayclean.storage.published import Published
 from rayclean.storage.store import Store
 
 # How far the loss must fall below its best before `evaluate` says that labels were memorised.

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rayclean.arrays import Array
-from rayclean.merge.entries import Sample
+from rayclean.decisions.entries import Sample
 from rayclean.review.survey import Survey
+from rayclean.schema import Array
 
 Z = 1.959964  # of 95%
 

@@ -9,9 +9,9 @@ import re
 import unicodedata
 from pathlib import Path
 
+from rayclean.decisions.entries import Classes, Entry, read_entries
+from rayclean.decisions.naming import REVIEW, Naming, log_name
 from rayclean.errors import ConfigError, InputError
-from rayclean.merge.entries import Classes, Entry, read_entries
-from rayclean.merge.naming import REVIEW, Naming, log_name
 
 MAX_NAME = 40
 _NAME = re.compile(r"\w[\w.-]*")  # letters of any script; no slash, no leading dot

@@ -13,10 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from rayclean.arrays import Array
+from rayclean.decisions.entries import Entry, Sample
 from rayclean.errors import InputError
-from rayclean.merge.entries import Entry, Sample
-from rayclean.schema import NONE_OF_CLASSES
+from rayclean.schema import NONE_OF_CLASSES, Array
 
 HELD = 5000
 CERTAIN = 0.5  # the label score that says nothing either way

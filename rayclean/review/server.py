@@ -16,8 +16,8 @@ from typing import Any, cast
 
 import jinja2
 
+from rayclean.decisions.entries import Choice
 from rayclean.errors import ConfigError, InputError, RaycleanError
-from rayclean.merge.entries import Choice
 from rayclean.review.connections import IDLE_S, MAX_HEAD_BYTES, BoundedServer, Head
 from rayclean.review.door import HOST, Door, Refused
 from rayclean.review.state import Review, parse_view

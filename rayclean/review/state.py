@@ -9,10 +9,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from rayclean.decisions.decisions import latest, settle, standing
+from rayclean.decisions.entries import SUFFIX, Choice, Entry, Sample, read_entries
+from rayclean.decisions.naming import REVIEW, Naming, log_name
 from rayclean.errors import ConfigError, InputError
-from rayclean.merge.decisions import latest, settle, standing
-from rayclean.merge.entries import SUFFIX, Choice, Entry, Sample, read_entries
-from rayclean.merge.naming import REVIEW, Naming, log_name
 from rayclean.review.log import Log, checked_reviewer
 from rayclean.review.palette import fixed_keys, likely_keys
 from rayclean.review.queue import Queue

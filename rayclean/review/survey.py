@@ -17,9 +17,9 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from scipy.special import logit
 
-from rayclean.arrays import Array
+from rayclean.decisions.entries import Sample
 from rayclean.errors import InputError
-from rayclean.merge.entries import Sample
+from rayclean.schema import Array
 from rayclean.storage.draws import seeded_hash
 
 MAX_STRATA = 10

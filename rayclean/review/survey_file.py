@@ -9,10 +9,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from rayclean.catalog.table import Catalog
+from rayclean.decisions.entries import Sample
+from rayclean.decisions.naming import REVIEW
+from rayclean.decisions.verified import VerifiedFile, find_rows
 from rayclean.errors import ConfigError, InputError
-from rayclean.merge.entries import Sample
-from rayclean.merge.naming import REVIEW
-from rayclean.merge.verified import VerifiedFile, find_rows
 from rayclean.review.survey import Drawn, Stratum, Survey
 from rayclean.storage.contents import encode, read_json
 from rayclean.storage.given_tables import encode_csv

@@ -8,8 +8,8 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from rayclean.arrays import Array
 from rayclean.catalog.table import Catalog
+from rayclean.schema import Array
 from rayclean.scores.aum import aum_excess, aum_threshold
 from rayclean.storage.contents import map_arrays
 from rayclean.storage.fingerprint import fingerprint

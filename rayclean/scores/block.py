@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rayclean.arrays import Array
+from rayclean.schema import Array
 
 
 @dataclass(frozen=True)

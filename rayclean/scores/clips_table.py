@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rayclean.arrays import Array
 from rayclean.catalog.table import Catalog
+from rayclean.schema import Array
 from rayclean.scores.block import BlockScores
 from rayclean.scores.sources import LAST, Sources
 from rayclean.scores.table import ScoreFiles

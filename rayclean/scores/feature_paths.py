@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import softmax
 
-from rayclean.arrays import Array
+from rayclean.schema import Array
 from rayclean.scores.interpolation import TRAPEZOID, PathMeans, path_means
 
 ROWS_AT_ONCE = 4096

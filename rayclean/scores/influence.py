@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from rayclean.arrays import Array
+from rayclean.schema import Array
 from rayclean.train.sample_losses import check_logits
 
 Float64 = NDArray[np.float64]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import softmax
 
-from rayclean.arrays import Array
+from rayclean.schema import Array
 from rayclean.scores.influence import (
     class_deviation,
     clip_means,

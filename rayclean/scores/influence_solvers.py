@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve, eigvalsh
 from scipy.sparse.linalg import LinearOperator, eigsh
 
-from rayclean.arrays import Array
+from rayclean.schema import Array
 from rayclean.scores.influence import row_chunks, with_bias
 
 Float64 = NDArray[np.float64]

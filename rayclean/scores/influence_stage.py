@@ -9,11 +9,11 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from rayclean.arrays import Array
 from rayclean.catalog.table import Catalog
 from rayclean.config import InfluenceSection
 from rayclean.embed.table import Embedding
 from rayclean.errors import InputError
+from rayclean.schema import Array
 from rayclean.scores.influence_scores import (
     HESSIAN_SALT,
     VERIFIED_SALT,

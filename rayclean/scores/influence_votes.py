@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.mixture import GaussianMixture
 
-from rayclean.arrays import Array
+from rayclean.schema import Array
 
 Float64 = NDArray[np.float64]
 Standardize = Literal["samples", "classes"]

@@ -8,10 +8,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from rayclean.arrays import Array
 from rayclean.catalog.table import Catalog
 from rayclean.embed.beliefs import pack, unpack
 from rayclean.embed.table import Embedding
+from rayclean.schema import Array
 from rayclean.scores.interpolation import path_means
 from rayclean.storage.contents import map_arrays
 from rayclean.storage.fingerprint import fingerprint

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from rayclean.arrays import Array
+from rayclean.schema import Array
 from rayclean.scores.pairs import LEFT_LISTS_RIGHT, RIGHT_LISTS_LEFT, Pairs
 
 TRAPEZOID, INTERIOR = 0.5, 0.0  # weight of a path's ends

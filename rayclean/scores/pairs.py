@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rayclean.arrays import Array
+from rayclean.schema import Array
 
 LEFT_LISTS_RIGHT, RIGHT_LISTS_LEFT = 1, 2
 

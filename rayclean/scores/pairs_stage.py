@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from rayclean.arrays import Array
 from rayclean.catalog.table import Catalog
 from rayclean.embed.table import Embedding
 from rayclean.neighbors.cells import ordering_cells
 from rayclean.neighbors.parts import group_labels
 from rayclean.neighbors.select import NO_NEIGHBOR
+from rayclean.schema import Array
 from rayclean.scores.pairs import Pairs, ordered_for_locality, undirected_pairs
 from rayclean.storage.contents import map_arrays
 from rayclean.storage.fingerprint import fingerprint

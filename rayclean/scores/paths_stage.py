@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rayclean.arrays import Array
 from rayclean.catalog.table import Catalog
 from rayclean.embed.beliefs import pack
 from rayclean.embed.table import Embedding
+from rayclean.schema import Array
 from rayclean.scores.interpolation import walk_block
 from rayclean.scores.pairs import Pairs
 from rayclean.shards.access import PixelSettings

@@ -8,11 +8,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from rayclean.arrays import Array
 from rayclean.catalog.noise import drawn_to_flip
 from rayclean.catalog.table import Catalog
 from rayclean.config import SimulatedLossSection
 from rayclean.embed.table import Embedding
+from rayclean.schema import Array
 from rayclean.scores.simulated_loss import (
     NUM_DRAWS,
     agreement,

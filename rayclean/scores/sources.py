@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from rayclean.arrays import Array
+from rayclean.schema import Array
 
 BELIEF_FLOOR = 1e-9
 NearRows = Literal["without", "with", "alone"]

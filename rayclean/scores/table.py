@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from rayclean.arrays import Array
 from rayclean.catalog.table import Catalog
 from rayclean.config import MAIN
 from rayclean.embed.beliefs import unpack
 from rayclean.embed.table import Embedding
+from rayclean.schema import Array
 from rayclean.scores.block import BlockScores
 from rayclean.scores.influence_scores import influence_scores
 from rayclean.scores.influence_votes import Standardize

@@ -13,8 +13,8 @@ from typing import Any, BinaryIO
 import fsspec
 import numpy as np
 
-from rayclean.arrays import Array
 from rayclean.errors import ShardChangedError
+from rayclean.schema import Array
 from rayclean.shards.decode import BadSample, Pixels, decode_image, fit_image
 from rayclean.shards.urls import ShardIdentity, local_path, stat_shard
 from rayclean.storage.draws import pixel_digest

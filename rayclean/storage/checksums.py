@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from rayclean.arrays import Array
 from rayclean.errors import DamagedFile
+from rayclean.schema import Array
 
 CHUNK_BYTES = 2**20
 DIGEST_BYTES = 8

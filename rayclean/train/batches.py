@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from rayclean.arrays import Array
+from rayclean.schema import Array
 from rayclean.train.plan import batch_bounds, plan_cached, steps_of
 
 

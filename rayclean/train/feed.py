@@ -16,9 +16,9 @@ from itertools import islice
 
 import numpy as np
 
-from rayclean.arrays import Array
 from rayclean.catalog.table import Catalog
 from rayclean.errors import UnitError
+from rayclean.schema import Array
 from rayclean.shards.decode import decode_image, fit_image
 from rayclean.shards.stream import stream_shard
 from rayclean.train.batches import Batch, Lesson, cached_rows

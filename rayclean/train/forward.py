@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from rayclean.arrays import Array
+from rayclean.schema import Array
 from rayclean.train.augment import normalize
 from rayclean.train.models import Network
 from rayclean.train.precision import autocast

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from rayclean.arrays import Array
+from rayclean.schema import Array
 from rayclean.train.plan import epoch_seed
 
 STRENGTH = 1280.0  # squared length of an average row of features, to which rate and weight decays belong

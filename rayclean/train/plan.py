@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rayclean.arrays import Array
 from rayclean.config import MAIN
 from rayclean.errors import ConfigError
+from rayclean.schema import Array
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from rayclean.catalog.table import Catalog
+from rayclean.cluster.progress import Meter, watched
+from rayclean.cluster.sizing import Workers
+from rayclean.cluster.trainer import Report, run_training
 from rayclean.config import MAIN, Config, TrainSection
-from rayclean.progress import Meter, watched
-from rayclean.sizing import Workers
 from rayclean.storage.contents import content_digest, encode, read_json
 from rayclean.storage.fingerprint import fingerprint
 from rayclean.storage.resume import Resume
@@ -29,7 +30,6 @@ from rayclean.train.spec import NetworkSpec, network_spec
 from rayclean.train.trajectories import trajectory_name
 from rayclean.train.weights import load_weights_from, weights_digest
 from rayclean.train.worker import TrainTask, train
-from rayclean.trainer import Report, run_training
 
 VERSION = 1
 DONE_FILE = "trained.json"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from rayclean.arrays import Array
+from rayclean.schema import Array
 from rayclean.storage.contents import read_table
 from rayclean.storage.store import Store
 from rayclean.storage.units import block_name

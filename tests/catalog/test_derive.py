@@ -9,18 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rayclean.arrays import Array
 from rayclean.catalog.noise import flip_labels
 from rayclean.catalog.table import Catalog
 from rayclean.config import Config, parse_config
 from rayclean.errors import ConfigError, InputError
-from rayclean.merge.published import Published
-from rayclean.report.evaluate import read_truth
-from rayclean.results import evaluate_run
-from rayclean.run import Run
-from rayclean.schema import NONE_OF_CLASSES
-from rayclean.start import start
+from rayclean.evaluate.evaluate import read_truth
+from rayclean.evaluate.results import evaluate_run
+from rayclean.run.run import Run
+from rayclean.run.start import start
+from rayclean.schema import NONE_OF_CLASSES, Array
 from rayclean.storage.contents import read_table
+from rayclean.storage.published import Published
 from rayclean.storage.store import Store
 from rayclean.storage.units import block_name
 from tests.conftest import SHARD_SAMPLES, Sample

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 from scipy.stats import chisquare, truncnorm
 
-from rayclean.arrays import Array
 from rayclean.catalog.imbalance import (
     KEEP_ALL,
     KEEP_NONE,
@@ -37,6 +36,7 @@ from rayclean.catalog.noise import (
     truncated_normal,
 )
 from rayclean.errors import ConfigError
+from rayclean.schema import Array
 from rayclean.storage.draws import seeded_hash, uniform
 
 N, K, RATE, SEED = 20_000, 10, 0.3, 5

@@ -28,7 +28,7 @@ from rayclean.catalog.stage import (
 from rayclean.catalog.table import NO_ROW, Catalog
 from rayclean.config import DataSection
 from rayclean.errors import InputError, ShardChangedError
-from rayclean.run import Run
+from rayclean.run.run import Run
 from rayclean.storage.contents import encode, read_table
 from rayclean.storage.store import Store
 from rayclean.storage.units import ENVIRONMENT_FILE, Job, run_inline

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rayclean.config import Config, load_config
-from rayclean.pipeline import STAGE_NAMES
+from rayclean.run.pipeline import STAGE_NAMES
 from tests.e2e.driver import BIN, Ended, started
 
 NUM_GOOD, NUM_BAD, NUM_SHARDS = 240, 2, 4

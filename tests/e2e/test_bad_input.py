@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rayclean import cli
+from rayclean.cli import commands
 from rayclean.storage.lease import current
 from rayclean.storage.store import Store
 from tests.e2e.driver import seen, started, wait_for
@@ -39,7 +39,7 @@ def test_what_cannot_be_right_is_one_line_and_exit_code_2(
 ) -> None:
     run = RunFolder(digits.config, tmp_path / "run")
     monkeypatch.setattr("sys.argv", run.command(override.format(folder=tmp_path)))
-    assert cli.call() == 2
+    assert commands.call() == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1
     assert lines[0].startswith("rayclean: ")

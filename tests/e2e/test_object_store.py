@@ -9,9 +9,9 @@ import fsspec
 import pytest
 from typer.testing import CliRunner
 
-from rayclean import cli
-from rayclean.merge.published import CLASSES, PART, Published
+from rayclean.cli import commands
 from rayclean.shards.urls import expand_shards
+from rayclean.storage.published import CLASSES, PART, Published
 from rayclean.storage.store import Store
 from tests.e2e.driver import BIN, Ended, started, wait_for
 from tests.e2e.runs import RUN_TIMEOUT_S, Finished
@@ -78,12 +78,12 @@ def test_credentials_are_written_nowhere(server: ObjectStore, killed_and_resumed
 def test_the_commands_take_its_url(reference: Finished, server: ObjectStore, killed_and_resumed: Ended) -> None:
     url, text = f"{server.bucket}/run", {}
     for name, *more in (("status",), ("errors",), ("show", "000"), ("gc", "--dry-run"), ("evaluate",)):
-        result = CliRunner().invoke(cli.app, [name, url, *more])
+        result = CliRunner().invoke(commands.app, [name, url, *more])
         assert result.exit_code == 0, result.output
         text[name] = result.stdout
     assert "merge" in text["status"]
     assert "no-label" in text["errors"]
-    here = CliRunner().invoke(cli.app, ["show", str(reference.run.path), "000"])
+    here = CliRunner().invoke(commands.app, ["show", str(reference.run.path), "000"])
     assert text["show"] == here.stdout
     assert "iofm" in text["evaluate"]
 

@@ -10,8 +10,8 @@ import psutil
 import pytest
 from _pytest.mark import ParameterSet
 
-from rayclean.pipeline import STAGE_NAMES
-from rayclean.start import look
+from rayclean.run.pipeline import STAGE_NAMES
+from rayclean.run.start import look
 from rayclean.storage.contents import read_json
 from rayclean.storage.store import Store
 from rayclean.storage.units import ENVIRONMENT_FILE, compute_and_publish

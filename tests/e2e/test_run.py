@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from rayclean import cli
-from rayclean.merge.published import Published
-from rayclean.pipeline import STAGE_NAMES
+from rayclean.cli import commands
+from rayclean.run.pipeline import STAGE_NAMES
 from rayclean.schema import label_schema
 from rayclean.storage.lease import hold
+from rayclean.storage.published import Published
 from rayclean.storage.store import Store
 from tests.e2e.driver import labels, seen
 from tests.e2e.runs import NUM_BAD, NUM_GOOD, Finished, finish
@@ -30,7 +30,7 @@ def again(reference: Finished, env: dict[str, str], tmp_path_factory: pytest.Tem
 
 
 def _invoke(*arguments: str) -> str:
-    result = CliRunner().invoke(cli.app, arguments)
+    result = CliRunner().invoke(commands.app, arguments)
     assert result.exit_code == 0, result.output
     return result.stdout
 
@@ -106,7 +106,7 @@ def test_a_second_driver_is_refused(
 ) -> None:
     monkeypatch.setattr("sys.argv", reference.run.command())
     with hold(Store(str(reference.run.path))):
-        assert cli.call() == 2
+        assert commands.call() == 2
     assert f"is held by process {os.getpid()} on " in capsys.readouterr().err
 
 

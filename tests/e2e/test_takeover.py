@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rayclean.merge.published import Published
+from rayclean.storage.published import Published
 from rayclean.storage.store import Store
 from tests.damage import copy_until_read
 from tests.e2e.driver import labels, started, wait_for

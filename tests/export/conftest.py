@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from rayclean import exports
 from rayclean.config import Config
-from rayclean.run import Run
+from rayclean.export import command
+from rayclean.run.run import Run
 from tests.export.runs import compute_here, doubtful_run
 
 
 @pytest.fixture(autouse=True)
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exports, "compute_units", compute_here)
+    monkeypatch.setattr(command, "compute_units", compute_here)
 
 
 @pytest.fixture(scope="session")

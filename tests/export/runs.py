@@ -12,12 +12,12 @@ from rich.console import Console
 
 from rayclean.config import Config
 from rayclean.export.choose import COLUMNS, Lines
+from rayclean.export.command import export
 from rayclean.export.options import ExportOptions
 from rayclean.export.table import LabelTable
-from rayclean.exports import export
-from rayclean.merge.published import MANIFEST, TableFile
-from rayclean.run import Run
+from rayclean.run.run import Run
 from rayclean.storage.contents import encode, read_json, read_table
+from rayclean.storage.published import MANIFEST, TableFile
 from rayclean.storage.store import Store
 from rayclean.storage.units import Job, run_inline
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from rayclean.config import Config
 from rayclean.export.card import escaped, size_category
 from rayclean.export.options import KINDS
-from rayclean.run import Run
+from rayclean.run.run import Run
 from tests.export.runs import doubtful_run, exported
 
 MIXED = [("given", {}), ("predicted", {"labels": "predicted", "budget": 20})]

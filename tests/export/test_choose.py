@@ -10,11 +10,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from rayclean.arrays import Array
 from rayclean.export.choose import Decision, Lines, Reason, Rule, judge, settle
 from rayclean.export.cut import EVERY_ROW, NEVER, Cut, caution_of, find_cut, key_of, right_of
 from rayclean.export.options import ExportOptions
-from rayclean.schema import NONE_OF_CLASSES, UNKNOWN
+from rayclean.schema import NONE_OF_CLASSES, UNKNOWN, Array
 
 # Few values, so that many rows are equal, and neighbours in float32.
 SCORES = [0.0, -0.0, 1e-45, 0.25, np.nextafter(np.float32(0.25), np.float32(1)), 0.5, 0.75, 1.0]

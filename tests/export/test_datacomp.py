@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from rayclean.config import Config
 from rayclean.export import datacomp
 from rayclean.export.datacomp import UidsJob, filter_file, halves
-from rayclean.run import Run
+from rayclean.run.run import Run
 from rayclean.storage.store import Store
 from tests.export.runs import doubtful_run, exported, lines_of
 from tests.helpers import png_bytes, write_tar

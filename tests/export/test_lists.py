@@ -13,14 +13,14 @@ import pytest
 
 from rayclean.catalog.table import Catalog
 from rayclean.config import Config
+from rayclean.decisions.verified import VerifiedFile
 from rayclean.export.choose import REASONS, settle
 from rayclean.export.cut import caution_of
 from rayclean.export.options import ExportOptions
-from rayclean.merge.published import Published
-from rayclean.merge.verified import VerifiedFile
-from rayclean.run import Run
-from rayclean.start import look
+from rayclean.run.run import Run
+from rayclean.run.start import look
 from rayclean.storage.given_tables import ESCAPED
+from rayclean.storage.published import Published
 from rayclean.storage.store import Store
 from tests.export.runs import columns_of, edited, exported, lines_of
 

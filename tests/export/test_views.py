@@ -14,7 +14,7 @@ import pytest
 from rayclean.config import Config
 from rayclean.errors import ShardChangedError
 from rayclean.export.labelstudio import choices, labeling_config
-from rayclean.run import Run
+from rayclean.run.run import Run
 from rayclean.schema import NONE_NAME, NONE_OF_CLASSES
 from tests.conftest import Sample
 from tests.export.runs import Facts, doubtful_run, edited, exported, lines_of

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from scipy.special import expit
 from sklearn.mixture import GaussianMixture
 
-from rayclean.arrays import Array
 from rayclean.learn.divide import (
     BETA_MARGIN,
     NUM_BINS,
@@ -22,6 +21,7 @@ from rayclean.learn.divide import (
 )
 from rayclean.merge.em import BETA, GAUSS, fit_two_components
 from rayclean.merge.monotone import log_features
+from rayclean.schema import Array
 
 
 def losses(seed: int, num: int = 4000, noise: float = 0.4, apart: float = 3.0) -> tuple[Array, Array]:

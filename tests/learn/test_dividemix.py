@@ -14,11 +14,11 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import spawn
 
-from rayclean.arrays import Array
 from rayclean.errors import ConfigError, UnitError
 from rayclean.learn.dividemix import dividemix_epochs
 from rayclean.learn.dividemix_settings import DivideMixSettings
 from rayclean.learn.rescoring import rescore
+from rayclean.schema import Array
 from rayclean.train.forward import Forward
 from rayclean.train.loop import Rank, State
 from rayclean.train.models import Network

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
 
-from rayclean.arrays import Array
 from rayclean.learn.mixmatch import (
     Mixing,
     co_guess,
@@ -23,6 +22,7 @@ from rayclean.learn.mixmatch import (
     ramped,
     sharpen,
 )
+from rayclean.schema import Array
 
 
 def logits_of(seed: int, *shape: int) -> Array:

@@ -10,11 +10,13 @@ import pytest
 import torch
 
 import rayclean.learn.rescoring as rescoring
-from rayclean.arrays import Array
 from rayclean.errors import UnitError
 from rayclean.learn.dividemix_settings import DivideMixSettings
-from rayclean.learn.rescoring import list_neighbors, propose_among, rescore, share_of
+from rayclean.learn.rescoring import rescore, share_of
+from rayclean.neighbors import brute
+from rayclean.neighbors.brute import list_neighbors, propose_among
 from rayclean.neighbors.select import NO_NEIGHBOR, Points
+from rayclean.schema import Array
 from rayclean.train.batches import cached_rows
 from rayclean.train.forward import Forward
 from rayclean.train.loop import Rank
@@ -138,7 +140,7 @@ def test_blocks_of_points_change_no_list(base_rows: int, any_label: bool, monkey
     points = Points(rows, source.labels, source.digests, source.draws, lambda positions: features[positions])
     cpu, queries = torch.device("cpu"), np.array([4, 9, 10, 49])
     expected = list_neighbors(points, np.arange(50), 4, any_label, cpu)
-    monkeypatch.setattr(rescoring, "BASE_ROWS", base_rows)
+    monkeypatch.setattr(brute, "BASE_ROWS", base_rows)
     found = list_neighbors(points, queries, 4, any_label, cpu)
     np.testing.assert_array_equal(found.rows, expected.rows[queries])
     np.testing.assert_array_equal(found.distances, expected.distances[queries])

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy.linalg import pinvh
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from rayclean.arrays import Array
 from rayclean.learn.rog import DRAW_SALT, LinearClassifier, fit_rog, robust_gaussians
+from rayclean.schema import Array
 from rayclean.storage.draws import seeded_hash
 
 

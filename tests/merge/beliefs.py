@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rayclean.arrays import Array
+from rayclean.schema import Array
 
 
 def made(

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from rayclean.arrays import Array
+from rayclean.evaluate.metrics import expected_calibration_error
 from rayclean.merge.anchors import fit_joint
 from rayclean.merge.joint import JointModel
 from rayclean.merge.models import Fitted
 from rayclean.merge.near import Near
-from rayclean.report.metrics import expected_calibration_error
+from rayclean.schema import Array
 from tests.merge.beliefs import made, next_class, symmetric
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rayclean.arrays import Array
 from rayclean.merge.beside import believed, fit_beside, network_gain
+from rayclean.schema import Array
 from rayclean.scores.sources import combined
 from rayclean.scores.vote import neighbor_shares
 from tests.merge.beliefs import made, symmetric

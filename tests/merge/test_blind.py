@@ -12,13 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
 
-from rayclean.arrays import Array
 from rayclean.merge import maximise as em
 from rayclean.merge.blind import fit_blind
-from rayclean.merge.joint import DROPPED, JointModel
+from rayclean.merge.joint import JointModel
 from rayclean.merge.maximise import How, maximise, sharpness_of, start_of
 from rayclean.merge.transition import adjusted, find_anchors, noisier, pooled_transition, surest
-from rayclean.schema import NONE_OF_CLASSES
+from rayclean.schema import DROPPED, NONE_OF_CLASSES, Array
 from rayclean.scores.sources import BELIEF_FLOOR
 
 HOWS = [How(*flags) for flags in itertools.product((True, False), repeat=3)]

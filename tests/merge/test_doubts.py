@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rayclean.arrays import Array
 from rayclean.merge.blind import fit_blind
 from rayclean.merge.doubts import _error, chance_doubt, moved_doubt, near_doubt, seen_doubt
+from rayclean.schema import Array
 
 SHARES = {"balanced": [0.25, 0.25, 0.25, 0.25], "unbalanced": [0.9, 0.06, 0.02, 0.02], "two": [0.5, 0.5]}
 each_balance = pytest.mark.parametrize("shares", SHARES.values(), ids=SHARES.keys())

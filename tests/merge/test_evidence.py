@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rayclean.arrays import Array
 from rayclean.merge.blind import explained
 from rayclean.merge.evidence import best_mixture, mixture_of, temperature
+from rayclean.schema import Array
 
 BASE = 2.0
 

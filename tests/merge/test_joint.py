@@ -12,17 +12,16 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from rayclean import LabelScorer
-from rayclean.arrays import Array
 from rayclean.config import Config
 from rayclean.merge.anchors import fit_joint
-from rayclean.merge.joint import DROPPED, JointModel
+from rayclean.merge.joint import JointModel
 from rayclean.merge.models import MAX_NUMBERS, fit_rows
 from rayclean.merge.near import Near
-from rayclean.merge.published import Published
-from rayclean.run import Run
-from rayclean.schema import NONE_OF_CLASSES
+from rayclean.run.run import Run
+from rayclean.schema import DROPPED, NONE_OF_CLASSES, Array
 from rayclean.scores.sources import Sources
 from rayclean.storage.contents import read_json, read_table
+from rayclean.storage.published import Published
 from rayclean.storage.units import num_blocks
 from tests.merge.beliefs import made, next_class, symmetric
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rayclean.config import Config
 from rayclean.merge.kinds import Kind, conflicting_rows, issue_kinds
-from rayclean.run import Run
+from rayclean.run.run import Run
 from rayclean.storage.contents import read_table
 
 SEEN = np.array(

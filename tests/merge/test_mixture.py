@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from rayclean.evaluate.metrics import auroc
 from rayclean.merge.mixture import Kind, ScoreMixture, fit_mixture
-from rayclean.report.metrics import auroc
 
 Float64 = NDArray[np.float64]
 NUM_ROWS = 4000

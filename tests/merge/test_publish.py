@@ -16,11 +16,11 @@ import pytest
 from rayclean.config import Config
 from rayclean.errors import DamagedFile, InputError
 from rayclean.merge.publish import _most_common, publish_labels
-from rayclean.merge.published import CLASSES, LABELS, MANIFEST, PART, SUMMARY, TABLES, Published, find_published
 from rayclean.merge.stage import _class_counts
-from rayclean.run import Run
+from rayclean.run.run import Run
 from rayclean.schema import NONE_OF_CLASSES
 from rayclean.storage.contents import encode, read_table
+from rayclean.storage.published import CLASSES, LABELS, MANIFEST, PART, SUMMARY, TABLES, Published, find_published
 from rayclean.storage.store import Store
 
 NAMES = [str(i) for i in range(6)]

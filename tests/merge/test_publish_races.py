@@ -11,8 +11,8 @@ import pytest
 from rayclean.config import Config
 from rayclean.errors import RaycleanError
 from rayclean.merge.publish import publish_labels
-from rayclean.merge.published import LABELS, Published
-from rayclean.run import Run
+from rayclean.run.run import Run
+from rayclean.storage.published import LABELS, Published
 from rayclean.storage.store import Store
 
 NAMES = [str(i) for i in range(6)]

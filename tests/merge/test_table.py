@@ -8,11 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rayclean.arrays import Array
 from rayclean.merge.joint import Posterior
 from rayclean.merge.models import fit_model, mixture_input
 from rayclean.merge.table import evidence, shard_column, table_of_block
-from rayclean.schema import NONE_OF_CLASSES, SCORES, label_columns, label_schema
+from rayclean.schema import NONE_OF_CLASSES, SCORES, Array, label_columns, label_schema
 from rayclean.scores.block import BlockScores
 
 NUM_CLASSES = 4

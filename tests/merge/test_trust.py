@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rayclean.arrays import Array
 from rayclean.config import Config
-from rayclean.merge.published import Published
 from rayclean.merge.trust import Agreement, agreement, trusted
-from rayclean.run import Run
+from rayclean.run.run import Run
+from rayclean.schema import Array
 from rayclean.scores.sources import LAST, Sources, combined
 from rayclean.storage.contents import read_json
+from rayclean.storage.published import Published
 
 shares = st.floats(0, 1)
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rayclean.arrays import Array
 from rayclean.catalog.stage import find_duplicates
 from rayclean.catalog.table import COLUMNS_FILE, Catalog
 from rayclean.embed.stage import embedding_arrays
@@ -15,6 +14,7 @@ from rayclean.embed.table import Embedding
 from rayclean.neighbors.index import IndexSettings, NeighborIndex
 from rayclean.neighbors.select import NO_NEIGHBOR
 from rayclean.neighbors.stage import AnyLabelJob, IndexJob, SameLabelJob
+from rayclean.schema import Array
 from rayclean.storage.contents import encode, map_arrays
 from rayclean.storage.draws import seeded_hash
 from rayclean.storage.store import Store

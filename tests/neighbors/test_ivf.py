@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rayclean.arrays import Array
 from rayclean.catalog.table import COLUMNS_FILE, Catalog
 from rayclean.config import Config
 from rayclean.embed.table import Embedding
@@ -23,7 +22,8 @@ from rayclean.neighbors.ivf import MAX_CELLS, count_cells, load_lists
 from rayclean.neighbors.ivf_stage import ProbesJob, QuantizerJob
 from rayclean.neighbors.recall import Recall, fewest_probes, measure, true_radii
 from rayclean.neighbors.stage import AnyLabelJob, IndexJob, SameLabelJob, neighbors_folder
-from rayclean.run import Run
+from rayclean.run.run import Run
+from rayclean.schema import Array
 from rayclean.storage.contents import encode, map_arrays, read_json
 from rayclean.storage.draws import seeded_hash
 from rayclean.storage.store import Store

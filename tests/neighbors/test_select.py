@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rayclean.arrays import Array
 from rayclean.neighbors.select import CHUNK, EXTRA_CANDIDATES, NO_NEIGHBOR, Neighbors, Points, nearest
+from rayclean.schema import Array
 
 
 def points_of(features: Array, labels: Array, digests: Array, rows: Array | None = None) -> Points:

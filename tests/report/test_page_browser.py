@@ -11,10 +11,10 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 
-from rayclean.merge.published import Published
-from rayclean.pages import write_report
-from rayclean.run import Run
-from rayclean.show import FinalTable
+from rayclean.inspect.show import FinalTable
+from rayclean.report.command import write_report
+from rayclean.run.run import Run
+from rayclean.storage.published import Published
 
 Window = Callable[[int, int], webdriver.Chrome]
 

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from scipy.stats import rankdata, spearmanr
 
-from rayclean.arrays import Array
 from rayclean.report.page_numbers import (
     BINS,
     DOUBTFUL,
@@ -25,6 +24,7 @@ from rayclean.report.page_numbers import (
     shown_rows,
     spread,
 )
+from rayclean.schema import Array
 
 COUNTS = st.lists(st.integers(0, 50), min_size=1, max_size=12).map(np.array)
 

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from rayclean.catalog.labels import ClassList
+from rayclean.catalog.pictures import pictures, thumbnails
 from rayclean.catalog.stage import (
     SOURCES_FILE,
     CatalogJob,
@@ -23,8 +24,7 @@ from rayclean.catalog.table import Catalog
 from rayclean.config import DataSection
 from rayclean.errors import ConfigError, InputError, ShardChangedError
 from rayclean.report.page_files import MARK, TINY, open_folder, write_pages, write_pictures
-from rayclean.report.pictures import pictures, thumbnails
-from rayclean.run import Run
+from rayclean.run.run import Run
 from rayclean.storage.contents import encode
 from rayclean.storage.store import Store
 from rayclean.storage.units import run_inline

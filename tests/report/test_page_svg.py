@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from rayclean.report.evaluate import Bin
+from rayclean.evaluate.evaluate import Bin
 from rayclean.report.page_numbers import NO_TRUTH, RIGHT, WRONG, spread
 from rayclean.report.page_svg import heat_map, histogram, reliability
 

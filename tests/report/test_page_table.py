@@ -10,19 +10,18 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 
-from rayclean.arrays import Array
-from rayclean.merge.published import Published
+from rayclean.evaluate.evaluate import read_truth
+from rayclean.inspect.show import FinalTable
 from rayclean.report import page_near, page_table
-from rayclean.report.evaluate import read_truth
 from rayclean.report.page_facts import Classes
 from rayclean.report.page_near import near_pairs
 from rayclean.report.page_table import Seen, scan
 from rayclean.report.page_truth import no_truth, read_some_truth, reliability, truth_groups
 from rayclean.report.page_views import confusions, label_heat_map
-from rayclean.run import Run
-from rayclean.schema import UNKNOWN
-from rayclean.show import FinalTable
+from rayclean.run.run import Run
+from rayclean.schema import UNKNOWN, Array
 from rayclean.storage.contents import map_arrays
+from rayclean.storage.published import Published
 from rayclean.storage.units import block_name, num_blocks
 
 Lines = list[dict[str, Any]]

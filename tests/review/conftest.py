@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from rayclean.config import Config, dump_config, load_config
-from rayclean.run import Run
+from rayclean.run.run import Run
 from rayclean.shards.write import write_shards
 from tests.review.runs import NAMES, copied, digit_samples
 

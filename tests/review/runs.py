@@ -18,11 +18,11 @@ import yaml
 from sklearn.datasets import load_digits
 
 from rayclean.config import Config, dump_config, parse_config
-from rayclean.merge.entries import Entry, read_entries
-from rayclean.merge.naming import Naming, log_name
+from rayclean.decisions.entries import Entry, read_entries
+from rayclean.decisions.naming import Naming, log_name
+from rayclean.review.command import open_review
 from rayclean.review.server import ReviewServer
 from rayclean.review.survey import Survey
-from rayclean.reviewing import open_review
 from rayclean.storage.store import Store
 from tests.helpers import image_bytes
 from tools.make_digits import move_labels

@@ -19,8 +19,8 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
 from rayclean.config import Config
+from rayclean.review.command import survey_of
 from rayclean.review.server import ReviewServer
-from rayclean.reviewing import survey_of
 from rayclean.schema import NONE_OF_CLASSES
 from rayclean.storage.contents import encode
 from rayclean.storage.store import Store

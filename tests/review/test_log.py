@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from rayclean.decisions.entries import Choice, Classes, Entry, read_entries
+from rayclean.decisions.naming import Naming, log_name
 from rayclean.errors import ConfigError, InputError
-from rayclean.merge.entries import Choice, Classes, Entry, read_entries
-from rayclean.merge.naming import Naming, log_name
 from rayclean.review.log import MAX_NAME, Log, checked_reviewer
 
 CLASSES = ("ant", "bee", "cat")

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rayclean.decisions.entries import Choice, Entry
 from rayclean.errors import InputError
-from rayclean.merge.entries import Choice, Entry
 from rayclean.review.palette import COMMANDS, DIGITS, LETTERS, fixed_keys, likely_keys
 from rayclean.review.queue import most_doubtful
 from tests.review.tables import queue, table

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from rayclean.decisions.naming import log_name
 from rayclean.errors import ConfigError
-from rayclean.merge.naming import log_name
 from rayclean.review.door import HOST
 from rayclean.review.server import MAX_BODY_BYTES, MAX_SIDE, ReviewServer
 from tests.review.serving import picture, served

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 
+from rayclean.decisions.decisions import read_decisions
+from rayclean.decisions.entries import Choice
+from rayclean.decisions.naming import Naming, log_name
 from rayclean.errors import ConfigError, InputError
-from rayclean.merge.decisions import read_decisions
-from rayclean.merge.entries import Choice
-from rayclean.merge.naming import Naming, log_name
 from rayclean.review.queue import Queue
 from rayclean.review.state import Review, View, parse_view
 from rayclean.storage.store import Store

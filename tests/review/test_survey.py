@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rayclean.arrays import Array
 from rayclean.errors import InputError
 from rayclean.review.estimate import Z, estimate, stratified
 from rayclean.review.survey import Survey, allocate, draw_survey, strata_of
+from rayclean.schema import Array
 from tests.review.tables import NAMES, table
 
 counts_of_strata = st.lists(st.tuples(st.integers(1, 40), st.integers(0, 40), st.integers(0, 40)), min_size=1)

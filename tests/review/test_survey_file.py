@@ -12,14 +12,14 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from rayclean import cli
+from rayclean.cli import commands
 from rayclean.config import Config
+from rayclean.decisions.verified import VerifiedFile
 from rayclean.errors import ConfigError, InputError
-from rayclean.merge.joint import DROPPED
-from rayclean.merge.verified import VerifiedFile
+from rayclean.review.command import list_survey, survey_of
 from rayclean.review.survey_file import SURVEY, open_survey, read_survey
-from rayclean.reviewing import list_survey, survey_of
-from rayclean.start import look
+from rayclean.run.start import look
+from rayclean.schema import DROPPED
 from rayclean.storage.contents import encode
 from rayclean.storage.store import Store
 from tests.review.runs import NAMES
@@ -96,7 +96,7 @@ def test_a_list_that_is_filled_in_tells_the_rate_and_is_taken_in(reviewed: Confi
 
 
 def test_a_list_needs_a_sample_and_a_place(reviewed: Config, tmp_path: Path) -> None:
-    result = CliRunner().invoke(cli.app, ["review", reviewed.run.dir, "--csv", str(tmp_path / "x.csv")])
+    result = CliRunner().invoke(commands.app, ["review", reviewed.run.dir, "--csv", str(tmp_path / "x.csv")])
     assert isinstance(result.exception, ConfigError)
     assert "say by --sample N" in str(result.exception)
     with pytest.raises(ConfigError, match=r"--csv .*cannot be written"):

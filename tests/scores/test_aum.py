@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rayclean.catalog.noise import threshold_samples
 from rayclean.config import Config
 from rayclean.errors import ConfigError
-from rayclean.run import Run
+from rayclean.run.run import Run
 from rayclean.scores.aum import aum_excess, aum_threshold
 from rayclean.storage.contents import read_table
 from rayclean.train.trajectories import read_trajectory

@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 from sklearn.metrics import roc_auc_score
 
-from rayclean.arrays import Array
 from rayclean.catalog.stage import find_clips
 from rayclean.config import Config, parse_config
 from rayclean.errors import ConfigError
-from rayclean.merge.published import PART, Published
-from rayclean.report.evaluate import read_truth
-from rayclean.results import evaluate_run
-from rayclean.run import Run
+from rayclean.evaluate.evaluate import read_truth
+from rayclean.evaluate.results import evaluate_run
+from rayclean.run.run import Run
+from rayclean.schema import Array
 from rayclean.scores import influence_solvers
 from rayclean.storage.contents import map_arrays, read_json
+from rayclean.storage.published import PART, Published
 from tests.helpers import Content
 
 Finish = Callable[..., Run]

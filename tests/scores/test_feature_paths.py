@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from rayclean.arrays import Array
+from rayclean.schema import Array
 from rayclean.scores import feature_paths as module
 from rayclean.scores.feature_paths import feature_paths
 from rayclean.scores.interpolation import path_means, walk_block

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import logsumexp, softmax
 
-from rayclean.arrays import Array
+from rayclean.schema import Array
 from rayclean.scores.influence import (
     class_deviation,
     clip_means,

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
 
-from rayclean.arrays import Array
+from rayclean.schema import Array
 from rayclean.scores import influence_solvers
 from rayclean.scores.influence import with_bias
 from rayclean.scores.influence_solvers import (

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pytest
 from scipy.special import softmax
 
-from rayclean import results
-from rayclean.arrays import Array
 from rayclean.config import Config, parse_config
 from rayclean.errors import ConfigError
-from rayclean.run import Run
+from rayclean.evaluate import results
+from rayclean.run.run import Run
+from rayclean.schema import Array
 from rayclean.scores import influence_solvers
 from rayclean.storage.contents import map_arrays, read_json, read_table
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rayclean.arrays import Array
+from rayclean.schema import Array
 from tools.toy_influence import NUM_ITERATIONS, Toy, draw_points, main, run_toy
 
 NUM_SEEDS = 20

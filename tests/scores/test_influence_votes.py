@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from rayclean.arrays import Array
+from rayclean.schema import Array
 from rayclean.scores.influence_votes import (
     Standardize,
     fit_votes,

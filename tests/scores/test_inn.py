@@ -12,11 +12,11 @@ import pytest
 import torch
 import torchvision
 
-from rayclean.arrays import Array
 from rayclean.config import Config
 from rayclean.embed.features_stage import features_job, read_features
 from rayclean.errors import ConfigError, InputError
-from rayclean.run import Run
+from rayclean.run.run import Run
+from rayclean.schema import Array
 from rayclean.scores.trajectory import trajectory_scores
 from rayclean.storage.contents import map_arrays, read_table
 from rayclean.train.forward import Forward

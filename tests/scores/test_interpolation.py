@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from rayclean.arrays import Array
+from rayclean.schema import Array
 from rayclean.scores.interpolation import PathMeans, interior_sums, partial_sums, path_means
 from rayclean.scores.pairs import Pairs, undirected_pairs
 from rayclean.train.models import build_model

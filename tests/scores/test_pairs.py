@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rayclean.arrays import Array
+from rayclean.schema import Array
 from rayclean.scores.pairs import LEFT_LISTS_RIGHT, RIGHT_LISTS_LEFT, ordered_for_locality, undirected_pairs
 
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from scipy.special import logit
 
-from rayclean.arrays import Array
 from rayclean.config import Config
 from rayclean.errors import ConfigError
 from rayclean.merge import rounds
 from rayclean.merge.anchors import fit_joint
 from rayclean.merge.rounds import undecided
-from rayclean.run import Run
+from rayclean.run.run import Run
+from rayclean.schema import Array
 from rayclean.storage.contents import map_arrays, read_table
 
 Tiny = Callable[..., Config]
@@ -81,7 +81,7 @@ def test_undecided_rows_alone_walk_on(tiny_config: Tiny, finish: Finish, tmp_pat
 def test_folders_between_rounds_are_tidied(tiny_config: Tiny, finish: Finish, tmp_path: Path) -> None:
     run = finish(tiny_config(tmp_path / "run", *FIXED, *ROUNDS))
     there = {path.name for path in Path(run.store.path).iterdir()}
-    from rayclean.pipeline import tidy
+    from rayclean.run.pipeline import tidy
 
     tidy(run)
     left = {path.name for path in Path(run.store.path).iterdir()}

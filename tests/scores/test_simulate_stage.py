@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rayclean import results
-from rayclean.arrays import Array
 from rayclean.catalog.noise import drawn_to_flip
 from rayclean.config import Config, SimulatedLossSection, parse_config
 from rayclean.errors import ConfigError
-from rayclean.run import Run
+from rayclean.evaluate import results
+from rayclean.run.run import Run
+from rayclean.schema import Array
 from rayclean.scores import simulated_loss
 from rayclean.scores.simulate_stage import CHECK
 from rayclean.scores.simulated_loss import NUM_DRAWS, agreement, simulated_losses

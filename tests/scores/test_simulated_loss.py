@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 from scipy.integrate import quad
 from scipy.stats import kstwo, norm, percentileofscore
 
-from rayclean.arrays import Array
+from rayclean.schema import Array
 from rayclean.scores.simulated_loss import (
     KINDS,
     MAX_DISTANCE,

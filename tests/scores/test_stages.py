@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from rayclean.arrays import Array
 from rayclean.config import Config
 from rayclean.embed.beliefs import with_rest
-from rayclean.pipeline import STAGES
-from rayclean.run import Run
+from rayclean.run.pipeline import STAGES
+from rayclean.run.run import Run
+from rayclean.schema import Array
 from rayclean.scores.interpolate_stage import reduce_by_row
 from rayclean.scores.trajectory import trajectory_scores
 from rayclean.storage.contents import encode, map_arrays, read_table

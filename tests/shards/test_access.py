@@ -10,8 +10,8 @@ import fsspec
 import numpy as np
 import pytest
 
-from rayclean.arrays import Array
 from rayclean.errors import ShardChangedError
+from rayclean.schema import Array
 from rayclean.shards import access
 from rayclean.shards.access import PixelReader
 from rayclean.shards.opening import open_shard

@@ -11,10 +11,10 @@ import pytest
 
 from rayclean.config import Config
 from rayclean.errors import ConfigError, InputError, RaycleanError
-from rayclean.merge.published import Published
-from rayclean.run import Run
+from rayclean.run.run import Run
 from rayclean.shards.opening import open_shard
 from rayclean.shards.urls import expand_shards, identify_shard
+from rayclean.storage.published import Published
 from rayclean.storage.store import Store
 from tests.signed_urls import LATER, TELLTALE, TOKEN, VARIABLE, signing
 

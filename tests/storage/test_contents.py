@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from rayclean.arrays import Array
 from rayclean.errors import DamagedFile
+from rayclean.schema import Array
 from rayclean.storage.contents import STAMP_KEY, encode, map_arrays, read_bytes, read_json, read_table
 from rayclean.storage.store import Store
 

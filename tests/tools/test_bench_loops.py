@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from rayclean import cluster
-from rayclean.arrays import Array
+from rayclean.cluster.connect import connect
 from rayclean.config import TrainSection
-from rayclean.run import Run
+from rayclean.run.run import Run
+from rayclean.schema import Array
 from rayclean.shards.urls import expand_shards
 from rayclean.shards.write import write_shards
 from rayclean.train.feed import Feed
@@ -73,7 +73,7 @@ def test_ray_data_gives_the_same_images(run: Run, shards: str) -> None:
     def ordered(images: Iterator[Array]) -> list[bytes]:
         return sorted(image.tobytes() for image in images)
 
-    with cluster.connect():
+    with connect():
         assert ordered(read_ray(expand_shards(shards), 5)) == ordered(read_streamed(run.catalog, 5))
 
 

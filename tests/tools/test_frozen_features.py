@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rayclean.arrays import Array
+from rayclean.schema import Array
 from tests.helpers import image_bytes, random_pixels, write_tar
 from tools import frozen_features
 from tools.frozen_features import DEVIATION, MEAN, main, read_samples, resized, squared

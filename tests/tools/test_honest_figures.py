@@ -8,9 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from rayclean.arrays import Array
-from rayclean.merge.joint import DROPPED
-from rayclean.merge.table import NO_LABEL
+from rayclean.schema import DROPPED, NO_LABEL, Array
 from tools import honest_figures
 from tools.honest_data import Rows
 from tools.honest_figures import (

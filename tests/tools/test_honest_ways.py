@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rayclean.merge.joint import DROPPED
-from rayclean.merge.table import NO_LABEL
-from rayclean.report.metrics import auroc
-from rayclean.scorer import LabelScorer
+from rayclean.evaluate.metrics import auroc
+from rayclean.memory.scorer import LabelScorer
+from rayclean.schema import DROPPED, NO_LABEL
 from tools.honest_data import Rows
 from tools.honest_ways import ByFeatures, ByPredictions, Judged, logistic_beliefs, oracle
 

@@ -17,8 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from rayclean import cli, learning
+from rayclean.cli.commands import app
 from rayclean.config import Config, dump_config, load_config
+from rayclean.learn import command
 from rayclean.learn.course import Trial
 from tools import learn_cells
 from tools.learn_cells import (
@@ -67,14 +68,14 @@ class Commands:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "config.yaml").write_text(yaml.safe_dump(dump_config(config)))
             return subprocess.CompletedProcess(text, 0, "")
-        ended = CliRunner().invoke(cli.app, [name, *arguments], catch_exceptions=False)
+        ended = CliRunner().invoke(app, [name, *arguments], catch_exceptions=False)
         assert ended.exit_code == 0, ended.output
         return subprocess.CompletedProcess(text, 0, ended.stdout)
 
-    def learn(self, config: Config, method: str, *_: object) -> learning.Result:
-        """In the place of `rayclean.learning.learn`."""
+    def learn(self, config: Config, method: str, *_: object) -> command.Result:
+        """In the place of `rayclean.learn.command.learn`."""
         self.lessons.append((method, config))
-        return learning.Result(method, "learn/x.json", [Trial("a network", {1: 0.25})], {})
+        return command.Result(method, "learn/x.json", [Trial("a network", {1: 0.25})], {})
 
 
 @pytest.fixture
@@ -91,7 +92,7 @@ def commands(results: Path, monkeypatch: pytest.MonkeyPatch) -> Commands:
     """What would be started."""
     stand_in = Commands()
     monkeypatch.setattr(subprocess, "run", stand_in)
-    monkeypatch.setattr(learning, "learn", stand_in.learn)
+    monkeypatch.setattr(command, "learn", stand_in.learn)
     return stand_in
 
 
@@ -145,7 +146,7 @@ def test_the_command_line_takes_every_method_of_a_cell(cell: str, commands: Comm
 
 
 def test_every_method_is_one_that_rayclean_has_and_has_a_cost() -> None:
-    assert {method for method, _ in METHODS.values()} == set(learning.METHODS) == set(COST_H)
+    assert {method for method, _ in METHODS.values()} == set(command.METHODS) == set(COST_H)
     assert set(DIVIDE_RATE) == set(CELLS)
 
 

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from rayclean import LabelScorer
-from rayclean.arrays import Array
 from rayclean.errors import ConfigError
-from rayclean.report.evaluate import auroc
+from rayclean.evaluate.evaluate import auroc
+from rayclean.schema import Array
 from rayclean.shards.write import write_shards
 from tools.paper_cells import CELLS, Cell, make_noisy, read_images
 from tools.paper_tables import MORE_TO_TRAIN, figures, main, make_scorer, measure, table

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rayclean.config import Config, load_config
-from rayclean.run import Run
+from rayclean.run.run import Run
 from rayclean.schema import SCORES
 from rayclean.storage.contents import encode
 from rayclean.storage.store import Store

@@ -17,12 +17,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rayclean.arrays import Array
 from rayclean.config import TrainSection
 from rayclean.config.load import dump_config
 from rayclean.errors import InputError, RaycleanError
-from rayclean.pipeline import CONFIG_FILE
-from rayclean.run import Run
+from rayclean.run.pipeline import CONFIG_FILE
+from rayclean.run.run import Run
+from rayclean.schema import Array
 from rayclean.train.augment import normalize
 from rayclean.train.forward import ForwardSettings
 from rayclean.train.spec import NetworkSpec

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rayclean.arrays import Array
 from rayclean.config import Config, load_config
-from rayclean.merge.published import MANIFEST, Published, TableFile
-from rayclean.run import Run
+from rayclean.run.run import Run
+from rayclean.schema import Array
 from rayclean.storage.contents import encode, map_arrays, read_json
+from rayclean.storage.published import MANIFEST, Published, TableFile
 from rayclean.storage.store import Store
 from tools.run_cells import CELLS, Cell
 from tools.sweep_paths import ONE_PART, STEPS, SWEEPS, Setting, spent, study, tables

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from rayclean.config import Config
-from rayclean.run import Run
+from rayclean.run.run import Run
 from tools.timeline import ends, main, turns
 
 

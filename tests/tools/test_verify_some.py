@@ -9,10 +9,10 @@ import numpy as np
 import yaml
 
 from rayclean.config import Config, dump_config
-from rayclean.merge.verified import VerifiedFile
-from rayclean.pipeline import CONFIG_FILE
-from rayclean.report.evaluate import read_truth
-from rayclean.run import Run
+from rayclean.decisions.verified import VerifiedFile
+from rayclean.evaluate.evaluate import read_truth
+from rayclean.run.pipeline import CONFIG_FILE
+from rayclean.run.run import Run
 from tools.verify_some import main
 
 

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rayclean.arrays import Array
 from rayclean.catalog.table import Catalog
 from rayclean.config import Config
 from rayclean.errors import ShardChangedError, UnitError
-from rayclean.run import Run
+from rayclean.run.run import Run
+from rayclean.schema import Array
 from rayclean.train.batches import Batch, Lesson
 from rayclean.train.feed import Feed, FeedSettings, shuffled, stream_rows
 from rayclean.train.plan import plan_stream

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rayclean.arrays import Array
+from rayclean.schema import Array
 from rayclean.train.heads import (
     LEAST_STEPS,
     MOMENTUM,

@@ -14,10 +14,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rayclean.arrays import Array
+from rayclean.cluster.sizing import Workers
 from rayclean.config import TrainSection
-from rayclean.run import Run
-from rayclean.sizing import Workers
+from rayclean.run.run import Run
+from rayclean.schema import Array
 from rayclean.storage.resume import Resume
 from rayclean.storage.store import Store
 from rayclean.train.forward import Forward

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from rayclean.config import Config
-from rayclean.doctor import _networks
+from rayclean.inspect.doctor import _networks
 from rayclean.train.models import MODEL_NAMES, build_model
 from rayclean.train.models.layers import SAFE_CHANNELS, Projection, convolutions_at_fault
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rayclean.arrays import Array
 from rayclean.errors import ConfigError
+from rayclean.schema import Array
 from rayclean.train.plan import EpochPlan, batch_bounds, epoch_seed, plan_cached, plan_stream, steps_of
 
 shard_rows = st.lists(st.integers(0, 30), min_size=1, max_size=10).map(lambda rows: np.array(rows, np.int64))

@@ -1,0 +1,92 @@
+"""Pictures of rows for people: whole, small, read from the shards by the catalog's offsets."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+
+import numpy as np
+from PIL import Image
+
+from rayclean.catalog.table import Catalog
+from rayclean.schema import Array
+from rayclean.shards.access import PixelReader
+
+SIDE = 96
+# A thread holds one whole picture while it is scaled down: 150 MB of the largest that data.max_pixels allows.
+THREADS = 8
+READ_AT_ONCE = 64  # files, whose bytes are held before they are decoded
+
+
+def thumbnails(catalog: Catalog, rows: Array, max_pixels: float, side: int = SIDE) -> Iterator[tuple[int, bytes]]:
+    """The pictures of some rows as PNG files; see `pictures`.
+
+    Yields:
+        The row and its PNG.
+
+    Raises:
+        ShardChangedError: a shard is gone, or is not the one of the catalog.
+    """
+    for row, picture in pictures(catalog, rows, max_pixels, side):
+        yield row, encoded(picture, "PNG")
+
+
+def pictures(catalog: Catalog, rows: Array, max_pixels: float, side: int = SIDE) -> Iterator[tuple[int, Image.Image]]:
+    """The pictures of some rows, whole, scaled to fit a square and never enlarged.
+
+    Args:
+        catalog: of the run.
+        rows: (R,) int64, in any order; a row that is there twice is read once.
+        max_pixels: `data.max_pixels`.
+        side: of the square, pixels.
+
+    Yields:
+        The row and its picture, RGB, in order of their places in the shards.
+
+    Raises:
+        ShardChangedError: a shard is gone, or is not the one of the catalog.
+    """
+    wanted = np.unique(np.asarray(rows, np.int64))
+    reader = _WholeReader(catalog, max_pixels)
+    try:
+        for place, picture in reader.scaled(wanted, side):
+            yield int(wanted[place]), picture
+    finally:
+        reader.close()
+
+
+class _WholeReader(PixelReader):
+    """Reads whole pictures of a catalog's rows, where `PixelReader.read` gives the network's crops.
+
+    That a picture is the one that was scored shows in the digest of its pixels, so that all of it is decoded.
+    """
+
+    def __init__(self, catalog: Catalog, max_pixels: float) -> None:
+        identities = catalog.identities()
+        super().__init__([identity.url for identity in identities], 1, max_pixels, identities)
+        self._columns = catalog._columns
+
+    def scaled(self, rows: Array, side: int) -> Iterator[tuple[int, Image.Image]]:
+        """The position in `rows`, and the picture; several are decoded at once."""
+        shards, offsets, sizes, digests = (self._columns[name][rows] for name in ("shard", "offset", "size", "digest"))
+
+        def decode(item: tuple[int, bytes]) -> tuple[int, Image.Image]:
+            i, data = item
+            picture = Image.fromarray(self._decode(int(shards[i]), int(offsets[i]), data, digests[i]))
+            picture.thumbnail((side, side), Image.Resampling.BICUBIC)
+            return i, picture
+
+        files = self._fetch(np.lexsort((offsets, shards)), shards, offsets, sizes)
+        with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1), "pictures") as threads:
+            while some := list(islice(files, READ_AT_ONCE)):
+                yield from threads.map(decode, some)
+
+
+def encoded(picture: Image.Image, kind: str) -> bytes:
+    """A picture as a file, `PNG` or `JPEG`."""
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **({"quality": 85} if kind == "JPEG" else {}))
+    return buffer.getvalue()

@@ -1,0 +1,109 @@
+"""How far a stage is: a bar on a terminal, one plain line each 30 s elsewhere, and metrics where Ray is connected."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from rayclean.cluster.metrics import StepMetrics, step_metrics
+
+LINE_INTERVAL_S = 30.0
+POLL_S = 1.0
+
+
+class Meter:
+    """Counts finished units and samples of one step.
+
+    Args:
+        label: what is being done.
+        total: units to do.
+        console: where it is shown; without a terminal as lines, else as a bar.
+        metrics: where it is shown beside; None where no Ray is connected.
+    """
+
+    def __init__(self, label: str, total: int, console: Console, metrics: StepMetrics | None = None) -> None:
+        self.label, self.total, self.console, self.metrics = label, total, console, metrics
+        self.done = self.rows = self.failed = self.bad = 0
+        self.started_s = self.last_line_s = time.monotonic()
+        self.bar: Progress | None = None
+        self._tell()
+
+    def advance(self, units: int = 1, rows: int = 0, failed: int = 0, bad: int = 0) -> None:
+        """Adds finished units, their samples, failed units and bad samples."""
+        self.done += units
+        self.rows += rows
+        self.failed += failed
+        self.bad += bad
+        self._tell()
+        now = time.monotonic()
+        if self.bar is not None:
+            self.bar.update(self.bar.task_ids[0], completed=self.done, rate=self._rate())
+        elif now - self.last_line_s >= LINE_INTERVAL_S:
+            self.last_line_s = now
+            self.console.print(self.line(), highlight=False, soft_wrap=True)
+
+    def _tell(self) -> None:
+        if self.metrics is not None:
+            self.metrics.show(self.done, self.total, self.rows, self.failed, self.bad)
+
+    def _rate(self) -> str:
+        seconds = max(time.monotonic() - self.started_s, 1e-3)
+        return f"{self.rows / seconds:,.0f} samples/s" if self.rows else ""
+
+    def line(self) -> str:
+        """One plain line of progress."""
+        seconds = time.monotonic() - self.started_s
+        left_s = seconds / self.done * (self.total - self.done) if self.done else float("nan")
+        parts = [f"{self.label}: {self.done}/{self.total} units", self._rate()]
+        parts.append(f"{left_s:.0f} s left" if self.done else "")
+        parts.append(f"{self.bad} bad samples" if self.bad else "")
+        parts.append(f"{self.failed} failed" if self.failed else "")
+        return ", ".join(part for part in parts if part)
+
+
+@contextmanager
+def watched(shown: Meter, num_done: Callable[[], int], rows: int) -> Iterator[None]:
+    """Advances a meter while the block runs, by what others publish meanwhile.
+
+    Args:
+        shown: the meter.
+        num_done: how many units are done by now.
+        rows: samples of a unit.
+    """
+    stop = threading.Event()
+
+    def watch() -> None:
+        told = 0
+        while not stop.wait(POLL_S):
+            done = num_done()
+            shown.advance(max(0, done - told), rows=max(0, done - told) * rows)
+            told = max(told, done)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+@contextmanager
+def meter(label: str, total: int, console: Console, run: str = "") -> Iterator[Meter]:
+    """A meter that is shown while the block runs; `run` names the run to whoever watches the metrics."""
+    metrics = step_metrics(label, run)
+    result = Meter(label, total, console, metrics)
+    with metrics.refreshed() if metrics is not None else nullcontext():
+        if not console.is_terminal:
+            yield result
+            return
+        columns = (TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn())
+        with Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[rate]}"), console=console) as bar:
+            bar.add_task(label, total=total, rate="")
+            result.bar = bar
+            yield result

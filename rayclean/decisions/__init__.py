@@ -1,0 +1,1 @@
+"""What people say of samples: files of verified labels, logs of a review."""

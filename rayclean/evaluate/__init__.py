@@ -1,0 +1,1 @@
+"""What a finished run is worth, where the truth is known."""

@@ -1,0 +1,113 @@
+"""What a finished run says, beside its table: how good it is where the truth is known, and its exit code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rayclean.config import PLANT, Config
+from rayclean.errors import InputError
+from rayclean.evaluate.curves import Epochs, OddEpoch
+from rayclean.evaluate.evaluate import Evaluation, evaluate, read_truth, truth_by_shard
+from rayclean.evaluate.simulated import PLANTED, SimulatedLosses, histograms, split_by_truth
+from rayclean.run.run import Run
+from rayclean.run.start import look
+from rayclean.schema import UNKNOWN, Array
+from rayclean.scores.influence_stage import SOLVER_FILE
+from rayclean.scores.simulate_stage import CHECK
+from rayclean.storage.contents import read_json
+from rayclean.storage.published import Published
+from rayclean.storage.store import Store
+from rayclean.train.stage import is_trained
+
+DAMPED = 0.9  # from this share on OSM's order is nearly that of the gradients' norms
+
+
+def evaluate_run(config: Config) -> Evaluation:
+    """Compares a finished run with its truth.
+
+    Raises:
+        InputError: the table is not complete, or the run has no truth.
+    """
+    if not config.has_truth:
+        raise InputError(f"{config.run.dir} has no truth to compare with; set data.truth where the shards hold it")
+    store = Store(config.run.dir)
+    table = Published.open(store)
+    this = look(config, store)
+    if not all(is_trained(role.task) for role in this.roles.values()) or table.merge != this.merge()[1].folder:
+        raise InputError(
+            f"{config.run.dir}: the table comes from {table.merge}, made with another config or version of "
+            "rayclean than this one; give its `rayclean run` command again to bring it up to date"
+        )
+    labels = read_truth(this.catalog)
+    if not (labels != UNKNOWN).any():
+        raise InputError(f"{config.run.dir}: data.truth ({config.data.truth}) is set, but no sample has it")
+    epochs = Epochs(
+        trained={name: (role.trained.folder, role.trained.epochs) for name, role in this.roles.items()},
+        iofm=tuple(walk.snapshot.epoch for walk in this.walks_of("iofm")),
+        inn=tuple(walk.snapshot.epoch for walk in this.walks_of("inn")),
+        vote=tuple(snapshot.epoch for snapshot in this.voted),
+        influence=tuple(snapshot.epoch for snapshot in this.influences()),
+        last=this.main.last.epoch,
+        odd=_odd_epoch(this),
+    )
+    simulated = _simulated(this, labels)
+    return evaluate(this.score_files(), epochs, labels, table.summary(), config.merge.threshold, simulated)
+
+
+def _odd_epoch(this: Run) -> OddEpoch | None:
+    simulate, settings = this.simulate(), this.config.simulated_loss
+    return OddEpoch(settings.role, simulate[0].snapshot.epoch, settings.average) if simulate else None
+
+
+def _simulated(this: Run, labels: Array) -> list[SimulatedLosses]:
+    """The rows' losses beside those of random labels, for ODD, and the planted labels' for its check."""
+    found = []
+    if (judged := this.simulate()) is not None:
+        simulation, rows = judged
+        losses = split_by_truth(rows.losses(), rows.catalog.label, labels)
+        role = this.config.simulated_loss.role
+        found.append(histograms(role, rows.snapshot.epoch, *simulation.simulated(), losses))
+    if (planted := this.planted_check()) is not None:
+        simulation, check = planted
+        losses = {PLANTED: check.losses()}
+        found.append(histograms(PLANT, check.snapshot.epoch, *simulation.simulated(), losses))
+    return found
+
+
+def true_noise_rate(this: Run) -> float | None:
+    """Share of wrong labels by the truth, None where the run has none; for people, never for the table."""
+    if not this.config.has_truth:
+        return None
+    known = wrong = 0
+    for rows, truth in truth_by_shard(this.catalog):  # the driver holds no column of a large run
+        known += int((truth != UNKNOWN).sum())
+        wrong += int(((truth != UNKNOWN) & (truth != this.catalog.label[rows])).sum())
+    return wrong / known if known else None
+
+
+def warnings(this: Run) -> list[str]:
+    """What is to be known before a score of a finished run is trusted."""
+    found = []
+    influence, planted = this.influence(), this.planted_check()
+    if influence is not None:
+        share = read_json(this.store, f"{influence[0].folder}/{SOLVER_FILE}")["damping_share"]
+        if share > DAMPED:
+            found.append(
+                f"osm and osd: the damping decides {share:.0%} of the influence, since the network is sure of nearly "
+                "every label; they then order by the gradient's size. Take another network (influence.role) or score"
+            )
+    if planted is not None:
+        check = read_json(this.store, planted[1].file(CHECK))
+        if check["follows"] is False:
+            found.append(
+                f"odd: {check['planted']} planted uniform labels do not follow the simulated losses (distance "
+                f"{check['distance']:.2f}); try another simulated_loss.kind than {this.config.simulated_loss.kind}"
+            )
+    return found
+
+
+def exit_code(config: Config, summary: dict[str, Any]) -> int:
+    """0, or 3 where more samples or shards are bad than `data.max_bad_share` allows."""
+    quarantined = sum(summary["quarantined"].values()) / max(summary["samples"], 1)
+    truncated = summary["truncated_shards"] / max(summary["shards"], 1)
+    return 3 if max(quarantined, truncated) > config.data.max_bad_share else 0

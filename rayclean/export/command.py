@@ -1,0 +1,214 @@
+"""`rayclean export`: which rows stay is settled once, then a kind writes its files, then their card."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from rich.console import Console
+
+from rayclean.cluster import nodes, pool
+from rayclean.cluster.connect import connect
+from rayclean.cluster.progress import meter
+from rayclean.config import Config
+from rayclean.config.secrets import refuse_secrets
+from rayclean.errors import ConfigError, InputError, RaycleanError, StageError
+from rayclean.export import kinds
+from rayclean.export.card import README, Card, readme
+from rayclean.export.choose import COLUMNS, Lines, settle
+from rayclean.export.cleanlab import pred_probs
+from rayclean.export.croissant import CROISSANT, describe
+from rayclean.export.cut import caution_of
+from rayclean.export.options import ExportOptions
+from rayclean.export.rows import Chosen
+from rayclean.export.table import LabelTable
+from rayclean.export.wording import in_words
+from rayclean.merge.models import Fitted
+from rayclean.merge.stage import MODEL
+from rayclean.run.run import Run
+from rayclean.run.start import look
+from rayclean.storage.contents import encode, read_json
+from rayclean.storage.fingerprint import fingerprint
+from rayclean.storage.lease import hold
+from rayclean.storage.store import Store
+from rayclean.storage.units import Job
+
+VERSION = 1
+MARK = "_export.json"  # says whose the output folder is, and, written once more at the end, what is in it
+MAKERS: Mapping[str, Callable[[kinds.Work], kinds.Made]] = {
+    **{kind: partial(kinds.make_list, kind=kind) for kind in ("csv", "parquet", "cleanlab")},
+    "shards": kinds.make_shards,
+    "datacomp": kinds.make_datacomp,
+    "fiftyone": kinds.make_fiftyone,
+    "labelstudio": kinds.make_labelstudio,
+}
+log = logging.getLogger(__name__)
+
+
+def export(
+    config: Config, to: str, out: str, options: ExportOptions, console: Console, verbose: bool = False
+) -> dict[str, Any]:
+    """Writes the rows of a finished run in the form of another tool; the same command continues what was stopped.
+
+    Args:
+        config: the run.
+        to: a kind, see `rayclean.export.options.KINDS`.
+        out: folder or URL: new, empty, or of the same export.
+        options: which rows, with which labels.
+        console: where progress is shown.
+        verbose: let Ray speak.
+
+    Returns:
+        The summary, as plain values: `to`, `rows` of the table, `exported` ones, `reasons` (how many rows have each),
+        `right` (the smallest probability with which a row stays), `files`, `notes`, and what the kind adds.
+
+    Raises:
+        ConfigError: options that contradict each other, or an output folder that holds something else.
+        InputError: the run has no complete table.
+        StageError: units failed; the same command goes on.
+    """
+    options.check_kind(to)
+    store = Store(config.run.dir)
+    this, table, target = look(config, store), LabelTable.open(store), _open(out)
+    caution = caution_of(table.published.summary())
+    rule = settle(options, config.merge.threshold, lambda: map(Lines.of, table.batches(COLUMNS)), caution)
+    chosen = Chosen(this.catalog, this.source, table, rule, options.removed)
+    chosen.check()
+    if not _is_current(this, table):
+        log.warning("%s: the table is of an earlier start than the last one (%s)", store.root, table.merge)
+    fields = {"to": to, "options": options.to_json(), "cut": [rule.cut.key, rule.cut.last_row], "out": target.root}
+    mark = fingerprint("export", VERSION, fields, [table.digest, this.catalog.fingerprint])
+    _claim(target, to, mark)
+    work = kinds.Work(
+        chosen=chosen,
+        options=options,
+        data=config.data,
+        source_names=this.source_classes.names,
+        out=target,
+        folder=f"export-{mark}",
+        compute=lambda job: compute_units(job, config, target, console, verbose),
+        beliefs=lambda: _beliefs(this, table),
+    )
+    made = MAKERS[to](work)
+    _publish_card(work, made, to, in_words(options, rule))
+    summary = {
+        "to": to,
+        "rows": table.num_rows,
+        "exported": made.exported,
+        "reasons": made.reasons,
+        "right": rule.cut.right,
+        "files": len(made.files),
+        **made.facts,
+        "notes": made.notes,
+    }
+    target.publish(MARK, encode(MARK, {"to": to, "fingerprint": mark, "summary": summary}, "{}"))
+    return summary
+
+
+def _publish_card(work: kinds.Work, made: kinds.Made, to: str, words: str) -> None:
+    """`README.md` and `croissant.json`."""
+    name, table = work.out.root.rpartition("/")[2] or to, work.chosen.table
+    card = Card(
+        name=name,
+        kind=to,
+        rows=made.exported,
+        chosen=words,
+        reasons=made.reasons,
+        names=table.names,
+        merge=table.merge,
+        notes=made.notes,
+        data_files=made.data_files,
+        columns=made.columns,
+    )
+    work.out.publish(README, readme(card))
+    description = f"{made.exported:,} rows, exported by rayclean as {to}. {words}"
+    work.out.publish(CROISSANT, describe(name, description, made.files, made.records))
+
+
+def compute_units(job: Job, config: Config, out: Store, console: Console, verbose: bool) -> None:
+    """Does the missing units of a job on the cluster; nothing starts where there is none.
+
+    Raises:
+        RunHeldError: a driver is at work on the run.
+        StageError: units failed.
+    """
+    todo = job.missing()
+    if not todo:
+        return
+    with hold(job.store), connect(verbose):
+        with _said_of_out():
+            nodes.check_nodes(out)
+        nodes.check_nodes(job.store)
+        workers = nodes.settle(config.resources.catalog, runs_networks=False)
+        with meter(job.stage, len(todo), console, job.store.root.rpartition("/")[2]) as progress:
+            # What is copied hangs on no library's arithmetic, so that any environment may go on.
+            (report,) = pool.run_units([job], [todo], workers, mix_allowed=True, meter=progress)
+    if not report.failed:
+        return
+    unreadable = [error for error in report.failed.values() if error.startswith("InputError: ")]
+    if unreadable:
+        raise InputError(unreadable[0].removeprefix("InputError: "))
+    shown = "; ".join(f"{unit}: {error}" for unit, error in list(report.failed.items())[:3])
+    raise StageError(
+        f"{len(report.failed)} unit(s) of the export failed ({shown}); all others are done: mend the cause and run the "
+        "same command again"
+    )
+
+
+def _beliefs(this: Run, table: LabelTable) -> bytes:
+    """What the networks believe of each row, as the merge took it.
+
+    Raises:
+        InputError: the run's scores are not those of the table.
+    """
+    if not _is_current(this, table):
+        raise InputError("the table is of an earlier start")
+    fitted = Fitted.from_json(read_json(this.store, f"{table.merge}/{MODEL}.json"))
+    return pred_probs(this.score_files(), fitted.sources)
+
+
+def _is_current(this: Run, table: LabelTable) -> bool:
+    """Whether the table is that of the last start's config."""
+    try:
+        return table.merge == this.merge()[1].folder
+    except (OSError, RaycleanError):  # that start has not trained yet
+        return False
+
+
+def _open(out: str) -> Store:
+    refuse_secrets(out, "--out")
+    with _said_of_out():
+        target = Store(out)
+        target.check()
+    return target
+
+
+@contextmanager
+def _said_of_out() -> Iterator[None]:
+    """Errors of a store that is not the run's."""
+    try:
+        yield
+    except ConfigError as e:
+        raise ConfigError(str(e).replace("run.dir", "--out", 1)) from e
+
+
+def _claim(target: Store, to: str, mark: str) -> None:
+    """Makes the output folder this export's.
+
+    Raises:
+        ConfigError: it holds something else.
+    """
+    if target.exists(MARK):
+        found = read_json(target, MARK)
+        if found.get("fingerprint") != mark:
+            raise ConfigError(
+                f"--out {target.root} holds another export (--to {found.get('to')}, other options, or of an earlier "
+                "table); choose another folder, or remove this one"
+            )
+        return
+    if others := target.list(""):
+        raise ConfigError(f"--out {target.root} is not empty (it holds {others[0]}); choose a new folder")
+    target.publish(MARK, encode(MARK, {"to": to, "fingerprint": mark}, "{}"))

@@ -1,0 +1,108 @@
+"""Checks before a run: are the shards sound, is the run folder writable, is the cluster fit for it?"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from rayclean.catalog.labels import ClassList
+from rayclean.catalog.scan import scan_shard
+from rayclean.catalog.stage import find_sources, scan_settings
+from rayclean.cluster import nodes
+from rayclean.cluster.connect import connect
+from rayclean.config import Config
+from rayclean.errors import RaycleanError
+from rayclean.storage.store import Store
+from rayclean.train.models import MODEL_NAMES
+from rayclean.train.models.layers import convolutions_at_fault
+from rayclean.train.spec import network_spec
+
+SAMPLED_SHARDS = 3
+# The share of a shard's rows that its commonest label may have before it looks sorted by class.
+SORTED_SHARE = 0.9
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of `rayclean doctor`."""
+
+    level: Literal["ok", "warning", "error"]
+    text: str
+
+
+def examine(config: Config) -> Iterator[Finding]:
+    """Checks the shards, then the run folder, then the cluster; an error of one does not hide the others."""
+    for check in (_shards, _folder, _cluster):
+        try:
+            yield from check(config)
+        except RaycleanError as e:
+            yield Finding("error", str(e))
+
+
+def _shards(config: Config) -> Iterator[Finding]:
+    sources = find_sources(config.data).to_pylist()
+    total = sum(source["size"] for source in sources)
+    yield Finding("ok", f"{len(sources):,} shards, {total / 1e9:.2f} GB")
+    classes = ClassList.load(config.data.classes)
+    settings = scan_settings(config.data, classes, config.verified_label)
+    step = max(1, len(sources) // SAMPLED_SHARDS)
+    for source in sources[::step][:SAMPLED_SHARDS]:
+        scan = scan_shard(source["url"], settings)
+        bad = scan.quarantine.num_rows
+        level: Literal["ok", "warning", "error"] = "ok"
+        notes = [f"{scan.rows.num_rows:,} rows"]
+        if bad:
+            reasons = sorted(set(scan.quarantine["reason"].to_pylist()))
+            notes.append(f"{bad:,} samples for quarantine ({', '.join(reasons)})")
+            level = "error" if bad > config.data.max_bad_share * max(scan.num_samples, 1) else "warning"
+        if scan.truncated:
+            notes.append(f"cut short: {scan.truncated}")
+            level = "error"
+        counts = np.bincount(scan.rows["label"].to_numpy(), minlength=1)
+        if classes.num_classes > 1 and scan.rows.num_rows > 1 and counts.max() > SORTED_SHARE * counts.sum():
+            notes.append(
+                f"{counts.max() / counts.sum():.0%} of one class: shards that are sorted by class train badly "
+                "unless the decoded set fits data.cache_bytes; shuffle the samples over the shards"
+            )
+            level = "warning" if level == "ok" else level
+        yield Finding(level, f"{source['name']}: {', '.join(notes)}")
+
+
+def _folder(config: Config) -> Iterator[Finding]:
+    store = Store(config.run.dir)
+    store.publish("doctor-probe", b"rayclean")
+    store.remove("doctor-probe")
+    free = f", {shutil.disk_usage(store.path).free / 1e9:.0f} GB free" if store.is_local else ""
+    yield Finding("ok", f"run.dir {store.root} can be written{free}")
+
+
+def _cluster(config: Config) -> Iterator[Finding]:
+    with connect():
+        hosts = nodes.check_nodes(Store(config.run.dir))
+        yield Finding("ok", f"Ray on {len(hosts)} node(s); all see run.dir and have the same versions")
+        training = nodes.settle_training(config.resources.train, config.train.workers)
+        scoring = nodes.settle(config.resources.score, runs_networks=True)
+        yield Finding(
+            "ok", f"training: {training.actors} worker(s) of {training.threads} thread(s) on {training.device}"
+        )
+        if training.device == "cpu" and training.threads > 1:
+            yield from _networks(config)
+        yield Finding("ok", f"scoring: {scoring.actors} actor(s) of {scoring.threads} thread(s) on {scoring.device}")
+
+
+def _networks(config: Config) -> Iterator[Finding]:
+    """Of other people's networks, what may end training on the threads of a CPU."""
+    num_classes = ClassList.load(config.data.classes).num_classes
+    specs = (network_spec(config, num_classes, role) for role in config.role_names() if config.train_of(role).epochs)
+    for spec in {spec.name: spec for spec in specs if spec.name not in MODEL_NAMES}.values():
+        if names := convolutions_at_fault(spec.build()):
+            yield Finding(
+                "warning",
+                f"model.name {spec.name}: {names[0]} is a strided 1x1 convolution of fewer than 16 channels, whose "
+                "backward pass in oneDNN writes beside its memory on CPUs with AVX-512: the worker may die; train on a "
+                "GPU, with resources.train.cpus=1, or with 16 channels",
+            )

@@ -1,0 +1,292 @@
+"""All that a run knows of one sample: its row of the table, its neighbours, its truth, or why it is no row.
+
+Tables are streamed with a filter, file by file; nothing of the size of the run is held.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.fs
+
+from rayclean.catalog.table import NO_ROW, SHARDS_FILE, Catalog
+from rayclean.config import MAIN, Config
+from rayclean.errors import InputError, RaycleanError
+from rayclean.inspect.errors import shard_names, shards_with_quarantine
+from rayclean.run.run import Run
+from rayclean.run.start import look
+from rayclean.schema import NONE_NAME, NONE_OF_CLASSES
+from rayclean.storage.contents import map_arrays, open_table
+from rayclean.storage.published import LABELS, Published, find_published
+from rayclean.storage.store import Store
+from rayclean.storage.units import block_name
+
+NEAR_KEYS = 5000  # that are looked at where a key is not found: the first ones, and as many that begin like it
+SHOWN_SHARDS = 20
+FILE = "__filename"  # a column that Arrow adds
+Facts = dict[str, Any]
+
+
+def describe(config: Config, key: str, shard: str | None = None) -> Facts:
+    """What `rayclean show` prints, as plain values; before the merge is done, what there is.
+
+    Args:
+        config: the run.
+        key: of the sample.
+        shard: as the table calls it; None where the key is in one shard only.
+
+    Raises:
+        InputError: no such sample, or several.
+    """
+    this = look(config, Store(config.run.dir))
+    published, catalog = find_published(this.store), _known_rows(this)
+    table = None if published is None else FinalTable.of(published)
+    files = _files(catalog, "rows")
+    found = table.places(key) if table else _with_key(catalog, files, ["index_in_shard"], key)
+    places: dict[str, Any] = {line["shard"]: line.get("row") for line in found}
+    aside = list(_put_aside(this, key))
+    where = sorted({*places, *(each["shard"] for each in aside)})
+    if not where:
+        rows = table.rows if table else open_tables(this.store, files)
+        raise InputError(f"{this.store.root} has no sample {key!r}{_near(rows, key)}")
+    if shard is None and len(where) > 1:
+        listed = ", ".join(where[:SHOWN_SHARDS]) + (", ..." if len(where) > SHOWN_SHARDS else "")
+        raise InputError(f"{key!r} is in {len(where)} shards; choose one by --shard: {listed}")
+    if shard is not None and shard not in where:
+        raise InputError(f"{key!r} is not in shard {shard}, but in {', '.join(where[:SHOWN_SHARDS])}")
+    chosen = where[0] if shard is None else shard
+    facts: Facts = {"key": key, "shard": chosen, "aside": [each for each in aside if each["shard"] == chosen]}
+    if chosen not in places:
+        return facts
+    facts |= _of_catalog(catalog, chosen, key, table.names if table else this.classes.names)
+    if table is not None:
+        return facts | table.facts(places[chosen]) | {"table": _age(this, table)}
+    if "row" in facts and catalog is this.catalog:
+        facts |= _scores_so_far(this, facts["row"])
+    return facts
+
+
+def _scanner(tables: ds.Dataset, columns: Sequence[str], only: pc.Expression | None = None) -> ds.Scanner:
+    return tables.scanner(columns=list(columns), filter=only, batch_readahead=4, fragment_readahead=2)
+
+
+def stream(tables: ds.Dataset, columns: Sequence[str], only: pc.Expression) -> list[Facts]:
+    """Columns of the few rows that pass a filter; no more than some batches are held at a time."""
+    return [line for batch in _scanner(tables, columns, only).to_batches() for line in batch.to_pylist()]
+
+
+def open_tables(store: Store, names: Sequence[str]) -> ds.Dataset | None:
+    """Parquet files of one schema as one table that is not read yet; None where there is no file.
+
+    Files on a disk are compared with their checksums first. Of those on an object store, which would have to be fetched
+    whole for it, each page is when it is read.
+    """
+    if not names:
+        return None
+    if store.is_local:
+        for name in names:
+            open_table(store, name)
+        return ds.dataset([store.full(name) for name in names], format="parquet")
+    pages = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+    return ds.dataset(
+        [store.full(name) for name in names],
+        format=ds.ParquetFileFormat(default_fragment_scan_options=pages),
+        filesystem=pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(store.fs)),
+    )
+
+
+def class_of(label: int | None, names: Sequence[str]) -> Facts | None:
+    """A label with its name."""
+    if label is None:
+        return None
+    if label == NONE_OF_CLASSES:
+        return {"label": label, "name": NONE_NAME}
+    return {"label": label, "name": names[label] if 0 <= label < len(names) else None}
+
+
+@dataclass(frozen=True)
+class FinalTable:
+    """`labels/` as a stream.
+
+    Attributes:
+        published: its files.
+        rows: of its parts.
+    """
+
+    published: Published
+    rows: ds.Dataset
+
+    @classmethod
+    def of(cls, published: Published) -> FinalTable:
+        """The rows of a published table, each part on a disk compared with the manifest first; see `open_tables`."""
+        for part in published.parts if published.store.is_local else ():
+            published.check(part)
+        rows = open_tables(published.store, published.parts)
+        if rows is None:
+            raise InputError(f"{published.store.root}/{LABELS}: the table has no parts; run `rayclean run` again")
+        return cls(published, rows)
+
+    @property
+    def merge(self) -> str:
+        """The folder that it comes from."""
+        return self.published.merge
+
+    @property
+    def names(self) -> list[str]:
+        """Of the classes."""
+        return list(self.published.names)
+
+    def places(self, key: str) -> list[Facts]:
+        """Shard and row of the samples with a key."""
+        return stream(self.rows, ["shard", "row"], pc.field("key") == key)
+
+    def facts(self, row: int) -> Facts:
+        """A row, with what its neighbours are and how each score ranks."""
+        (line,) = self._lines([row], self.rows.schema.names)
+        near, twin = line.pop("neighbor_rows"), line.pop("duplicate_of")
+        others = self._lines({*near, twin} - {None}, ["row", "shard", "key", "given_label"])
+        known = {each["row"]: each | {"given_label": class_of(each["given_label"], self.names)} for each in others}
+        scores = {name: line.pop(name) for name in list(line) if name.startswith("score_")}
+        ranks = self._ranks({"label_score": line["label_score"], **scores})
+        for name in ("given_label", "predicted_label", "verified_label"):
+            line[name] = class_of(line.get(name), self.names)
+        line.pop("neighbor_labels")
+        return line | {
+            "rank": ranks.pop("label_score"),
+            "scores": {name.removeprefix("score_"): {"value": scores[name], **ranks[name]} for name in scores},
+            "neighbors": [known[each] for each in near],
+            "duplicate_of": known.get(twin),
+        }
+
+    def _lines(self, rows: Sequence[int] | set[int], columns: Sequence[str]) -> list[Facts]:
+        only = pc.field("row").isin(pa.array(sorted(rows), pa.int64()))
+        return stream(self.rows, columns, only)
+
+    def _ranks(self, values: Mapping[str, float | None]) -> dict[str, Facts]:
+        """By column: `rank` from 1, the least clean, `of` so many; `percentile` counts half of the equal ones."""
+        less, equal, defined = (dict.fromkeys(values, 0) for _ in range(3))
+        for batch in _scanner(self.rows, list(values)).to_batches():
+            for name, value in values.items():
+                column = batch[name]
+                defined[name] += len(column) - column.null_count
+                if value is not None:
+                    at = pa.scalar(value, column.type)
+                    less[name] += pc.sum(pc.less(column, at)).as_py() or 0
+                    equal[name] += pc.sum(pc.equal(column, at)).as_py() or 0
+        return {
+            name: {
+                "rank": None if value is None else less[name] + 1,
+                "of": defined[name],
+                "percentile": None if value is None else 100 * (less[name] + equal[name] / 2) / defined[name],
+            }
+            for name, value in values.items()
+        }
+
+
+def _age(this: Run, table: FinalTable) -> Facts:
+    """Where the table comes from, and whether that is surely the config of the last start."""
+    try:
+        current = table.merge == this.merge()[1].folder
+    except (OSError, RaycleanError):  # that start has not trained yet
+        current = False
+    return {"merge": table.merge, "is_current": current}
+
+
+def _known_rows(this: Run) -> Catalog:
+    """The rows that are scored; while these are not made, those of the shards that are read."""
+    return this.catalog if this.store.exists(f"{this.catalog.folder}/{SHARDS_FILE}") else this.source
+
+
+def _files(catalog: Catalog, kind: str) -> list[str]:
+    return [f"{catalog.folder}/{kind}/{name}" for name in catalog.store.list(f"{catalog.folder}/{kind}")]
+
+
+def _with_key(catalog: Catalog, files: Sequence[str], columns: Sequence[str], key: str) -> Iterator[Facts]:
+    """Lines with a key from files of which each is of one shard, with its name."""
+    tables, names = open_tables(catalog.store, files), shard_names(catalog)
+    for line in [] if tables is None else stream(tables, [FILE, *columns], pc.field("key") == key):
+        number = int(line.pop(FILE).rpartition("/")[2].partition(".")[0])
+        yield {"shard": names[number], **line}
+
+
+def _put_aside(this: Run, key: str) -> Iterator[Facts]:
+    """Samples with a key that are no rows: in quarantine, or left out on purpose."""
+    shards = map(block_name, shards_with_quarantine(this.source))
+    quarantined = [f"{this.source.folder}/quarantine/{shard}.parquet" for shard in shards]
+    yield from _with_key(this.source, quarantined, ["reason", "text"], key)
+    for catalog in this.derived.values():
+        yield from _with_key(catalog, _files(catalog, "left_out"), ["reason"], key)
+
+
+def _of_catalog(catalog: Catalog, shard: str, key: str, names: Sequence[str]) -> Facts:
+    """A sample's place in its shard, its label and its truth; nothing where the table is of other shards than these."""
+    shards = shard_names(catalog)
+    number = shards.index(shard) if shard in shards else len(shards)
+    if not catalog.store.exists(f"{catalog.folder}/rows/{block_name(number)}.parquet"):
+        return {}
+    rows = catalog.rows_of_shard(number)
+    found = rows.filter(pc.equal(rows["key"], key)).to_pylist()
+    if not found:
+        return {}
+    place, label = found[0]["index_in_shard"], class_of(found[0]["label"], names)
+    facts = {name: found[0][name] for name in ("member", "clip") if name in found[0]} | {"given_label": label}
+    if catalog.store.exists(f"{catalog.folder}/{SHARDS_FILE}"):
+        facts["row"] = catalog.shards["first_row"][number].as_py() + place
+    truth = catalog.truth_of_shard(number)
+    if truth is not None:
+        known = truth.filter(pc.equal(truth["index_in_shard"], place))["label"].to_pylist()
+        facts["truth"] = class_of(known[0] if known else None, names)
+    return facts
+
+
+def _who(catalog: Catalog, row: int, names: Sequence[str]) -> Facts:
+    """A row of a finished catalog."""
+    ((shard, place, _),) = catalog.shards_of(row, row + 1)
+    line = catalog.rows_of_shard(shard).slice(place, 1).to_pylist()[0]
+    label = class_of(line["label"], names)
+    return {"row": row, "shard": catalog.shards["name"][shard].as_py(), "key": line["key"], "given_label": label}
+
+
+def _scores_so_far(this: Run, row: int) -> Facts:
+    """Scores and neighbours of a row, as far as there are any, before the table is."""
+    names, twin = this.classes.names, int(this.catalog.duplicate_of[row])
+    facts: Facts = {"duplicate_of": None if twin == NO_ROW else _who(this.catalog, twin, names)}
+    try:
+        files = this.score_files()
+    except (OSError, RaycleanError):  # not trained yet
+        return facts
+    block, place = divmod(row, files.block_rows)
+
+    def read(folder: str) -> dict[str, Any]:
+        file = f"{folder}/{block_name(block)}.safetensors"
+        return {name: of[place] for name, of in map_arrays(this.store, file).items()} if this.store.exists(file) else {}
+
+    scores: dict[str, float] = {}
+    for role, folder in files.trajectory_folders.items():
+        ending = "" if role == MAIN else f"_{role}"
+        scores |= {f"{name}{ending}": float(value) for name, value in read(folder).items()}
+    if vote := read(files.vote_folders[-1]):
+        scores["vote"] = float(vote["vote"])
+        near = vote["neighbors"].tolist()
+        facts["neighbors"] = [_who(this.catalog, each, names) for each in near if each != NO_ROW]
+    wanted = {name: scores[name] for name in files.names if name in scores}
+    facts["scores"] = {name: {"value": None if math.isnan(value) else value} for name, value in wanted.items()}
+    return facts
+
+
+def _near(rows: ds.Dataset | None, key: str) -> str:
+    """Keys that look alike, for the error: rather those that begin alike."""
+    if rows is None:
+        return ": no shard is read yet"
+    for only in (pc.starts_with(pc.field("key"), key[: math.ceil(len(key) / 2)]), None):
+        keys = rows.scanner(columns=["key"], filter=only).head(NEAR_KEYS)["key"].to_pylist()
+        if found := difflib.get_close_matches(key, dict.fromkeys(keys)):
+            return f"; did you mean {', '.join(map(repr, found))}?"
+    return "; see the column key of the table"

@@ -1,0 +1,222 @@
+"""`rayclean learn`: a method on the result of a run; what it trained, and how well, is kept as one JSON file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from rayclean.catalog.stage import (
+    SOURCES_FILE,
+    CatalogJob,
+    ColumnsJob,
+    find_sources,
+    scan_settings,
+)
+from rayclean.catalog.table import SHARDS_FILE, Catalog
+from rayclean.cluster import nodes
+from rayclean.cluster.connect import connect
+from rayclean.cluster.progress import meter, watched
+from rayclean.cluster.trainer import TrainFunction, run_training
+from rayclean.config import Config, DataSection
+from rayclean.errors import ConfigError, InputError
+from rayclean.evaluate.evaluate import truth_by_shard
+from rayclean.learn.course import Course, Trial
+from rayclean.learn.dividemix_phase import dividemix
+from rayclean.learn.influential_rank import influential_rank
+from rayclean.learn.odd import odd
+from rayclean.learn.phase import Exam, Graded
+from rayclean.learn.retrain import plain, retrain
+from rayclean.learn.rog_job import rog
+from rayclean.run.failures import note_failures, noted_failures
+from rayclean.run.pipeline import Stage, do
+from rayclean.run.record import STEPS, record
+from rayclean.run.roles import Role
+from rayclean.run.run import Run
+from rayclean.run.start import scanned, start
+from rayclean.schema import UNKNOWN, Array
+from rayclean.scores.influence_stage import verified_rows
+from rayclean.shards.access import PixelSettings
+from rayclean.storage.contents import encode, map_arrays, read_table
+from rayclean.storage.damage import mended
+from rayclean.storage.fingerprint import fingerprint
+from rayclean.storage.lease import hold
+from rayclean.storage.resume import CHECKPOINTS
+from rayclean.storage.store import Store
+from rayclean.storage.units import Job
+from rayclean.train.stage import is_trained
+
+METHODS: dict[str, Callable[[Course], list[Trial]]] = {
+    "plain": plain,
+    "retrain": retrain,
+    "odd": odd,
+    "influential_rank": influential_rank,
+    "dividemix": dividemix,
+    "rog": rog,
+}
+RESULTS = "learn"
+DONE_FILE = "learned.json"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a method gave.
+
+    Attributes:
+        file: where it is kept, in the run.
+        trials: its networks, in order.
+        removals: by trial, what its lesson left out, where it did.
+    """
+
+    method: str
+    file: str
+    trials: list[Trial]
+    removals: dict[str, dict[str, Any]]
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain values."""
+        trials = [
+            {"name": t.name, "best": t.best, "last": t.last, "accuracy": t.accuracy, "validation": t.validation}
+            | {"facts": t.facts, "removal": self.removals.get(t.name)}
+            for t in self.trials
+        ]
+        return {"method": self.method, "trials": trials}
+
+
+def learn(config: Config, method: str, console: Console, verbose: bool = False) -> Result:
+    """Trains with the result of a run, or goes on with it.
+
+    Args:
+        config: of the run's last start, with the fields of `learn` replaced.
+        method: one of METHODS.
+        console: where progress is shown.
+        verbose: let Ray speak.
+
+    Raises:
+        RaycleanError: see `rayclean.errors`.
+    """
+    if method not in METHODS:
+        raise ConfigError(f"--method {method}: no such method; methods: {', '.join(METHODS)}")
+    sources, place = find_sources(config.data), Store(config.run.dir)
+    place.check()
+    with hold(place) as store, connect(verbose):
+        nodes.check_nodes(store)
+
+        def work() -> Result:
+            this = start(config, store, sources, leaves_word=False)
+            if not store.exists(f"{this.catalog.folder}/{SHARDS_FILE}"):
+                message = f"{store.root} has no catalog of these shards yet; give its `rayclean run` command first"
+                raise InputError(message)
+            return _learn(this, method, console)
+
+        return mended(store, work)
+
+
+def _learn(this: Run, method: str, console: Console) -> Result:
+    course = _course(this, console)
+    trials = METHODS[method](course)
+    removals = {t.name: _removal(this, t.facts["lesson"]) for t in trials if t.facts.get("lesson")}
+    fields = {"learn": this.config.learn.model_dump(), "train": this.config.train.model_dump()}
+    mark = fingerprint(method, VERSION, fields, [str(t.facts.get("folder")) for t in trials])
+    result = Result(method, f"{RESULTS}/{method}-{mark}.json", trials, removals)
+    this.store.publish(result.file, encode(result.file, result.to_json(), "{}"))
+    return result
+
+
+def _course(this: Run, console: Console) -> Course:
+    config = this.config
+
+    def compute(jobs: Sequence[Job]) -> None:
+        _compute(this, jobs, console)
+
+    verified = config.validation_data()
+    known = this.derived.get("held_out") if verified is None else _scanned(this, verified, compute)
+    known_rows = np.empty(0, np.int64) if known is None else verified_rows(known, config.influence, config.run.seed)
+    return Course(
+        config=config,
+        store=this.store,
+        catalog=this.catalog,
+        known=known,
+        known_rows=known_rows,
+        test=_exam(this, known, known_rows, compute),
+        verified=this.verified,
+        roles={name: role.last for name, role in this.roles.items() if _is_usable(this, name, role)},
+        workers=this.workers,
+        precision=this.precision,
+        train_phase=lambda phase, function: _train(this, phase, function, console),
+        compute=compute,
+    )
+
+
+def _is_usable(this: Run, name: str, role: Role) -> bool:
+    return name not in this.planted and is_trained(role.task)
+
+
+def _scanned(this: Run, data: DataSection, compute: Callable[[Sequence[Job]], None]) -> Catalog:
+    """The catalog of shards that are not the run's own, made now where it is not there."""
+    catalog = scanned(this.store, data, this.source_classes, find_sources(data))
+    num_shards = read_table(this.store, f"{catalog.folder}/{SOURCES_FILE}", ["name"]).num_rows
+    compute([CatalogJob(this.store, catalog.folder, scan_settings(data, this.source_classes), num_shards)])
+    compute([ColumnsJob(this.store, catalog.folder, this.source_classes.num_classes)])
+    return catalog
+
+
+def _exam(this: Run, known: Catalog | None, known_rows: Array, compute: Callable[[Sequence[Job]], None]) -> Exam | None:
+    """The test samples, cataloged now where they are not; without those that are verified ones."""
+    data = this.config.test_data()
+    if data is None:
+        return None
+    catalog = _scanned(this, data, compute)
+    if not catalog.num_rows:
+        raise InputError(f"learn.test: {this.config.learn.test} holds no usable sample; check learn.test_label")
+    rows = np.arange(catalog.num_rows)
+    if known is not None and known.fingerprint == catalog.fingerprint:
+        rows = np.setdiff1d(rows, known_rows)
+    return Exam("test", catalog, rows, PixelSettings(this.config.data.max_pixels, this.config.data.node_cache_bytes))
+
+
+def _compute(this: Run, jobs: Sequence[Job], console: Console) -> None:
+    """Does what is missing of jobs, as a stage of its own."""
+    do(Stage(RESULTS, lambda _: jobs), this, console)
+
+
+def _train(this: Run, phase: Graded, function: TrainFunction, console: Console) -> None:
+    """Does a phase, unless it is done; its checkpoints go when it is."""
+    done, store, started_s = f"{phase.folder}/{DONE_FILE}", this.store, time.monotonic()
+    if store.exists(done):
+        return
+    name = f"learn: {phase.name}"
+    with noted_failures(store, RESULTS, phase.name), meter(name, phase.stop, console) as progress:
+        num_rows = this.catalog.num_rows
+        with watched(progress, lambda: len(store.list(f"{phase.folder}/accuracy")), num_rows):
+            run_training(function, phase, store, phase.folder, this.workers["train"])
+    note_failures(store, RESULTS, {})
+    store.publish(done, encode(done, {"name": phase.name, "epochs": phase.stop}, "{}"))
+    store.remove(f"{phase.folder}/{CHECKPOINTS}")
+    record(this.store, STEPS, {"step": RESULTS, "phase": phase.name, "wall_s": time.monotonic() - started_s})
+
+
+def _removal(this: Run, lesson: str) -> dict[str, Any]:
+    """What a lesson leaves out or relabels; where the truth is known, how much of that is right. For people alone."""
+    labels, given = map_arrays(this.store, lesson)["labels"], this.catalog.label
+    removed, relabelled = labels < 0, (labels >= 0) & (labels != given)
+    found: dict[str, Any] = {"removed": int(removed.sum()), "relabelled": int(relabelled.sum()), "rows": len(labels)}
+    if not this.config.has_truth:
+        return found
+    caught = known = right = kept = kept_right = 0
+    for rows, truth in truth_by_shard(this.catalog):
+        is_known, wrong = truth != UNKNOWN, truth != given[rows]
+        known += int((removed[rows] & is_known).sum())
+        caught += int((removed[rows] & is_known & wrong).sum())
+        right += int((relabelled[rows] & (truth == labels[rows])).sum())
+        kept += int((~removed[rows] & is_known).sum())
+        kept_right += int((~removed[rows] & is_known & (truth == labels[rows])).sum())
+    found["precision"] = caught / known if known else None
+    found["relabelled_right"] = right / found["relabelled"] if found["relabelled"] else None
+    found["kept_right"] = kept_right / kept if kept else None
+    return found

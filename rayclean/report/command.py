@@ -1,0 +1,247 @@
+"""`rayclean report`: a folder of plain HTML about a finished run, that opens without a server.
+
+The table is streamed: plots are made of a sample of its rows, and only the worst ones are held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rayclean import __version__
+from rayclean.config import Config
+from rayclean.config.secrets import refuse_secrets
+from rayclean.decisions.verified import NOTHING_VERIFIED, read_verified
+from rayclean.errors import ConfigError, InputError
+from rayclean.evaluate.results import warnings
+from rayclean.inspect.show import FinalTable, stream
+from rayclean.merge.models import Fitted
+from rayclean.merge.stage import MODEL
+from rayclean.report import page_views as views
+from rayclean.report.page_facts import Classes, Report, Sample, make_samples
+from rayclean.report.page_files import Pictures, open_folder, write_pages, write_pictures
+from rayclean.report.page_html import lowest_first, render
+from rayclean.report.page_near import NearPairs, near_pairs
+from rayclean.report.page_numbers import shown_rows
+from rayclean.report.page_svg import reliability as reliability_plot
+from rayclean.report.page_table import Seen, scan
+from rayclean.report.page_truth import Reliability, Truth, no_truth, read_some_truth, reliability
+from rayclean.run.run import Run
+from rayclean.run.start import look
+from rayclean.schema import UNKNOWN, Array
+from rayclean.storage.contents import read_json
+from rayclean.storage.published import Published
+from rayclean.storage.store import Store
+from rayclean.storage.units import block_name, block_range
+from rayclean.train.stage import is_trained
+
+FOLDER = "report"
+MAX_TRANSITION = 4096  # classes up to which the transition matrix is read: 128 MiB
+VERIFIED_BLOCKS = 32  # blocks of verified rows that are judged again for their calibration
+TRANSITION, TRANSITION_REASON = "transition", "transition_reason"
+
+
+def write_report(config: Config, out: str | None = None, top: int = 2000) -> str:
+    """Writes the report of a finished run.
+
+    Args:
+        config: the run.
+        out: folder or URL of the report; None for `report/` in the run. What an earlier report left there goes.
+        top: samples that are shown with their pictures, shared fairly over the classes.
+
+    Returns:
+        The path of its overview, index.html.
+
+    Raises:
+        InputError: the table is not complete, or of another config; or `out` holds something else.
+        ConfigError: `out` cannot be written or may carry credentials, or `top` is below 1.
+    """
+    refuse_secrets(out, "--out")
+    if top < 1:
+        raise ConfigError(f"a report of {top} samples: expected at least 1")
+    this, table = _finished(config)
+    seen = _Facts.read(this, table, top)
+    folder = open_folder(f"{this.store.root}/{FOLDER}" if out is None else out)
+    samples = seen.samples(table)
+    shown = [row for sample in samples.values() for row in (sample.row, *(near.row for near in sample.neighbors))]
+    pictures = write_pictures(folder, this.catalog, np.array(shown, np.int64), config.data.max_pixels)
+    return write_pages(folder, render(_report(this, seen, samples, pictures)))
+
+
+def _finished(config: Config) -> tuple[Run, FinalTable]:
+    """The run and its table, which must be that of the config."""
+    store = Store(config.run.dir)
+    published = Published.open(store)
+    this, table = look(config, store), FinalTable.of(published)
+    trained = all(is_trained(role.task) for role in this.roles.values())
+    if not trained or published.merge != this.merge()[1].folder:
+        raise InputError(
+            f"{config.run.dir}: the table comes from {published.merge}, made with another config or version of "
+            "rayclean than this one; give its `rayclean run` command again to bring it up to date"
+        )
+    return this, table
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What is read of a run before its pictures.
+
+    Attributes:
+        published: the table's files.
+        lines: of the table of classes.
+        shares: (K,) how many rows of each class are shown.
+        heated: (M,) labels of the heat map.
+        scores: columns of the table.
+        near: None where the run's files hold no distances.
+    """
+
+    published: Published
+    lines: list[dict[str, Any]]
+    shares: Array
+    heated: Array
+    scores: list[str]
+    seen: Seen
+    near: NearPairs | None
+    truth: Truth
+
+    @classmethod
+    def read(cls, this: Run, table: FinalTable, top: int) -> _Facts:
+        columns = ["label", "name", "rows", "issues", "noise_rate", "predicted"]
+        lines = table.published.classes(columns).to_pylist()
+        rows, issues = (np.array([line[name] for line in lines], np.int64) for name in ("rows", "issues"))
+        shares, heated = shown_rows(top, rows, issues), views.heat_classes(issues)
+        scores = [name for name in table.rows.schema.names if name.startswith("score_")]
+        seen = scan(table.rows, this.catalog.num_rows, scores, shares, heated)
+        facts = cls(table.published, lines, shares, heated, scores, seen, _near(this), no_truth(len(lines)))
+        if not this.config.has_truth:
+            return facts
+        rows = np.concatenate([seen.sample["row"], facts.rows])
+        return replace(facts, truth=read_some_truth(this.catalog, rows))
+
+    @property
+    def rows(self) -> Array:
+        """All that are shown by themselves: the worst, copies and near pairs."""
+        copies = [row for group in self.seen.copies.values() for row in group.rows]
+        near = np.empty(0, np.int64) if self.near is None else self.near.rows.ravel()
+        return np.unique(np.concatenate([self.seen.worst, np.array(copies, np.int64), near]))
+
+    def samples(self, table: FinalTable) -> dict[int, Sample]:
+        """These rows, by row."""
+        columns = [
+            *("row", "key", "shard", "given_label", "label_score", "is_label_issue", "predicted_label"),
+            *("predicted_score", "issue_kind", "verified_label", "few_neighbors", "neighbor_rows", "neighbor_labels"),
+            *self.scores,
+        ]
+        lines = _lines(table, self.rows, columns)
+        near = np.unique([row for line in lines for row in line["neighbor_rows"] or ()]).astype(np.int64)
+        keys = {line["row"]: line["key"] for line in _lines(table, near, ["row", "key"])}
+        ranked = {name: self.seen.sample[name] for name in self.scores}
+        return make_samples(lines, ranked, self.truth.labels, keys)
+
+
+def _lines(table: FinalTable, rows: Array, columns: Sequence[str]) -> list[dict[str, Any]]:
+    return stream(table.rows, columns, pc.field("row").isin(pa.array(rows, pa.int64())))
+
+
+def _near(this: Run) -> NearPairs | None:
+    """Near duplicates by the vote of the last snapshot; None where its files are gone."""
+    folder, block_rows = this.score_files().vote_folders[-1], this.config.blocks.rows
+    if not this.store.exists(f"{folder}/{block_name(0)}.safetensors"):
+        return None
+    return near_pairs(this.catalog, folder, block_rows)
+
+
+def _report(this: Run, facts: _Facts, samples: Mapping[int, Sample], pictures: Pictures) -> Report:
+    """Puts together what the pages show."""
+    seen, truth = facts.seen, facts.truth
+    classes = Classes([line["name"] for line in facts.lines])
+    lines, left_out = views.class_lines(facts.lines, truth, classes, facts.shares)
+    sample, true = seen.sample, truth.of(seen.sample["row"])
+    columns = {name: sample[name] for name in facts.scores}
+    calibrated = _calibration(this, seen, true)
+    summary = facts.published.summary()
+    reason = summary.get(TRANSITION_REASON)
+    heat, heat_note = views.label_heat_map(_transition(facts), reason, seen, facts.heated, classes)
+    return Report(
+        title=this.store.root.rpartition("/")[2],
+        classes=classes,
+        summary=summary,
+        version=__version__,
+        true_noise_rate=truth.noise_rate,
+        warnings=_warnings(this, summary, pictures),
+        verified=seen.verified,
+        kinds=dict(seen.kinds.most_common()),
+        class_lines=lines,
+        classes_left_out=left_out,
+        heat_map=heat,
+        heat_note=heat_note,
+        confusions=views.confusions(seen, facts.heated),
+        scores=views.score_views(columns, sample["given_label"], true),
+        agreement=views.agreement_map({"label_score": sample["label_score"], **columns}),
+        reliability=None if calibrated is None else reliability_plot(calibrated.bins, "reliability of label_score"),
+        reliability_note=views.reliability_note(calibrated),
+        sampled=len(sample["row"]),
+        samples=lowest_first(samples[row] for row in seen.worst.tolist()),
+        copies=views.copy_groups(seen, samples),
+        num_groups=seen.num_groups,
+        near=views.near_samples(facts.near, samples),
+        num_near=None if facts.near is None else facts.near.num_rows,
+        pictures=pictures.names,
+        tiny=pictures.tiny,
+    )
+
+
+def _warnings(this: Run, summary: Mapping[str, Any], pictures: Pictures) -> list[str]:
+    found = warnings(this)
+    if not summary["reliable"]:
+        found.insert(0, f"the merge is not reliable: {summary['reason']}")
+    if pictures.failed:
+        found.append(
+            f"{len(pictures.failed)} samples have no picture here, since it could not be read: {pictures.reason}"
+        )
+    return found
+
+
+def _transition(facts: _Facts) -> Array | None:
+    """(M, M) P(given label | true class) of some classes; None where the merge has none, or too many classes."""
+    shown = facts.heated
+    if len(facts.lines) > MAX_TRANSITION or not len(shown):
+        return None
+    column = facts.published.classes([TRANSITION])[TRANSITION].take(pa.array(shown))
+    return None if column.null_count else np.array(column.to_pylist())[:, shown]
+
+
+def _calibration(this: Run, seen: Seen, true: Array) -> Reliability | None:
+    """`label_score` beside what is known: by the truth where the run has one, else by people."""
+    sample = seen.sample
+    known = (true != UNKNOWN) & np.isnan(sample["verified_label"])  # a verified row's score is what people say
+    if known.any():
+        right = sample["given_label"][known] == true[known]
+        return reliability(sample["label_score"][known], right, f"the truth of {int(known.sum()):,} rows")
+    scores, right = _judged_again(this)
+    return reliability(scores, right, f"{len(scores):,} verified rows, as judged before people's word was taken")
+
+
+def _judged_again(this: Run) -> tuple[Array, Array]:
+    """Of verified rows, what the model says of them by itself, (V,), and whether their labels are right."""
+    (_, apply), files = this.merge(), this.score_files()
+    folder = apply.folder
+    verified = read_verified(this.store, folder) if apply.has_verified else NOTHING_VERIFIED
+    scores, right = [np.empty(0)], [np.empty(0, bool)]
+    if len(verified.rows):
+        fitted = Fitted.from_json(read_json(this.store, f"{folder}/{MODEL}.json"))
+        for block in np.unique(verified.rows // files.block_rows)[:VERIFIED_BLOCKS].tolist():
+            start, stop = block_range(block, files.block_rows, files.num_rows)
+            here = verified.rows[slice(*np.searchsorted(verified.rows, [start, stop]))]
+            labels = verified.between(start, stop)[here - start]
+            chosen = np.isin(np.arange(start, stop), here)
+            given = files.given(start, stop)[chosen]
+            judged = fitted.judge(files.read(block, fitted.sources).take(chosen), given)
+            scores.append(judged.label_score.astype(np.float64))
+            right.append(given == labels)
+    return np.concatenate(scores), np.concatenate(right)

@@ -1,0 +1,231 @@
+"""A run: from the config to the jobs of each stage, as far as earlier stages have published."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from rayclean.config import MAIN, PLANT
+from rayclean.decisions.decisions import read_decisions
+from rayclean.decisions.naming import REVIEW, Naming
+from rayclean.decisions.verified import VerifiedFile, VerifiedSource
+from rayclean.embed.stage import EmbedJob
+from rayclean.merge.clips_stage import ClipsJob
+from rayclean.merge.rounds_stage import RoundFitJob, UndecidedJob, round_jobs
+from rayclean.merge.stage import MODEL, ApplyJob, FitJob, merge_jobs
+from rayclean.neighbors.index import IndexSettings
+from rayclean.neighbors.stage import neighbors_folder
+from rayclean.run.families import Families
+from rayclean.run.walks import Space, Walk, plan_walks
+from rayclean.schema import JOINT
+from rayclean.scores.clips_table import ClipFiles
+from rayclean.scores.interpolate_stage import InterpolateJob, interpolate_job
+from rayclean.scores.pairs_stage import PairsJob, pairs_job
+from rayclean.scores.paths_stage import PathsJob, paths_job
+from rayclean.scores.table import ScoreFiles
+from rayclean.scores.vote_stage import vote_job
+from rayclean.storage.fingerprint import file_digest
+from rayclean.storage.units import Job
+from rayclean.train.snapshots import Snapshot
+
+
+@dataclass
+class Run(Families):
+    """One start of a run: its config, its files, and what is known once earlier stages are done."""
+
+    @cached_property
+    def walks(self) -> tuple[Walk, ...]:
+        """All paths that the scores need."""
+        return plan_walks(self.config, self.roles)
+
+    def walks_of(self, score: str) -> tuple[Walk, ...]:
+        """The walks of one score, in order of their epochs."""
+        return tuple(walk for walk in self.walks if walk.score == score)
+
+    @cached_property
+    def open_walks(self) -> tuple[Walk, ...]:
+        """Walks that are not scored yet: only they need lists, pairs and paths."""
+        return tuple(walk for walk in self.walks if self.interpolate(walk).missing())
+
+    @cached_property
+    def voted(self) -> tuple[Snapshot, ...]:
+        """Snapshots whose neighbours vote, in order of their epochs; the last one, for the evidence, always.
+
+        The joint model asks those of the first snapshot which of the walked ones to trust.
+        """
+        epochs = {*self.config.neighbors.vote_epochs, self.main.last.epoch}
+        if self.is_joint:
+            epochs.add(min(walk.snapshot.epoch for walk in self.walks) if self.walks else self.main.last.epoch)
+        return tuple(snapshot for snapshot in self.main.trained.snapshots if snapshot.epoch in epochs)
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether the merge is that of all beliefs."""
+        return self.config.merge_score() == JOINT
+
+    @cached_property
+    def others(self) -> dict[str, EmbedJob]:
+        """Of the other networks that learned the given labels, the last snapshot: the joint model may believe them."""
+        roles = {name: role for name, role in self.roles.items() if name != MAIN and name not in self.planted}
+        return {name: role.embed(role.last) for name, role in roles.items()} if self.is_joint else {}
+
+    @cached_property
+    def open_votes(self) -> tuple[EmbedJob, ...]:
+        """Embeddings whose neighbours have not voted yet."""
+        return tuple(self.main.embed(each) for each in self.voted if self.vote(each).missing())
+
+    def embeds(self) -> tuple[Space, ...]:
+        """Embeddings that are needed; that of the last snapshot always, for beliefs and evidence."""
+        walked = [job for walk in self.open_walks for job in (self.main.embed(walk.snapshot), walk.space)]
+        always = [self.main.embed(self.main.last), *self.others.values()]
+        jobs = [
+            *walked,
+            *always,
+            *self.open_votes,
+            *self._influence_embeds(),
+            *self._simulate_embeds(),
+        ]
+        return tuple({job.folder: job for job in jobs}.values())
+
+    def _influence_embeds(self) -> list[EmbedJob]:
+        role, jobs = self.roles.get(self.config.influence.role, self.main), []
+        for snapshot, steps in self.influences().items():
+            if any(step.missing() for step in steps):
+                verified = steps[0].verified
+                catalogs = [self.catalog] if verified is None else [self.catalog, verified.catalog]
+                jobs += [role.embed(snapshot, catalog) for catalog in catalogs]
+        return jobs
+
+    def _simulate_embeds(self) -> list[EmbedJob]:
+        names = {self.config.simulated_loss.role: self.simulate(), PLANT: self.planted_check()}
+        wanted = {name: steps[0] for name, steps in names.items() if steps is not None}
+        return [
+            self.roles[name].embed(step.snapshot)
+            for name, step in wanted.items()
+            if step.embedding is not None and step.missing()
+        ]
+
+    def index_settings(self, space: Space) -> IndexSettings:
+        """How neighbours in a space are searched; lists of any label are for evidence and for INN."""
+        neighbors = self.config.neighbors
+        voted = (self.main.embed(snapshot) for snapshot in self.voted)
+        any_label = [*voted, *(walk.space for walk in self.walks_of("inn"))]
+        return IndexSettings(
+            pool=neighbors.pool,
+            seed=self.config.run.seed,
+            part_rows=self.config.blocks.index_rows,
+            ivf_rows=neighbors.ivf_rows,
+            recall_target=neighbors.recall_target,
+            any_label=space.folder in {job.folder for job in any_label},
+            device=self.workers["score"].device,
+        )
+
+    def lists_folder(self, space: Space, num: int) -> str:
+        """The folder of a space's index and of its lists of `num` neighbours."""
+        return neighbors_folder(self.catalog, space.embedding, self.index_settings(space), num, self.config.blocks.rows)
+
+    def pairs(self, walk: Walk) -> PairsJob:
+        """The pairs of a walk."""
+        blocks, folder = self.config.blocks, self.lists_folder(walk.space, walk.num)
+        return pairs_job(
+            walk.any_label,
+            self.catalog,
+            walk.space.embedding,
+            folder,
+            blocks.index_rows,
+            blocks.rows,
+            walk.columns,
+            self.between_rounds(walk.before)[1].folder if walk.before else None,
+        )
+
+    def between_rounds(self, walk: Walk) -> tuple[RoundFitJob, UndecidedJob]:
+        """The steps from a round of a walk to the next."""
+        blocks, merge, seed = self.config.blocks, self.config.merge, self.config.run.seed
+        return round_jobs(self.catalog, self.interpolate(walk).folder, blocks.rows, merge.sample_rows, seed)
+
+    def paths(self, walk: Walk) -> PathsJob:
+        """The paths of a walk."""
+        pairs, main = self.pairs(walk), self.main
+        return paths_job(
+            self.catalog,
+            pairs.folder,
+            len(pairs.units()),
+            main.embed(walk.snapshot).embedding,
+            walk.snapshot,
+            main.trained.spec,
+            main.forward,
+            main.pixels,
+            walk.steps,
+            walk.end_weight,
+            self.config.blocks.pairs,
+        )
+
+    def interpolate(self, walk: Walk) -> InterpolateJob:
+        """The interpolation scores of a walk up to its round."""
+        embedding = self.main.embed(walk.snapshot).embedding
+        paths = tuple(self.paths(each) for each in walk.rounds)
+        return interpolate_job(self.catalog, embedding, paths, walk.steps, walk.end_weight)
+
+    def vote(self, snapshot: Snapshot) -> Job:
+        """The vote at a snapshot."""
+        folder = self.lists_folder(self.main.embed(snapshot), self.config.neighbors.vote_num)
+        return vote_job(self.catalog, folder, self.config.blocks.rows)
+
+    def score_files(self) -> ScoreFiles:
+        """Where the scores lie."""
+        return ScoreFiles(
+            catalog=self.catalog,
+            embedding=self.main.embed(self.main.last).embedding,
+            names=self.config.score_names(),
+            trajectory_folders={name: job.folder for name, job in self.trajectory_jobs().items()},
+            iofm_folders=tuple(self.interpolate(walk).folder for walk in self.walks_of("iofm")),
+            inn_folders=tuple(self.interpolate(walk).folder for walk in self.walks_of("inn")),
+            vote_folders=tuple(self.vote(snapshot).folder for snapshot in self.voted),
+            belief_folders=self._belief_folders(),
+            others={name: job.embedding for name, job in self.others.items()},
+            influence_folders=tuple(jobs[0].folder for jobs in self.influences().values()),
+            standardize=self.config.influence.standardize,
+            simulate_folder=simulate[0].folder if (simulate := self.simulate()) else None,
+            aum_folder=aum[0].folder if (aum := self.aum()) else None,
+        )
+
+    def _belief_folders(self) -> dict[int, tuple[str, ...]]:
+        epochs = sorted({walk.snapshot.epoch for walk in self.walks} | {self.main.last.epoch})
+        return {
+            epoch: tuple(self.interpolate(walk).folder for walk in self.walks if walk.snapshot.epoch == epoch)
+            for epoch in epochs
+        }
+
+    def merge(self) -> tuple[FitJob, ApplyJob]:
+        """The fit and the application of the merge."""
+        config = self.config
+        return merge_jobs(
+            self.score_files(),
+            config.merge,
+            config.merge_score(),
+            config.iofm.least,
+            config.blocks.table_rows,
+            config.run.seed,
+            self.verified,
+        )
+
+    @cached_property
+    def verified(self) -> VerifiedSource | None:
+        """The labels that people have verified, where `merge.verified` names any: a file, or the run's own review."""
+        path = self.config.merge.verified
+        if path is None:
+            return None
+        if path == REVIEW:
+            told = self.config.merge.verified_classes
+            return read_decisions(self.store, Naming.of_run(self.store, self.classes.names, told))
+        return VerifiedFile(path, file_digest(path, "merge.verified"), self.classes.names)
+
+    def merge_clips(self) -> tuple[FitJob, ClipsJob] | None:
+        """The same of clips; None where images stand alone."""
+        if not self.catalog.has_clips:
+            return None
+        rows, apply = self.merge()
+        folder, clips = f"{rows.folder}-clips", ClipFiles(self.score_files())
+        fit = FitJob(self.store, folder, clips, rows.score, rows.sample_rows, rows.seed, rows.verified)
+        model = fit.file(MODEL)
+        return fit, ClipsJob(self.store, folder, clips, model, apply.threshold, apply.table_rows, apply.has_verified)

@@ -1,0 +1,128 @@
+"""How a run begins: its shards as they are now, its pools and its precision; or how one is looked at afterwards."""
+
+from __future__ import annotations
+
+import logging
+
+import pyarrow as pa
+
+from rayclean.catalog.labels import ClassList
+from rayclean.catalog.noise import check_noise
+from rayclean.catalog.stage import SOURCES_FILE, catalog_fingerprint, find_sources, open_catalog
+from rayclean.catalog.table import Catalog
+from rayclean.cluster import nodes
+from rayclean.cluster.sizing import Workers
+from rayclean.config import Config, DataSection
+from rayclean.decisions.naming import note_classes
+from rayclean.decisions.verified import VerifiedFile
+from rayclean.embed.features_stage import check_features
+from rayclean.errors import InputError
+from rayclean.run.run import Run
+from rayclean.storage.contents import encode, read_json
+from rayclean.storage.store import Store
+from rayclean.train.precision import resolve_precision
+
+PRECISION_FILE = "precision.json"
+CATALOG_FILE = "catalog.json"
+log = logging.getLogger(__name__)
+
+
+def start(config: Config, store: Store, sources: pa.Table, leaves_word: bool = True) -> Run:
+    """A run on the cluster that is connected: pools sized, precision settled for its whole life.
+
+    Args:
+        config: the run.
+        store: its files.
+        sources: the shards as they are now.
+        leaves_word: whether commands that only look are to find this start's catalogs; not of a start that only
+            learns, perhaps with other verified samples than the run's.
+
+    Raises:
+        ConfigError: the classes or the noise cannot be right.
+    """
+    classes, noise = ClassList.load(config.data.classes), config.noise
+    if noise.kind is not None:
+        num_classes = len(noise.classes or classes.names)
+        check_noise(noise.kind, num_classes, noise.rate, matrix=noise.matrix_array, rates=noise.rates_array)
+    resources = config.resources
+    workers = {
+        "catalog": nodes.settle(resources.catalog, runs_networks=False),
+        "train": nodes.settle_training(resources.train, config.train.workers),
+        "score": nodes.settle(resources.score, runs_networks=True),
+        "merge": nodes.settle(resources.merge, runs_networks=False),
+    }
+    if "auto" in (config.train.precision, config.score.precision) and not store.exists(PRECISION_FILE):
+        found = {
+            name: nodes.call_on(workers[name], resolve_precision, "auto", workers[name].device)
+            for name in ("train", "score")
+        }
+        store.create(PRECISION_FILE, encode(PRECISION_FILE, found, "{}"))
+    catalog = scanned(store, config.data, classes, sources, config.verified_label)
+    verified = config.validation_data()
+    validation = None if verified is None else scanned(store, verified, classes, find_sources(verified))
+    if config.data.truth is not None and config.influence.held_out and config.influence.validation_label is None:
+        log.warning(
+            "influence.validation=split holds rows out with their given labels, since data.truth is read by evaluate "
+            "alone; where others are verified, name their member: influence.validation_label=json:…"
+        )
+    if leaves_word:
+        _note_catalog(store, catalog, validation)
+    run = Run(config, store, catalog, validation, workers, _settled_precision(config, store))
+    note_classes(store)
+    _check_given(run)
+    for derived in (*run.derived.values(), *run.planted.values()):
+        store.create(f"{derived.folder}/{SOURCES_FILE}", encode(SOURCES_FILE, sources, "{}"))
+    return run
+
+
+def _check_given(run: Run) -> None:
+    """A file that people gave and that cannot be read is an error now, not after the training."""
+    if isinstance(run.verified, VerifiedFile):
+        run.verified.read()
+    if run.config.inn.file is not None and "inn" in run.config.score_names():
+        check_features(run.config.inn.file)
+
+
+def scanned(
+    store: Store, data: DataSection, classes: ClassList, sources: pa.Table, verified: str | None = None
+) -> Catalog:
+    """The catalog of shards as they are now, before it is made; `verified` as for `scan_settings`."""
+    catalog = open_catalog(store, catalog_fingerprint(data, classes, sources, verified))
+    store.create(f"{catalog.folder}/{SOURCES_FILE}", encode(SOURCES_FILE, sources, "{}"))
+    return catalog
+
+
+def _note_catalog(store: Store, catalog: Catalog, validation: Catalog | None) -> None:
+    """Leaves word which catalog is the run's, and says so when the shards or how they are read have changed."""
+    if store.exists(CATALOG_FILE):
+        before = read_json(store, CATALOG_FILE)["fingerprint"]
+        if before != catalog.fingerprint:
+            log.warning("the shards, or how they are read, have changed: a new catalog beside catalog-%s", before)
+    marks = {"fingerprint": catalog.fingerprint, "validation": validation.fingerprint if validation else None}
+    store.publish(CATALOG_FILE, encode(CATALOG_FILE, marks, "{}"))
+
+
+def look(config: Config, store: Store) -> Run:
+    """A run as its files show it, without a cluster and without its shards: for commands that only read.
+
+    Raises:
+        InputError: the run was never started.
+    """
+    if not store.exists(CATALOG_FILE):
+        raise InputError(f"{store.root} holds no run that was started; use `rayclean run` first")
+    marks = read_json(store, CATALOG_FILE)
+    catalog = open_catalog(store, marks["fingerprint"])
+    validation = open_catalog(store, marks["validation"]) if marks.get("validation") else None
+    idle = Workers(1, 1, 0, "cpu")
+    workers = dict.fromkeys(("catalog", "train", "score", "merge"), idle)
+    return Run(config, store, catalog, validation, workers, _settled_precision(config, store))
+
+
+def _settled_precision(config: Config, store: Store) -> tuple[str, str]:
+    """Precision of training and of scoring; `auto` is what the run's first start found."""
+    auto = read_json(store, PRECISION_FILE) if store.exists(PRECISION_FILE) else {}
+    train, score = config.train.precision, config.score.precision
+    return (
+        auto.get("train", "float32") if train == "auto" else train,
+        auto.get("score", "float32") if score == "auto" else score,
+    )

@@ -1,0 +1,281 @@
+"""LabelScorer: the numbers of a run, in an environment that has little, from images or from another model's output."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from rayclean import LabelScorer
+from rayclean.config import Config
+from rayclean.errors import ConfigError, InputError
+from rayclean.run.run import Run
+from rayclean.schema import Array
+from rayclean.storage.contents import read_table
+from tests.holders import shuffled
+
+Finish = Callable[..., Run]
+Tiny = Callable[..., Config]
+SAME: dict[str, Any] = {
+    "score": {"precision": "float32", "batch_size": 16},
+    "neighbors": {"vote_num": 4},
+    "iofm": {"num": 4, "steps": 3},
+}
+
+
+def table_of(run: Run) -> pa.Table:
+    names = [name for name in run.store.list("labels") if name.startswith("part-")]
+    return pa.concat_tables([read_table(run.store, f"labels/{name}") for name in names])
+
+
+def arrays_of(run: Run) -> dict[str, Any]:
+    """A run's samples as a notebook has them."""
+    catalog = run.catalog
+    shards = range(catalog.shards.num_rows)
+    keys = [key for shard in shards for key in catalog.rows_of_shard(shard)["key"].to_pylist()]
+    images = catalog.pixels(8, 1e6).read(np.arange(catalog.num_rows))
+    return {"images": images, "labels": np.array(catalog.label), "num_classes": catalog.num_classes, "keys": keys}
+
+
+def assert_same(scorer: LabelScorer, run: Run, tolerance: float = 1e-6) -> None:
+    found, expected = scorer.labels_, table_of(run)
+    assert found.column_names == expected.column_names
+    schemas = ([(field.name, field.type, field.metadata) for field in table.schema] for table in (found, expected))
+    assert next(schemas) == next(schemas)
+    for name in found.column_names:
+        if name.startswith("score_") or name in ("label_score", "predicted_score", "odd_quantile"):
+            mine, its = (table[name].to_numpy(zero_copy_only=False) for table in (found, expected))
+            np.testing.assert_allclose(mine, its, rtol=0, atol=tolerance, err_msg=name)
+        elif name != "shard":
+            assert found[name].to_pylist() == expected[name].to_pylist(), name
+
+
+def test_it_gives_a_runs_numbers_from_the_same_snapshot(
+    tiny_config: Tiny, finish: Finish, tiny_snapshot: Path, tmp_path: Path
+) -> None:
+    names = ["loss", "margin", "iofm", "iofm_last", "inn", "vote", "osm", "osd"]
+    inn = {"num": 3, "steps": 4, "features": "self"}
+    fixed = [f"scores=[{', '.join(names)}]", "inn.num=3", "inn.steps=4", "inn.features=self"]
+    run = finish(tiny_config(tmp_path / "run", *fixed, "influence.validation=split", "influence.validation_num=2"))
+    held_out = run.derived["held_out"]
+    verified = held_out.pixels(8, 1e6).read(np.arange(held_out.num_rows)), np.array(held_out.label)
+    train = {"epochs": 0, "from": str(tiny_snapshot)}
+    settings: dict[str, Any] = {**SAME, "inn": inn, "influence": {"validation_num": 10}, "train": train}
+    scorer = LabelScorer({"width": 4}, names, device="cpu", **settings)
+    assert_same(scorer.fit(**arrays_of(run), verified=verified), run)
+
+
+def test_the_joint_model_is_a_runs(tiny_config: Tiny, finish: Finish, tiny_snapshot: Path, tmp_path: Path) -> None:
+    run = finish(tiny_config(tmp_path / "run", "scores=[loss, iofm_last]", "merge.score=joint"))
+    train = {"epochs": 0, "from": str(tiny_snapshot)}
+    scorer = LabelScorer({"width": 4}, ["loss", "iofm_last"], **SAME, train=train, merge={"score": "joint"})
+    assert_same(scorer.fit(**arrays_of(run)), run)
+
+
+def test_rounds_of_paths_are_a_runs(tiny_config: Tiny, finish: Finish, tiny_snapshot: Path, tmp_path: Path) -> None:
+    fixed = ("scores=[loss, iofm_last, inn]", "inn.features=self", "inn.num=3", "inn.steps=2", "inn.rounds=[1, 3]")
+    run = finish(tiny_config(tmp_path / "run", *fixed, f"iofm.rounds=[1, {SAME['iofm']['num']}]"))
+    changes = {"iofm": {**SAME["iofm"], "rounds": [1, SAME["iofm"]["num"]]}}
+    inn = {"features": "self", "num": 3, "steps": 2, "rounds": [1, 3]}
+    train = {"epochs": 0, "from": str(tiny_snapshot)}
+    scorer = LabelScorer({"width": 4}, ["loss", "iofm_last", "inn"], **{**SAME, **changes}, train=train, inn=inn)
+    assert_same(scorer.fit(**arrays_of(run)), run)
+
+
+def test_a_fit_is_a_runs_training(tiny_config: Tiny, finish: Finish, tmp_path: Path) -> None:
+    names = ["loss", "ens_loss", "aum", "wrong_events", "iofm", "aum_excess", "odd", "loss_ce"]
+    train = {"epochs": 3, "snapshot_every": 2, "batch_size": 16, "precision": "float32"}
+    changes = ("train.epochs=3", "train.from=", "train.snapshot_every=2")
+    run = finish(tiny_config(tmp_path / "run", f"scores=[{', '.join(names)}]", *changes))
+    scorer = LabelScorer({"width": 4}, names, device="cpu", **SAME, train=train).fit(**arrays_of(run))
+    assert_same(scorer, run, 1e-5)
+
+
+def test_a_file_of_verified_labels_is_refused_not_ignored() -> None:
+    with pytest.raises(ConfigError, match=r"merge\.verified"):
+        LabelScorer(merge={"verified": "checked.csv"})
+
+
+def test_a_notebook_keeps_its_own_settings_of_torch() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
+    before = torch.get_deterministic_debug_mode(), torch.get_num_threads(), torch.get_rng_state()
+    LabelScorer({"width": 2}, ["loss"], device="cpu", train={"epochs": 1}).fit(images, np.arange(20) % 3)
+    after = torch.get_deterministic_debug_mode(), torch.get_num_threads(), torch.get_rng_state()
+    assert before[:2] == after[:2]
+    assert before[2].equal(after[2])
+
+
+BLOCKED = """
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {blocked}:
+            raise ModuleNotFoundError(f"{{name}} is not there")
+sys.meta_path.insert(0, Blocked())
+import numpy as np
+from rayclean import LabelScorer
+rng = np.random.default_rng(0)
+images = rng.integers(0, 256, (60, 8, 8, 3), dtype=np.uint8)
+labels = rng.integers(0, 3, 60)
+scores = ["loss", "ens_loss", "aum", "iofm", "inn", "vote", "osm", "odd"]
+train = dict(epochs=2, snapshot_every=1, batch_size=20)
+scorer = LabelScorer(dict(width=2), scores, device="cpu", train=train, inn=dict(features="self", num=3, steps=2))
+scorer.fit(images, labels)
+assert np.isfinite(scorer.score_samples("iofm")).all()
+LabelScorer().fit_predictions(np.array(["a", "b", "c"])[labels], np.eye(3)[labels], images.reshape(60, -1))
+features = np.eye(3)[labels] + rng.normal(size=(60, 3))
+LabelScorer(scores=["iofm_last", "inn", "vote", "osm", "odd"], device="cpu").fit_features(features, labels)
+print(scorer.labels_.num_rows, sorted({{name.split(".")[0] for name in sys.modules}} & {blocked}))
+"""
+
+
+def test_it_needs_torch_numpy_scikit_learn_pyarrow_and_pydantic_alone() -> None:
+    blocked = {"ray", "faiss", "webdataset", "yaml", "safetensors", "rich", "typer", "PIL", "torchvision", "psutil"}
+    blocked.add("xxhash")
+    code = BLOCKED.format(blocked=blocked)
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == "60 []\n"
+
+
+@pytest.fixture(scope="module")
+def predictions() -> tuple[Array, Array, Array]:
+    """(N,) labels, (N, K) probabilities that favour the true class, (N, d) features; one label in five is wrong."""
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 4, 300)
+    labels = np.where(rng.random(300) < 0.2, (truth + 1) % 4, truth)
+    features = np.eye(4)[truth] * 3 + rng.normal(size=(300, 4))
+    odds = np.exp(np.eye(4)[truth] * 3 + rng.normal(size=(300, 4)))
+    return labels, odds / odds.sum(axis=1, keepdims=True), features
+
+
+def test_another_models_predictions_are_scored(predictions: tuple[Array, Array, Array]) -> None:
+    labels, probabilities, features = predictions
+    scorer = LabelScorer(merge={"score": "loss"}).fit_predictions(*predictions)
+    at_label = probabilities[np.arange(len(labels)), labels]
+    np.testing.assert_allclose(scorer.score_samples("loss"), np.log(at_label), rtol=1e-9)
+    others = np.where(np.eye(4, dtype=bool)[labels], -np.inf, np.log(probabilities)).max(axis=1)
+    np.testing.assert_allclose(scorer.score_samples("margin"), np.log(at_label) - others, rtol=1e-9)
+    row = 7
+    distance = ((features - features[row]) ** 2).sum(axis=1)
+    near = np.argsort(distance)[1:31]
+    assert scorer.score_samples("vote")[row] == pytest.approx((labels[near] == labels[row]).mean())
+    assert scorer.labels_["neighbor_rows"][row].as_py() == near[:3].tolist()
+    assert scorer.labels_["predicted_label"].to_pylist() == probabilities.argmax(axis=1).tolist()
+    assert scorer.summary_["rows"] == 300
+
+
+ARGUMENTS = ("labels", "pred_probs", "features")
+HELD: dict[str, Callable[[Array, Array, Array], dict[str, Any]]] = {
+    "lists": lambda y, p, f: {"labels": y.tolist(), "pred_probs": p.tolist(), "features": f.tolist()},
+    "float labels": lambda y, p, f: {"labels": y.astype(np.float32), "pred_probs": p, "features": f},
+    "torch": lambda y, p, f: dict(zip(ARGUMENTS, map(torch.from_numpy, (y, p, f)), strict=True)),
+    "arrow": lambda y, p, f: {"labels": pa.array(y), "pred_probs": pa.array(p.tolist()), "features": f},
+    "pandas": lambda y, p, f: dict(zip(ARGUMENTS, map(shuffled, (y, p, f)), strict=True)),
+    "names": lambda y, p, f: {"labels": np.array(["a", "b", "c", "d"])[y], "pred_probs": p, "features": f},
+    "larger features": lambda y, p, f: {"labels": y, "pred_probs": p, "features": f * 2.0**30},
+    "logarithms": lambda y, p, f: {"labels": y, "pred_probs": np.log(p), "features": f, "logits": True},
+}
+
+
+@pytest.mark.parametrize("hold", HELD.values(), ids=HELD.keys())
+def test_predictions_are_scored_the_same_whatever_holds_them(
+    hold: Callable[..., dict[str, Any]], predictions: tuple[Array, Array, Array]
+) -> None:
+    expected = LabelScorer().fit_predictions(*predictions).labels_
+    given = hold(*predictions)
+    found = LabelScorer().fit_predictions(**given).labels_
+    if not given.get("logits"):  # their softmax differs in the last digit
+        assert found.equals(expected, check_metadata=True)
+    for name in ("given_label", "predicted_label", "neighbor_rows"):
+        assert found[name].to_pylist() == expected[name].to_pylist()
+
+
+def test_names_of_classes_are_in_the_order_of_the_columns(predictions: tuple[Array, Array, Array]) -> None:
+    labels, probabilities, _ = predictions
+    names, order = np.array(["cat", "ant", "dog", "bee"]), [1, 3, 0, 2]
+    expected = LabelScorer().fit_predictions(labels, probabilities, classes=names)
+    assert expected.classes_ == names.tolist()
+    assert LabelScorer().fit_predictions(names[labels], probabilities, classes=names).labels_.equals(expected.labels_)
+    by_name = LabelScorer().fit_predictions(names[labels], probabilities[:, order])
+    assert by_name.classes_ == sorted(names.tolist())
+    for name in ("given_label", "predicted_label"):
+        found = [by_name.classes_[label] for label in by_name.labels_[name].to_pylist()]
+        assert found == [expected.classes_[label] for label in expected.labels_[name].to_pylist()]
+
+
+def test_images_with_names_of_classes_are_scored_as_with_numbers() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
+    labels = np.arange(20) % 3
+    fitted = [
+        LabelScorer({"width": 2}, ["loss"], device="cpu", train={"epochs": 1}).fit(pixels, given)
+        for pixels, given in ((images, labels), (list(images), shuffled(np.array(["ant", "bee", "cat"])[labels])))
+    ]
+    assert [scorer.classes_ for scorer in fitted] == [["0", "1", "2"], ["ant", "bee", "cat"]]
+    assert fitted[0].labels_.equals(fitted[1].labels_)
+
+
+def test_features_that_tell_nothing_apart_are_left_out(predictions: tuple[Array, Array, Array]) -> None:
+    labels, probabilities, features = predictions
+    expected = LabelScorer().fit_predictions(labels, probabilities).labels_
+    with pytest.warns(UserWarning, match="all rows are equal"):
+        assert LabelScorer().fit_predictions(labels, probabilities, features * 0).labels_.equals(expected)
+
+
+def test_a_certain_prediction_of_another_class_is_finite() -> None:
+    scorer = LabelScorer(scores=["loss"]).fit_predictions(np.array([0, 1]), np.array([[0.0, 1.0], [0.0, 1.0]]))
+    assert np.isfinite(scorer.score_samples("loss")).all()
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "said"),
+    [
+        (np.zeros((2, 4, 4, 3)), np.zeros(2, int), "uint8 expected, found .* float64"),
+        (np.zeros((2, 4, 5, 3), np.uint8), np.zeros(2, int), "found .2, 4, 5, 3."),
+        (np.zeros((2, 4, 4, 3), np.uint8), np.zeros(3, int), r"labels: \(2,\) expected, .* found 3"),
+        (np.zeros((2, 4, 4, 3), np.uint8), np.array([0, 1.5]), "found 1.5 at position 1"),
+        (np.zeros((2, 4, 4, 3), np.uint8), np.array([0, -1]), "found -1"),
+    ],
+)
+def test_arrays_that_do_not_fit(images: Array, labels: Array, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        LabelScorer().fit(images, labels)
+
+
+def test_a_network_for_other_images_is_refused() -> None:
+    with pytest.raises(ConfigError, match="size is 8, but images are 4 px"):
+        LabelScorer(model={"width": 2, "size": 8}).fit(np.zeros((2, 4, 4, 3), np.uint8), np.array([0, 1]))
+
+
+def test_curves_end_in_the_scores(trained: Run) -> None:
+    names = ["loss", "ens_loss", "iofm", "iofm_last", "odd"]
+    scorer = LabelScorer({"width": 4}, names, train={"epochs": 3, "snapshot_every": 2, "batch_size": 16})
+    scorer.fit(**arrays_of(trained))
+    curves = {name: dict(scorer.score_epochs(name)) for name in names}
+    assert [list(curves[name]) for name in names] == [[1, 2, 3], [1, 2, 3], [2, 3], [2, 3], []]
+    np.testing.assert_allclose(
+        curves["ens_loss"][3], np.mean([curves["loss"][e] for e in (1, 2, 3)], axis=0), rtol=1e-6
+    )
+    np.testing.assert_allclose(curves["iofm"][3], (curves["iofm_last"][2] + curves["iofm_last"][3]) / 2, rtol=1e-12)
+    for name in names[:4]:
+        np.testing.assert_allclose(curves[name][3], scorer.score_samples(name), rtol=0, atol=1e-12)
+
+
+def test_settings_that_cannot_be() -> None:
+    with pytest.raises(ConfigError, match="unknown field; did you mean 'epochs'"):
+        LabelScorer(train={"epoch": 3})
+    with pytest.raises(ConfigError, match="unknown score"):
+        LabelScorer(scores=["iofn"])
+    with pytest.raises(ConfigError, match="predictions give loss, margin"):
+        LabelScorer(scores=["iofm"]).fit_predictions(np.zeros(2, int), np.full((2, 2), 0.5))
+    with pytest.raises(ConfigError, match="osd needs verified samples: fit"):
+        LabelScorer(scores=["osd"]).fit(np.zeros((2, 4, 4, 3), np.uint8), np.zeros(2, int))
+    with pytest.raises(ConfigError, match="'aum' was not computed"):
+        LabelScorer().score_samples("aum")
