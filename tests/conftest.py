@@ -11,7 +11,6 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import faiss
 import numpy as np
@@ -22,20 +21,14 @@ from hypothesis import settings
 from rich.console import Console
 from selenium import webdriver
 
-import rayclean.train.stage
 from rayclean.catalog.stage import find_sources
-from rayclean.cluster import nodes
-from rayclean.cluster.progress import Meter
-from rayclean.cluster.sizing import Workers
-from rayclean.cluster.trainer import TrainFunction
 from rayclean.config import Config, load_config
-from rayclean.run.pipeline import STAGES, publish
+from rayclean.run.pipeline import compute, publish
 from rayclean.run.run import Run
-from rayclean.run.start import start
+from rayclean.run.start import ONE_WORKER, start
 from rayclean.storage.damage import mended
-from rayclean.storage.resume import Resume
+from rayclean.storage.executor import Executor, Inline
 from rayclean.storage.store import Store
-from rayclean.storage.units import Job, run_inline
 from rayclean.train.models import build_model
 from rayclean.train.snapshots import publish_weights
 from tests.helpers import Content, image_bytes, write_tar
@@ -151,33 +144,18 @@ def tiny_config(tiny_shards: str, tiny_snapshot: Path) -> Callable[..., Config]:
     return make
 
 
-def train_here(function: TrainFunction, task: Any, *_: Any) -> None:
-    """What Ray Train does, as one rank in this process."""
-    function(task, 0, 1, Resume(), lambda epoch, state: None)
-
-
 @pytest.fixture(scope="session")
 def finish(one_thread: None) -> Callable[..., Run]:
-    """Does a run in this process, without Ray: `finish(config)`; with `compute`, units are computed its way."""
+    """Does a run in this process, without Ray: `finish(config)`, or by another executor: `finish(config, executor)`."""
 
-    def do(config: Config, compute: Callable[[Sequence[Job]], None] = run_inline) -> Run:
-        with pytest.MonkeyPatch.context() as patch:
-            for settle in ("settle", "settle_training"):
-                patch.setattr(nodes, settle, lambda *_, **__: Workers(1, 1, 0, "cpu"))
-            patch.setattr(rayclean.train.stage, "run_training", train_here)
-            return mended(Store(config.run.dir), lambda: once(config, compute))
+    def do(config: Config, executor: Executor | None = None) -> Run:
+        def once() -> Run:
+            run = start(config, Store(config.run.dir), find_sources(config.data), ONE_WORKER)
+            compute(run, Inline() if executor is None else executor, Console(quiet=True))
+            publish(run)
+            return run
 
-    def once(config: Config, compute: Callable[[Sequence[Job]], None]) -> Run:
-        run = start(config, Store(config.run.dir), find_sources(config.data))
-        for stage in STAGES:
-            if stage.jobs is None:
-                meter = Meter("train", 1, Console(quiet=True))
-                for role in run.roles.values():
-                    rayclean.train.stage.train_role(role.task, run.workers["train"], meter)
-            else:
-                compute(stage.jobs(run))
-        publish(run)
-        return run
+        return mended(Store(config.run.dir), once)
 
     return do
 

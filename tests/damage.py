@@ -6,11 +6,9 @@ import re
 import shutil
 from pathlib import Path
 
-from rayclean.run.pipeline import STAGE_NAMES
+from rayclean.run.grow import STAGES
 
 DAMAGES = ("flipped", "half", "empty", "missing")
-# Folders whose names are not their stage's, by what must be done before anything reads them.
-AFTER = {"trajectory": "embed", "aum": "embed", "vote": "neighbors", "influence": "embed", "simulate": "embed"}
 # In a folder of several steps, what each makes; files of a step are read by the next ones.
 STEPS = {
     "catalog": ("sources", "plan", "rows quarantine truth left_out", "columns shards summary"),
@@ -40,19 +38,18 @@ def kinds(run: Path) -> dict[str, list[Path]]:
 
 def stage_of(kind: str) -> str:
     """The stage that makes files of a kind; what belongs to none is made at the start."""
-    folder = kind.partition("/")[0].partition("-")[0]
-    stage = AFTER.get(folder, folder)
-    return stage if stage in STAGE_NAMES else STAGE_NAMES[0]
+    stage = kind.partition("/")[0].partition("-")[0]
+    return stage if stage in STAGES else STAGES[0]
 
 
 def copy_until_read(run: Path, kind: str, to: Path) -> None:
     """A copy of a finished run in which what reads files of a kind is left to do, and so has to read them."""
-    first = STAGE_NAMES.index(stage_of(kind))
+    first = STAGES.index(stage_of(kind))
     shutil.copytree(run, to)
     own = kind.partition("/")[0]
     for folder in to.iterdir():
         name = re.sub(r"[0-9a-f]{8}", "H", folder.name)
-        later = folder.is_dir() and STAGE_NAMES.index(stage_of(f"{name}/")) > first
+        later = folder.is_dir() and STAGES.index(stage_of(f"{name}/")) > first
         if folder.is_dir() and name != own and (later or name in ("labels", "tables")) and not kind.startswith(name):
             shutil.rmtree(folder)
     for other, paths in kinds(to).items():

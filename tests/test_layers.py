@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -74,6 +75,7 @@ def _imported(node: ast.Import | ast.ImportFrom, package: list[str], modules: se
         yield f"{source}.{alias.name}" if f"{source}.{alias.name}" in modules else source
 
 
+@functools.cache
 def read_imports(root: Path) -> list[Import]:
     """All imports below root/rayclean, those inside functions too."""
     paths = sorted((root / "rayclean").rglob("*.py"))
@@ -141,12 +143,6 @@ def ray_outside_adapters(imports: list[Import]) -> list[str]:
     return [str(i) for i in of_ray if _part(_module_of(i.file)) != "cluster" and not _is_adapter(i.file)]
 
 
-def adapters_importing_adapters(imports: list[Import]) -> list[str]:
-    """Imports of one stage's adapter by another's; pipeline.py and learn/ put them in order."""
-    is_stage = [i for i in imports if _is_adapter(i.file)]
-    return [str(i) for i in is_stage if i.top == "rayclean" and _is_adapter(i.module.replace(".", "/") + ".py")]
-
-
 def libraries_outside_their_adapter(imports: list[Import]) -> list[str]:
     """Imports of torchvision or timm outside the one file that may."""
     return [str(i) for i in imports if i.file != ADAPTERS.get(i.top, i.file)]
@@ -195,7 +191,6 @@ RULES = (
     upward_imports,
     sideways_imports,
     ray_outside_adapters,
-    adapters_importing_adapters,
     libraries_outside_their_adapter,
     impure_scores,
     tools_or_tests,
@@ -222,16 +217,6 @@ def test_the_package_keeps(rule: Callable[[list[Import]], list[str]]) -> None:
         (upward_imports, {"config.py": "from rayclean import storage", "storage/__init__.py": ""}, "storage"),
         (ray_outside_adapters, {"scores/vote.py": "import ray.data"}, "scores/vote.py:1 imports ray.data"),
         (ray_outside_adapters, {"cli.py": "from ray import init"}, "cli.py:1"),
-        (
-            adapters_importing_adapters,
-            {
-                "embed/stage.py": "from rayclean.train import stage",
-                "train/stage.py": "",
-                "train/__init__.py": "",
-            },
-            "embed/stage.py:1 imports rayclean.train.stage",
-        ),
-        (adapters_importing_adapters, {"scores/a_stage.py": "import rayclean.embed.b_stage"}, "b_stage"),
         (libraries_outside_their_adapter, {"shards/decode.py": "import torchvision.io"}, "torchvision.io"),
         (impure_scores, {"scores/vote.py": "from ..storage.store import Store"}, "rayclean.storage.store"),
         (tools_or_tests, {"cli.py": "from tools.make_digits import main"}, "tools.make_digits"),

@@ -39,8 +39,8 @@ from rayclean.neighbors.stage import IndexJob
 from rayclean.schema import Array
 from rayclean.storage.contents import encode, map_arrays
 from rayclean.storage.draws import seeded_hash
+from rayclean.storage.executor import run_inline
 from rayclean.storage.store import Store
-from rayclean.storage.units import run_inline
 
 NUM = 10
 CLUSTERS, SIGNAL_DIMS, WRONG = 50, 16, 0.2

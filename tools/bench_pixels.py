@@ -29,7 +29,8 @@ from rayclean.scores.paths_stage import PathsJob
 from rayclean.shards import node_cache
 from rayclean.shards.write import write_shards
 from rayclean.storage.contents import map_arrays
-from rayclean.storage.units import block_name, run_inline
+from rayclean.storage.executor import run_inline
+from rayclean.storage.units import block_name
 from tests.object_store import ObjectStore, serving
 from tools.bench_score import run_of, scoring_jobs
 from tools.make_synthetic import synthetic_samples

@@ -20,17 +20,15 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pyarrow as pa
-from rich.console import Console
 
 from rayclean.catalog.table import COLUMNS_FILE, SHARDS_FILE, SUMMARY_FILE, Catalog
-from rayclean.cluster.pool import grouped
-from rayclean.cluster.progress import Meter
-from rayclean.cluster.sizing import Workers
 from rayclean.config import parse_config
-from rayclean.run.pipeline import STAGES
+from rayclean.run.grow import grow
 from rayclean.run.run import Run
+from rayclean.run.start import ONE_WORKER
 from rayclean.scores.pairs_stage import PairsJob
 from rayclean.storage.contents import encode
+from rayclean.storage.executor import Watcher, train_here
 from rayclean.storage.store import Store
 from rayclean.storage.units import Job
 from rayclean.train.snapshots import publish_weights
@@ -98,12 +96,10 @@ def own_bytes() -> int:
     return int(facts.rss - facts.shared)
 
 
-def plan_stage(jobs: Sequence[Job]) -> tuple[int, int, int]:
-    """Units, missing units, and items sent to the pool, as the driver has them at once."""
-    todo = [job.missing() for job in jobs]
-    failed = [dict.fromkeys(units, "its worker process died each time") for units in todo]  # as the pool keeps them
-    items = grouped(jobs, todo)
-    return sum(len(job.units()) for job in jobs), sum(map(len, failed)), len(items)
+def plan(job: Job) -> tuple[int, int]:
+    """Units, and those that are missing, as the driver has them at once."""
+    missing = job.missing()
+    return len(job.units()), len(missing)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -126,36 +122,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
         config = parse_config(tree)
         publish_weights(store, "drawn.safetensors", network_spec(config, options.classes).build())
         catalog = fake_catalog(store, options.rows, options.shards, options.classes)
-        workers = dict.fromkeys(("catalog", "train", "score", "merge"), Workers(2, 1, 0, "cpu"))
-        run = Run(config, store, catalog, None, workers, ("float32", "float32"))
-        train_role(run.main.task, workers["train"], Meter("bench", 1, Console(quiet=True)))
+        run = Run(config, store, catalog, None, ONE_WORKER, ("float32", "float32"))
+        train_role(run.main.task, ONE_WORKER["train"], train_here, Watcher().meter("train"))
         before = own_bytes()
         print(f"{options.rows:,} rows, {options.shards:,} shards, {options.classes:,} classes; ", end="")
         print(f"before planning {before / 2**20:,.0f} MiB\n")
-        print("| stage | units | missing | items sent | time, s | driver's growth, MiB | bytes a row |")
-        print("|---|--:|--:|--:|--:|--:|--:|")
-        for stage in STAGES:
-            if stage.jobs is None or stage.name == "catalog":
+        print("| stage | units | missing | time, s | driver's growth, MiB | bytes a row |")
+        print("|---|--:|--:|--:|--:|--:|")
+        for job in grow(run).jobs.values():
+            if job.stage in ("catalog", "train") or not job.units():
                 continue
+            if job.stage == "embed":
+                for unit in job.units()[::2]:
+                    os.makedirs(f"{folder}/{job.folder}", exist_ok=True)
+                    Path(folder, job.file(unit)).touch()
             started_s = time.perf_counter()
-            jobs = stage.jobs(run)
-            if not jobs:
-                continue
-            if stage.name == "embed":
-                for unit in jobs[-1].units()[::2]:
-                    os.makedirs(f"{folder}/{jobs[-1].folder}", exist_ok=True)
-                    Path(folder, jobs[-1].file(unit)).touch()
-                started_s = time.perf_counter()
-            units, missing, items = plan_stage(jobs)
+            units, missing = plan(job)
             seconds, grown = time.perf_counter() - started_s, own_bytes() - before
             print(
-                f"| {stage.name} | {units:,} | {missing:,} | {items:,} | {seconds:.2f} | {grown / 2**20:,.1f} | "
+                f"| {job.stage} | {units:,} | {missing:,} | {seconds:.2f} | {grown / 2**20:,.1f} | "
                 f"{grown / options.rows:.2f} |",
                 flush=True,
             )
-            for job in jobs:
-                if isinstance(job, PairsJob):
-                    fake_pairs(job, options.rows)
+            if isinstance(job, PairsJob):
+                fake_pairs(job, options.rows)
 
 
 if __name__ == "__main__":

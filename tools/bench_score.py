@@ -22,18 +22,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from rich.console import Console
 
 from rayclean.catalog.labels import ClassList
 from rayclean.catalog.stage import SOURCES_FILE, catalog_fingerprint, find_sources
 from rayclean.catalog.table import Catalog
-from rayclean.cluster import nodes, pool
+from rayclean.cluster import nodes
+from rayclean.cluster.actors import Actors
 from rayclean.cluster.connect import connect
-from rayclean.cluster.progress import Meter
 from rayclean.cluster.sizing import Workers
 from rayclean.config import parse_config
 from rayclean.neighbors.stage import AnyLabelJob
-from rayclean.run.pipeline import STAGES
+from rayclean.run.grow import grow
 from rayclean.run.run import Run
 from rayclean.schema import Array
 from rayclean.scores.vote_stage import VoteJob
@@ -41,13 +40,14 @@ from rayclean.shards.stream import stream_shard
 from rayclean.shards.urls import expand_shards
 from rayclean.shards.write import write_shards
 from rayclean.storage.contents import encode, map_arrays, read_json
+from rayclean.storage.executor import Inline, Watcher, run_inline
+from rayclean.storage.graph import Graph
 from rayclean.storage.store import Store
-from rayclean.storage.units import Job, UnitResult, compute_and_publish, run_inline
+from rayclean.storage.units import Job, UnitResult, compute_and_publish
 from rayclean.train.forward import Forward
 from rayclean.train.precision import autocast, resolve_precision
 from rayclean.train.snapshots import load_snapshot, publish_weights
 from rayclean.train.spec import network_spec
-from rayclean.train.stage import train_role
 
 PLAIN_BATCHES = (32, 64, 128, 256, 512)
 PROBED_FORWARDS = 4096
@@ -108,16 +108,13 @@ def run_of(
     if weights is None:
         publish_weights(Store(str(folder)), "drawn.safetensors", network_spec(config, classes).build())
     precision = resolve_precision(precision, "cpu")
-    workers = dict.fromkeys(("catalog", "train", "score", "merge"), Workers(2, 1, 0, "cpu"))
+    workers = dict.fromkeys(("cpu", "gpu", "train"), Workers(2, 1, 0, "cpu"))
     store, sources = Store(config.run.dir), find_sources(config.data)
     mark = catalog_fingerprint(config.data, ClassList.load(classes), sources)
     catalog = Catalog(store, f"catalog-{mark}", mark)
     store.create(f"{catalog.folder}/{SOURCES_FILE}", encode(SOURCES_FILE, sources, "{}"))
     run = Run(config, store, catalog, None, workers, (precision, precision))
-    for stage in STAGES:
-        if stage.name == "catalog" and stage.jobs is not None:
-            run_inline(stage.jobs(run))
-    train_role(run.main.task, workers["train"], _meter())
+    Inline().run(lambda: grow(run).up_to("train"))
     return run
 
 
@@ -126,18 +123,14 @@ def _samples(url: str) -> Iterator[tuple[str, dict[str, bytes]]]:
         yield key, {extension: members[extension] for extension in members}
 
 
-def _meter() -> Meter:
-    return Meter("bench", 1, Console(quiet=True))
-
-
 def scoring_jobs(run: Run) -> Iterator[tuple[str, list[Job]]]:
     """The steps from the snapshot to its scores; each is to be done before the next is asked for.
 
     Without the neighbours of any label: they are evidence for people, which the plain procedure does not give.
     """
-    for stage in STAGES:
-        if stage.name in SCORING and stage.jobs is not None:
-            yield stage.name, [job for job in stage.jobs(run) if not isinstance(job, AnyLabelJob | VoteJob)]
+    for job in grow(run).jobs.values():
+        if job.stage in SCORING and not isinstance(job, AnyLabelJob | VoteJob):
+            yield job.stage, [job]
 
 
 @dataclass(frozen=True)
@@ -238,8 +231,10 @@ def compute_on_ray(run: Run) -> Compute:
     """Computes jobs as the product does."""
 
     def compute(jobs: Sequence[Job]) -> None:
-        todo = [job.missing() for job in jobs]
-        reports = pool.run_units(jobs, todo, run.workers["score"], False, _meter())
+        graph = Graph()
+        graph.want(*jobs)
+        with Actors(run.workers, mix_allowed=False) as executor:
+            reports = executor.run(lambda: graph, Watcher())
         if failed := [error for report in reports for error in report.failed.values()]:
             raise SystemExit(f"units failed: {failed[0]}")
 

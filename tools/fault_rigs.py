@@ -104,7 +104,7 @@ def _three_nodes(scene: Scene) -> Iterator[None]:
         cluster.wait_for_nodes()
         scene.nodes = [psutil.Process(node.all_processes["raylet"][0].process.pid) for node in nodes]
         env = {**scene.place.env, "RAY_ADDRESS": cluster.address, "RAY_AUTH_MODE": "disabled"}
-        scene.place = replace(scene.place, env=env, overrides=("resources.score.actors=2",))
+        scene.place = replace(scene.place, env=env, overrides=("resources.cpu.actors=2",))
         yield
     finally:
         cluster.shutdown()
@@ -162,7 +162,7 @@ def _node_behind_link(scene: Scene) -> Iterator[None]:
         scene.place = replace(
             scene.place,
             env={**env, "RAY_ADDRESS": "10.77.0.1:6399"},
-            overrides=("resources.score.actors=2",),
+            overrides=("resources.cpu.actors=2",),
             prefix=here,
         )
         yield

@@ -21,7 +21,7 @@ import yaml
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from rayclean.run.pipeline import STAGE_NAMES
+from rayclean.run.grow import STAGES
 from rayclean.shards.write import write_shards
 from rayclean.storage import published as labels
 from rayclean.storage.store import TEMPORARY, Store
@@ -61,7 +61,7 @@ def write_config(folder: Path) -> Path:
         "iofm": {"num": 4},
         "blocks": {"rows": 50, "pairs": 100, "index_rows": 100, "table_rows": 100},
         # One actor a stage: its start is most of the time, and a kill finds work that nobody else does.
-        "resources": {"train": {"cpus": 1}, "catalog": {"actors": 1}, "score": {"actors": 1}, "merge": {"actors": 1}},
+        "resources": {"train": {"cpus": 1}, "cpu": {"actors": 1}},
     }
     path = folder / "digits.yaml"
     path.write_text(yaml.safe_dump(tree))
@@ -210,7 +210,7 @@ class Bench:
     def before(self, stage: str, name: str) -> Place:
         """A copy of the unbroken run that ends before a stage; before `train`, one that lacks the training alone."""
         place = self.fresh(name)
-        stages = ["train", "merge"] if stage == "train" else STAGE_NAMES[STAGE_NAMES.index(stage) :]
+        stages = ["train", "merge"] if stage == "train" else STAGES[STAGES.index(stage) :]
         left_out = [pattern for each in stages for pattern in (f"{each}-*", *BESIDE.get(each, ()))]
         ignored = shutil.ignore_patterns(*left_out, "lease")
         shutil.copytree(self.reference.run_dir, place.run_dir, ignore=ignored)

@@ -34,8 +34,9 @@ from rayclean.catalog.table import Catalog
 from rayclean.config import DataSection
 from rayclean.shards.decode import decode_image
 from rayclean.storage.contents import encode, read_table
+from rayclean.storage.executor import run_inline
 from rayclean.storage.store import Store
-from rayclean.storage.units import block_name, compute_and_publish, run_inline
+from rayclean.storage.units import block_name, compute_and_publish
 from rayclean.train.feed import FeedSettings, stream_rows
 from tools.tar_damage import CLASSES, IMAGES, LABELS, Tar, damaged_tar
 from tools.tar_reader import Reading, read_tar

@@ -73,7 +73,6 @@ class PlanJob(Job):
     """Finds which rows stay: thresholds of their hashes, by true class. One unit."""
 
     stage: ClassVar[str] = "catalog"
-    pool: ClassVar[str] = "catalog"
     source: Catalog
     derivation: Derivation
 
@@ -129,7 +128,7 @@ class DeriveJob(Job):
 
     stage: ClassVar[str] = "catalog"
     suffix: ClassVar[str] = ".parquet"
-    pool: ClassVar[str] = "catalog"
+    lists_inputs: ClassVar[bool] = True
     source: Catalog
     derivation: Derivation
 

@@ -70,7 +70,6 @@ class CatalogJob(Job):
 
     stage: ClassVar[str] = "catalog"
     suffix: ClassVar[str] = ".parquet"
-    pool: ClassVar[str] = "catalog"
     settings: ScanSettings
     num_shards: int
 
@@ -128,7 +127,6 @@ class ColumnsJob(Job):
     """Joins the shards' rows: numbers them, orders them by label, finds equal pixels. One unit."""
 
     stage: ClassVar[str] = "catalog"
-    pool: ClassVar[str] = "catalog"
     num_classes: int
 
     def units(self) -> Sequence[str]:

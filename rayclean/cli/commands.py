@@ -160,9 +160,19 @@ def evaluate(
 
 
 @app.command()
-def plan(config: ConfigPath, overrides: Overrides = None) -> None:
+def plan(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    graph: Annotated[bool, typer.Option("--graph", help="Print the jobs, what each reads, and what is there.")] = False,
+) -> None:
     """Print rows, forwards, memory, disk and time before anything starts."""
     loaded = load_config(config, overrides or [])
+    if graph:
+        from rayclean.inspect.graph import draw_graph
+        from rayclean.report.run_text import print_graph
+
+        print_graph(out, *draw_graph(loaded))
+        return
     from rayclean.inspect.plan import estimate
     from rayclean.report.text import print_plan
 

@@ -26,6 +26,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Let Ray speak.")]
 
 
+OLD_POOLS = ("catalog", "score", "merge")
+
+
 def load_run(folder: str) -> Config:
     """The config of the last start of a run, which lies where it is now and not where it was then.
 
@@ -49,7 +52,18 @@ def load_run(folder: str) -> Config:
         raise InputError(f"{folder}: {name} cannot be read: {error or type(error).__name__}") from error
     if isinstance(tree.get("run"), dict):
         tree["run"] = {**tree["run"], "dir": folder}
+    _drop_retired(tree)
     return parse_config(tree, f"{folder}/{name}", lines)
+
+
+def _drop_retired(tree: dict[str, Any]) -> None:
+    """Takes fields of earlier releases that changed no result out of a run's own config, which had all fields."""
+    resources = tree.get("resources")
+    if isinstance(resources, dict):
+        tree["resources"] = {name: pool for name, pool in resources.items() if name not in OLD_POOLS}
+    for section in ("iofm", "inn"):
+        if isinstance(tree.get(section), dict) and not tree[section].get("rounds"):
+            tree[section].pop("rounds", None)
 
 
 def print_json(value: Any) -> None:

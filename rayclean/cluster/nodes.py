@@ -15,8 +15,8 @@ import ray.data
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rayclean.cluster.connect import last_line
-from rayclean.cluster.sizing import NodeSize, Workers, in_words, room, size_pool, size_training
-from rayclean.config import Pool
+from rayclean.cluster.sizing import NodeSize, Workers, in_words, size_pools, size_training
+from rayclean.config import ResourcesSection
 from rayclean.errors import ClusterError, ConfigError
 from rayclean.storage.store import Store
 
@@ -35,19 +35,11 @@ def node_sizes() -> list[NodeSize]:
     return [NodeSize(each.get("CPU", 0.0), each.get("GPU", 0.0)) for each in resources]
 
 
-def settle(pool: Pool, runs_networks: bool) -> Workers:
-    """A pool's size on the nodes that live now."""
-    return size_pool(pool, runs_networks, node_sizes())
-
-
-def settle_training(pool: Pool, num_workers: int) -> Workers:
-    """The size of training's workers on the nodes that live now."""
-    return size_training(pool, num_workers, node_sizes())
-
-
-def fitting(workers: Workers) -> int:
-    """How many actors of a pool fit the nodes that live now, at least one; it was settled when others did."""
-    return max(1, room(node_sizes(), workers.cpus, workers.gpus))
+def settle(resources: ResourcesSection, num_workers: int) -> dict[str, Workers]:
+    """The sizes of the pools and of training on the nodes that live now."""
+    nodes = node_sizes()
+    cpu, gpu = size_pools(resources.cpu, resources.gpu, nodes)
+    return {"cpu": cpu, "gpu": gpu, "train": size_training(resources.train, num_workers, nodes)}
 
 
 def on_each_node(function: Callable[..., Found], *args: Any) -> Iterator[tuple[str, Found | Exception]]:
@@ -115,14 +107,14 @@ def _look(store: Store, probe: str) -> tuple[bool, dict[str, str]]:
     return store.exists(probe), _versions()
 
 
-def call_on(workers: Workers, function: Callable[..., Found], *args: Any) -> Found:
-    """Calls a function where a pool's workers would run.
+def call_on(function: Callable[[Workers], Found], workers: Workers) -> Found:
+    """Calls a function of a pool's size where its workers would run.
 
     Raises:
         ClusterError: the node died meanwhile, or the function failed there.
     """
     remote = ray.remote(num_cpus=min(1, workers.cpus), num_gpus=workers.gpus or None)(function)
-    call = remote.remote(*args)
+    call = remote.remote(workers)
     with waiting_told(f"a worker of {workers.cpus:g} CPUs and {workers.gpus:g} GPUs", lambda: True):
         try:
             found: Found = ray.get(call)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from rayclean.cluster.metrics import StepMetrics, step_metrics
+from rayclean.storage import executor
+from rayclean.storage.executor import Watcher
 
 LINE_INTERVAL_S = 30.0
 POLL_S = 1.0
@@ -31,7 +34,16 @@ class Meter:
         self.done = self.rows = self.failed = self.bad = 0
         self.started_s = self.last_line_s = time.monotonic()
         self.bar: Progress | None = None
+        self.task: TaskID | None = None
         self._tell()
+
+    def expect(self, total: int) -> None:
+        """Takes in that there are more units than were known, or fewer."""
+        if total != self.total:
+            self.total = total
+            self._tell()
+            if self.bar is not None and self.task is not None:
+                self.bar.update(self.task, total=total)
 
     def advance(self, units: int = 1, rows: int = 0, failed: int = 0, bad: int = 0) -> None:
         """Adds finished units, their samples, failed units and bad samples."""
@@ -41,8 +53,8 @@ class Meter:
         self.bad += bad
         self._tell()
         now = time.monotonic()
-        if self.bar is not None:
-            self.bar.update(self.bar.task_ids[0], completed=self.done, rate=self._rate())
+        if self.bar is not None and self.task is not None:
+            self.bar.update(self.task, completed=self.done, rate=self._rate())
         elif now - self.last_line_s >= LINE_INTERVAL_S:
             self.last_line_s = now
             self.console.print(self.line(), highlight=False, soft_wrap=True)
@@ -67,7 +79,7 @@ class Meter:
 
 
 @contextmanager
-def watched(shown: Meter, num_done: Callable[[], int], rows: int) -> Iterator[None]:
+def watched(shown: executor.Meter, num_done: Callable[[], int], rows: int) -> Iterator[None]:
     """Advances a meter while the block runs, by what others publish meanwhile.
 
     Args:
@@ -93,17 +105,50 @@ def watched(shown: Meter, num_done: Callable[[], int], rows: int) -> Iterator[No
         thread.join()
 
 
+class Board(Watcher, AbstractContextManager["Board"]):
+    """The meters of all stages that are at work, side by side; shown while the block runs.
+
+    Args:
+        console: where they are shown.
+        run: names the run to whoever watches the metrics.
+    """
+
+    def __init__(self, console: Console, run: str = "") -> None:
+        self.console, self.run = console, run
+        self.meters: dict[str, Meter] = {}
+        self._stack = ExitStack()
+        self._bars: Progress | None = None
+
+    def __enter__(self) -> Board:
+        if self.console.is_terminal:
+            columns = (TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn())
+            bars = Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[rate]}"), console=self.console)
+            self._bars = self._stack.enter_context(bars)
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stack.close()
+
+    def meter(self, stage: str, total: int = 0) -> Meter:
+        """The meter of a stage; a new one begins now."""
+        if stage not in self.meters:
+            metrics = step_metrics(stage, self.run)
+            if metrics is not None:
+                self._stack.enter_context(metrics.refreshed())
+            found = self.meters[stage] = Meter(stage, total, self.console, metrics)
+            if self._bars is not None:
+                found.bar, found.task = self._bars, self._bars.add_task(stage, total=total, rate="")
+        return self.meters[stage]
+
+    def opened(self, counts: Mapping[str, int]) -> None:
+        """Takes in, by stage, how many units can run by now and are not done."""
+        for stage, count in counts.items():
+            found = self.meter(stage)
+            found.expect(found.done + found.failed + count)
+
+
 @contextmanager
 def meter(label: str, total: int, console: Console, run: str = "") -> Iterator[Meter]:
-    """A meter that is shown while the block runs; `run` names the run to whoever watches the metrics."""
-    metrics = step_metrics(label, run)
-    result = Meter(label, total, console, metrics)
-    with metrics.refreshed() if metrics is not None else nullcontext():
-        if not console.is_terminal:
-            yield result
-            return
-        columns = (TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn())
-        with Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[rate]}"), console=console) as bar:
-            bar.add_task(label, total=total, rate="")
-            result.bar = bar
-            yield result
+    """One meter that is shown while the block runs; `run` names the run to whoever watches the metrics."""
+    with Board(console, run) as board:
+        yield board.meter(label, total)

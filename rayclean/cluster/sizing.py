@@ -70,6 +70,40 @@ def size_pool(pool: Pool, runs_networks: bool, nodes: Sequence[NodeSize]) -> Wor
     return Workers(pool.actors or fitting, cpus, gpus, "cuda" if gpus else "cpu")
 
 
+def size_pools(cpu: Pool, gpu: Pool, nodes: Sequence[NodeSize]) -> tuple[Workers, Workers]:
+    """The pools `cpu` and `gpu`; they are one where no node has a GPU, or none has CPUs left beside those.
+
+    Raises:
+        ConfigError: no node has what one actor asks for.
+    """
+    wants_gpus = gpu.gpus != 0 and any(node.gpus for node in nodes)
+    if not wants_gpus:
+        found = size_pool(cpu, False, nodes)
+        return found, found
+    networks = size_pool(gpu, True, nodes)
+    left, actors = [], networks.actors
+    for node in nodes:
+        here = min(actors, node.room(networks.cpus, networks.gpus))
+        actors -= here
+        left.append(NodeSize(node.cpus - here * networks.cpus, 0.0 if networks.gpus else node.gpus))
+    if cpu.actors is None and not room(left, cpu.cpus or 1.0, cpu.gpus or 0.0):
+        return networks, networks
+    others = size_pool(cpu, False, nodes if cpu.actors is not None else left)
+    return others, networks
+
+
+def beside(training: Workers, pools: Sequence[Workers], nodes: Sequence[NodeSize]) -> list[int]:
+    """How many actors of each pool, the first ones first, find room beside training's workers."""
+    cpus = sum(node.cpus for node in nodes) - training.actors * training.cpus
+    gpus = sum(node.gpus for node in nodes) - training.actors * training.gpus
+    sizes = []
+    for workers in pools:
+        fitting = max(0, NodeSize(cpus, gpus).room(workers.cpus, workers.gpus))
+        sizes.append(min(workers.actors, fitting))
+        cpus, gpus = cpus - sizes[-1] * workers.cpus, gpus - sizes[-1] * workers.gpus
+    return sizes
+
+
 def size_training(pool: Pool, num_workers: int, nodes: Sequence[NodeSize]) -> Workers:
     """Training workers: a GPU each where there are enough, else as many CPUs each as let all of them find a node.
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import ray.train
 from ray.train.torch import TorchTrainer
@@ -24,6 +24,7 @@ from rayclean.cluster.together import ClosedTorch
 from rayclean.errors import DamagedFile, StageError
 from rayclean.storage.checkpoint_store import checkpoint_filesystem
 from rayclean.storage.damage import DamageFound
+from rayclean.storage.executor import TrainFunction
 from rayclean.storage.resume import (
     CHECKPOINTS,
     Resume,
@@ -37,39 +38,19 @@ from rayclean.storage.store import Store
 
 MAX_FAILURES = 3
 
-Report: TypeAlias = Callable[[int, State | None], None]
-# What each rank runs: the task, its index, the number of ranks, where to go on, and what to call after each epoch.
-TrainFunction: TypeAlias = Callable[[Any, int, int, Resume, Report], None]
-
 
 def run_training(
     function: TrainFunction,
     task: Any,
     store: Store,
     folder: str,
-    workers: Workers,
     lost: int | None = None,
     stop: int | None = None,
+    *,
+    workers: Workers,
 ) -> None:
-    """Runs a train function to its end, going on from the last checkpoint of an earlier start.
-
-    Args:
-        function: picklable, what each rank does. Its report is called by every rank at the end of each epoch with the
-            epoch and, on rank 0, the state, of plain values and tensors; what the epoch publishes lies in the store
-            by then.
-        task: handed to it.
-        store: the run's files.
-        folder: below which the checkpoints lie.
-        workers: how many ranks, and what each may use.
-        lost: the first epoch of which a published file is missing, to go on from there; None where none is.
-        stop: the epoch to end after, where all were trained before.
-
-    Raises:
-        StageError: the workers failed more often than Ray Train restarts them.
-        DamageFound: they met files of the run that are not what was written.
-    """
+    """Trains on Ray Train's workers, as `Trainer` says; `workers`: how many ranks, and what each may use."""
     set_damaged_record_aside(store, folder)
-    resources = {"CPU": workers.cpus} | ({"GPU": workers.gpus} if workers.gpus else {})
     pool = uuid.uuid4().hex
     filesystem = None if store.is_local else checkpoint_filesystem(store.fs)
     trainer = TorchTrainer(
@@ -82,7 +63,7 @@ def run_training(
         },
         torch_config=ClosedTorch(backend="nccl" if workers.gpus else "gloo"),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=workers.actors, use_gpu=bool(workers.gpus), resources_per_worker=resources
+            num_workers=workers.actors, use_gpu=bool(workers.gpus), resources_per_worker=_resources(workers)
         ),
         run_config=ray.train.RunConfig(
             name=CHECKPOINTS,
@@ -95,18 +76,28 @@ def run_training(
     )
     asked = f"{workers.actors} training workers of {workers.cpus:g} CPUs and {workers.gpus:g} GPUs each"
     try:
-        with waiting_told(asked, lambda: _waits([resources] * workers.actors)):
-            _call_apart(trainer.fit)
+        with waiting_told(asked, lambda: _is_any("PENDING", workers)):
+            in_thread(trainer.fit).result()
     except ray.train.TrainingFailedError as e:
         if damaged := _damaged(e):
             raise DamageFound(damaged) from e
         raise StageError(f"training failed in spite of retries, last with: {_cause(e, pool)}") from e
 
 
-def _waits(bundles: list[dict[str, float]]) -> bool:
-    """Whether these workers wait for a place; Ray Train asks for all of them at once."""
+def is_placed(workers: Workers) -> bool:
+    """Whether training's workers have their place; Ray Train asks for all of them at once."""
+    return _is_any("CREATED", workers)
+
+
+def _is_any(state: str, workers: Workers) -> bool:
+    bundles = [_resources(workers)] * workers.actors
     groups = placement_group_table().values()
-    return any(group["state"] == "PENDING" and list(group["bundles"].values()) == bundles for group in groups)
+    return any(group["state"] == state and list(group["bundles"].values()) == bundles for group in groups)
+
+
+def _resources(workers: Workers) -> dict[str, float]:
+    """What one worker asks for."""
+    return {"CPU": workers.cpus} | ({"GPU": workers.gpus} if workers.gpus else {})
 
 
 def _damaged(error: Exception) -> list[DamagedFile]:
@@ -125,21 +116,23 @@ def _cause(error: Exception, pool: str) -> str:
     return f"{ranks} died ({last_words.in_words({death.signal for death in found})})"
 
 
-def _call_apart(function: Callable[[], object]) -> None:
-    """Calls a function outside the main thread, and waits.
+def in_thread(function: Callable[[], object]) -> Future[None]:
+    """Calls a function outside the main thread.
 
     In the main thread Ray Train replaces the handler of SIGINT, for good, by one that exits with code 0.
     """
-    ended: Future[object] = Future()
+    ended: Future[None] = Future()
 
     def call() -> None:
         try:
-            ended.set_result(function())
+            function()
         except BaseException as e:
             ended.set_exception(e)
+        else:
+            ended.set_result(None)
 
     threading.Thread(target=call, daemon=True).start()
-    ended.result()
+    return ended
 
 
 def _train_on_worker(config: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from rayclean.config.sections import (
     ModelSection,
     NoiseSection,
     Pool,
+    ResourcesSection,
     SimulatedLossSection,
     TrainSection,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "NoiseSection",
     "Pool",
     "RankSection",
+    "ResourcesSection",
     "SimulatedLossSection",
     "TrainSection",
     "dump_config",

@@ -8,6 +8,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
+RENAMED = {
+    "resources.catalog": "resources.cpu",
+    "resources.merge": "resources.cpu",
+    "resources.score": "resources.gpu where networks run on GPUs, else resources.cpu",
+}
+
 
 def nearest(name: str, valid: Sequence[str]) -> str:
     """The end of a refusal: the valid name that was probably meant, or all of them."""
@@ -32,6 +38,8 @@ def explain(error: Mapping[str, Any], root: type[BaseModel]) -> str:
     location = [part for part in error["loc"] if isinstance(part, str)]
     where = ".".join(location)
     if error["type"] == "extra_forbidden":
+        if where in RENAMED:
+            return f"{where}: is {RENAMED[where]} now"
         return f"{where}: unknown field{nearest(location[-1], _valid_fields(root, error['loc'][:-1]))}"
     if error["type"] == "missing":
         return f"{where}: required, but not set"

@@ -11,7 +11,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInf
 Positive = Annotated[int, Field(gt=0, lt=2**63)]
 PositiveNumber = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Rounds = Annotated[list[Positive], Field(max_length=3)]
 
 
 # What is more is a slip of the pen: lists as long as these are made before anything is read.
@@ -38,12 +37,17 @@ class Section(BaseModel):
 
 
 class RunSection(Section):
-    """Where the run lies and what it keeps."""
+    """Where the run lies, what it keeps, and what computes it.
+
+    `executor`: `actors` of Ray that live as long as the run; `data`, Ray Data, a dataset a round; `inline`, this
+    process alone, without Ray, for small runs: its training cannot be resumed in the middle.
+    """
 
     dir: Annotated[str, AfterValidator(_a_folder)]
     seed: int = Field(default=0, ge=0, lt=2**63)
     keep: Literal["default", "all"] = "default"
     mix_environments: bool = False
+    executor: Literal["actors", "data", "inline"] = "actors"
 
 
 class DataSection(Section):
@@ -198,17 +202,10 @@ class IofmSection(Section):
     """IOFM: L neighbours with the same label, paths of H steps.
 
     The paper has L = 10 and H = 3: three times as many forwards, which gain .002 at most (docs/results/paths.md).
-    `rounds`: numbers of neighbours, the last one L, after each of which rows that are decided walk no further.
     """
 
     num: Positive = 6
     steps: int = Field(default=2, ge=2)
-    rounds: Rounds = []
-
-    @property
-    def least(self) -> int:
-        """Neighbours that every row walks to, where there are so many."""
-        return (self.rounds or [self.num])[0]
 
 
 class InnSection(Section):
@@ -216,7 +213,7 @@ class InnSection(Section):
 
     `features`: a role, `self` for the scoring network's own, or `file:PATH` for those that another tool computed.
     `epochs`: snapshots that are scored, the last one alone by default; the score is that of the last of them.
-    `end_points: false` with `steps: 2` is the midpoint score. `rounds`: as IOFM's. The paper has L = 10 and H = 10.
+    `end_points: false` with `steps: 2` is the midpoint score. The paper has L = 10 and H = 10.
     """
 
     num: Positive = 6
@@ -224,7 +221,6 @@ class InnSection(Section):
     features: str = "ce"
     epochs: list[Positive] | None = None
     end_points: bool = True
-    rounds: Rounds = []
 
     @property
     def file(self) -> str | None:
@@ -315,9 +311,8 @@ class Pool(Section):
 
 
 class ResourcesSection(Section):
-    """One pool a kind of work."""
+    """Workers of training, actors that run networks and search vectors where there are GPUs, actors for all else."""
 
-    catalog: Pool = Pool()
+    cpu: Pool = Pool()
+    gpu: Pool = Pool()
     train: Pool = Pool()
-    score: Pool = Pool()
-    merge: Pool = Pool()

@@ -119,12 +119,6 @@ class Config(Section):
                 f"inn.features: train.epochs is 0, so no role {self.inn.features} is trained; set inn.features=self, "
                 f"or train.roles.{self.inn.features}"
             )
-        for field, section in (("iofm", self.iofm), ("inn", self.inn)):
-            ends = section.rounds
-            if ends and (ends[-1] != section.num or ends != sorted(set(ends))):
-                raise ValueError(
-                    f"{field}.rounds: numbers that grow up to {field}.num ({section.num}) expected, found {ends}"
-                )
         for field, role, epochs in (
             ("inn.epochs", MAIN, self.inn.epochs),
             ("neighbors.vote_epochs", MAIN, self.neighbors.vote_epochs),

@@ -11,18 +11,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rayclean.catalog.table import Catalog
-from rayclean.embed.table import Embedding
+from rayclean.embed.table import Embedding, Space
 from rayclean.errors import ConfigError, InputError
 from rayclean.storage.fingerprint import fingerprint
 from rayclean.storage.given_tables import KEY, SHARD, read_given
-from rayclean.storage.units import Job, UnitResult, block_names, block_range
+from rayclean.storage.units import UnitResult, block_names, block_range
 
 VERSION = 1
 FIELD, FEATURES = "inn.features", "features"
 
 
 @dataclass(frozen=True)
-class FeaturesJob(Job):
+class FeaturesJob(Space):
     """Reads the features of all rows from a file.
 
     Attributes:

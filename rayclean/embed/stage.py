@@ -10,11 +10,11 @@ import numpy as np
 
 from rayclean.catalog.table import Catalog
 from rayclean.embed.beliefs import MAX_DENSE_CLASSES, pack, softmax, with_rest
-from rayclean.embed.table import Embedding
+from rayclean.embed.table import Embedding, Space
 from rayclean.schema import Array
 from rayclean.shards.access import PixelSettings
 from rayclean.storage.fingerprint import fingerprint
-from rayclean.storage.units import Job, UnitResult, block_names, block_range
+from rayclean.storage.units import UnitResult, block_names, block_range
 from rayclean.train.forward import Forward, ForwardSettings
 from rayclean.train.sample_losses import sample_losses
 from rayclean.train.snapshots import Snapshot, load_snapshot
@@ -24,10 +24,11 @@ VERSION = 1
 
 
 @dataclass(frozen=True)
-class EmbedJob(Job):
+class EmbedJob(Space):
     """Runs a snapshot over all rows."""
 
     stage: ClassVar[str] = "embed"
+    pool: ClassVar[str] = "gpu"
     catalog: Catalog
     snapshot: Snapshot
     spec: NetworkSpec

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +13,16 @@ from rayclean.embed.beliefs import softmax, unpack, with_rest
 from rayclean.schema import Array
 from rayclean.storage.contents import map_arrays
 from rayclean.storage.store import Store
-from rayclean.storage.units import block_name
+from rayclean.storage.units import Job, block_name
+
+
+class Space(Job):
+    """A job that gives an embedding: features that say what is near, beliefs where a network made them."""
+
+    @property
+    @abstractmethod
+    def embedding(self) -> Embedding:
+        """What the finished job gives."""
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,9 @@ from typing import Any
 
 from rich.console import Console
 
-from rayclean.cluster import nodes, pool
-from rayclean.cluster.connect import connect
-from rayclean.cluster.progress import meter
 from rayclean.config import Config
 from rayclean.config.secrets import refuse_secrets
-from rayclean.errors import ConfigError, InputError, RaycleanError, StageError
+from rayclean.errors import ConfigError, InputError, RaycleanError
 from rayclean.export import kinds
 from rayclean.export.card import README, Card, readme
 from rayclean.export.choose import COLUMNS, Lines, settle
@@ -28,10 +25,13 @@ from rayclean.export.table import LabelTable
 from rayclean.export.wording import in_words
 from rayclean.merge.models import Fitted
 from rayclean.merge.stage import MODEL
+from rayclean.run.ledger import do
 from rayclean.run.run import Run
+from rayclean.run.site import opened
 from rayclean.run.start import look
 from rayclean.storage.contents import encode, read_json
 from rayclean.storage.fingerprint import fingerprint
+from rayclean.storage.graph import Graph
 from rayclean.storage.lease import hold
 from rayclean.storage.store import Store
 from rayclean.storage.units import Job
@@ -135,27 +135,15 @@ def compute_units(job: Job, config: Config, out: Store, console: Console, verbos
         RunHeldError: a driver is at work on the run.
         StageError: units failed.
     """
-    todo = job.missing()
-    if not todo:
+    if not job.missing():
         return
-    with hold(job.store), connect(verbose):
+    graph = Graph()
+    graph.want(job)
+    # What is copied hangs on no library's arithmetic, so that any environment may go on.
+    with hold(job.store) as store, opened(config, store, verbose, mixes=True) as site:
         with _said_of_out():
-            nodes.check_nodes(out)
-        nodes.check_nodes(job.store)
-        workers = nodes.settle(config.resources.catalog, runs_networks=False)
-        with meter(job.stage, len(todo), console, job.store.root.rpartition("/")[2]) as progress:
-            # What is copied hangs on no library's arithmetic, so that any environment may go on.
-            (report,) = pool.run_units([job], [todo], workers, mix_allowed=True, meter=progress)
-    if not report.failed:
-        return
-    unreadable = [error for error in report.failed.values() if error.startswith("InputError: ")]
-    if unreadable:
-        raise InputError(unreadable[0].removeprefix("InputError: "))
-    shown = "; ".join(f"{unit}: {error}" for unit, error in list(report.failed.items())[:3])
-    raise StageError(
-        f"{len(report.failed)} unit(s) of the export failed ({shown}); all others are done: mend the cause and run the "
-        "same command again"
-    )
+            site.check(out)
+        do(site.executor, lambda: graph, console, store)
 
 
 def _beliefs(this: Run, table: LabelTable) -> bytes:

@@ -41,7 +41,6 @@ class UidsJob(Job):
     """
 
     stage: ClassVar[str] = "export"
-    pool: ClassVar[str] = "catalog"
     chosen: Chosen
 
     def units(self) -> Sequence[str]:

@@ -37,7 +37,6 @@ class ShardsJob(Job):
 
     stage: ClassVar[str] = "export"
     suffix: ClassVar[str] = ".json"
-    pool: ClassVar[str] = "catalog"
     out: Store
     chosen: Chosen
     field: LabelField

@@ -84,8 +84,8 @@ def _cluster(config: Config) -> Iterator[Finding]:
     with connect():
         hosts = nodes.check_nodes(Store(config.run.dir))
         yield Finding("ok", f"Ray on {len(hosts)} node(s); all see run.dir and have the same versions")
-        training = nodes.settle_training(config.resources.train, config.train.workers)
-        scoring = nodes.settle(config.resources.score, runs_networks=True)
+        workers = nodes.settle(config.resources, config.train.workers)
+        training, scoring = workers["train"], workers["gpu"]
         yield Finding(
             "ok", f"training: {training.actors} worker(s) of {training.threads} thread(s) on {training.device}"
         )

@@ -17,7 +17,7 @@ from pathlib import Path
 from rayclean.catalog.stage import SOURCES_FILE, catalog_fingerprint
 from rayclean.config import Config
 from rayclean.errors import DamagedFile, InputError, RaycleanError
-from rayclean.run.pipeline import STAGES
+from rayclean.run.grow import STAGES, grow
 from rayclean.run.run import Run
 from rayclean.run.start import look
 from rayclean.storage.contents import read_table
@@ -30,21 +30,8 @@ from rayclean.train.snapshots import snapshot_name
 from rayclean.train.stage import DONE_FILE, WORKERS_FILE
 
 CATALOG, TRAIN = "catalog", "train"
-# What a stage's folder is called before its fingerprint. A kind that is missing here is never removed.
-SCORE_KINDS = (
-    "embed",
-    "neighbors",
-    "pairs",
-    "paths",
-    "interpolate",
-    "decide",
-    "trajectory",
-    "aum",
-    "vote",
-    "influence",
-    "simulate",
-    "merge",
-)
+# What a stage's folder is called before its fingerprint; `decide` of earlier releases alone.
+SCORE_KINDS = (*(stage for stage in STAGES if stage not in (CATALOG, TRAIN)), "decide")
 _FOLDER = re.compile(rf"({CATALOG}|{TRAIN}-[a-z][a-z0-9_]*|{'|'.join(SCORE_KINDS)})-[0-9a-f]{{8}}(-clips)?")
 # What a start leaves in a folder before anything else: without it a folder of such a name is somebody else's.
 _MARKS = {CATALOG: (SOURCES_FILE,), TRAIN: (WORKERS_FILE, DONE_FILE, snapshot_name(0))}
@@ -55,13 +42,6 @@ ABANDONED_S = 3600.0  # after which a temporary file has no writer any more
 LEAVING = f"{TEMPORARY}gc"  # ends the name of a folder that is being removed
 # What says that a stage's jobs cannot be told: a file of an earlier stage, or one that the config names, is missing.
 UNKNOWN_YET = (OSError, ValueError, KeyError, RaycleanError)
-
-
-class _Undone(Store):
-    """The run's files with no unit done: jobs of finished stages, which a start would skip, are named too."""
-
-    def list(self, folder: str) -> list[str]:
-        return []
 
 
 @dataclass(frozen=True)
@@ -160,7 +140,7 @@ def find_reached(config: Config) -> Reached:
     Raises:
         InputError: the run was never started, or its catalog is not that of its config.
     """
-    this = look(config, _Undone(config.run.dir))
+    this = look(config, Store(config.run.dir))
     _check_catalogs(this)
     catalogs = [this.source, this.validation, *this.derived.values(), *this.planted.values()]
     folders = {catalog.folder for catalog in catalogs if catalog is not None}
@@ -168,10 +148,12 @@ def find_reached(config: Config) -> Reached:
     try:
         folders |= {role.task.folder for role in this.roles.values()}
         known += (TRAIN,)
-        for stage in STAGES:
-            folders |= {job.folder for job in stage.jobs(this)} if stage.jobs else set()
+        graph = grow(this)
     except UNKNOWN_YET as e:
         return Reached(frozenset(folders), known, f"{type(e).__name__}: {e}")
+    folders |= {job.folder for job in graph.jobs.values()}
+    if graph.unnamed:
+        return Reached(frozenset(folders), known, f"{graph.unnamed[0].stage} is named {graph.unnamed[0].why} alone")
     return Reached(frozenset(folders), known + SCORE_KINDS, None)
 
 

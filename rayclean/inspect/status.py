@@ -12,14 +12,15 @@ import numpy as np
 
 from rayclean.config import Config
 from rayclean.run.failures import read_failures
-from rayclean.run.pipeline import CONFIG_FILE, STAGE_NAMES, STAGES
+from rayclean.run.grow import STAGES, grow
+from rayclean.run.pipeline import CONFIG_FILE
 from rayclean.run.record import wall_times
-from rayclean.run.run import Run
 from rayclean.run.start import look
+from rayclean.storage.graph import Graph, Missing
 from rayclean.storage.lease import TAKEOVER_S, current
 from rayclean.storage.store import Store
-from rayclean.storage.units import num_blocks
-from rayclean.train.stage import is_trained
+from rayclean.storage.units import Job, num_blocks
+from rayclean.train.stage import TrainJob, is_trained
 from rayclean.train.trajectories import trajectory_name
 from rayclean.train.worker import TrainTask
 
@@ -48,6 +49,7 @@ class StageStatus:
         wall_s: seconds that its finished steps took, over all starts; None where none has finished.
         failed: units that failed in the last start.
         cause: the first one's error.
+        open_jobs: jobs whose units cannot be counted before what they read is there.
     """
 
     stage: str
@@ -58,6 +60,12 @@ class StageStatus:
     wall_s: float | None = None
     failed: int = 0
     cause: str | None = None
+    open_jobs: int = 0
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all units are there."""
+        return self.done >= self.total and not self.open_jobs
 
     @property
     def left_s(self) -> float | None:
@@ -84,25 +92,25 @@ class Status:
     """What `rayclean status` says.
 
     Attributes:
-        stages: up to the first unfinished one.
-        later: stages after it; their units are known once it is done.
+        stages: those whose jobs are named by now.
+        later: stages whose jobs cannot be named yet, and what they wait for.
         driver: None where no driver holds the run.
     """
 
     stages: list[StageStatus]
-    later: list[str]
+    later: dict[str, str]
     driver: Driver | None
 
     @property
     def is_done(self) -> bool:
         """Whether all units are there."""
-        return not self.later and self.stages[-1].done >= self.stages[-1].total
+        return not self.later and all(stage.is_done for stage in self.stages)
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
         stages = [{**asdict(stage), "left_s": stage.left_s} for stage in self.stages]
         driver = self.driver and {**asdict(self.driver), "is_alive": self.driver.is_alive}
-        return {"done": self.is_done, "stages": stages, "later": self.later, "driver": driver}
+        return {"done": self.is_done, "stages": stages, "later": list(self.later), "driver": driver}
 
 
 def read_status(config: Config, now_s: float | None = None) -> Status:
@@ -119,17 +127,15 @@ def read_status(config: Config, now_s: float | None = None) -> Status:
     this, driver = look(config, store), _driver(store, now_s)
     # A start publishes its config before its first unit.
     since_s = store.modified_s(CONFIG_FILE) if store.exists(CONFIG_FILE) else 0.0
-    stages: dict[str, StageStatus] = {}
-    for step in _steps(this, since_s, now_s if driver and driver.is_alive else None):
-        stage = stages.setdefault(step.stage, step)
-        if stage is not step:
-            stage.done, stage.total, stage.per_s = stage.done + step.done, stage.total + step.total, step.per_s
+    graph = grow(this)
+    stages = list(_stages(graph, Missing(), since_s, now_s if driver and driver.is_alive else None))
     wall_s, failures = wall_times(store), read_failures(store)
-    for name, stage in stages.items():
-        stage.wall_s = wall_s.get(name)
-        if name in failures and stage.done < stage.total:
-            stage.failed, stage.cause = failures[name]["count"], failures[name]["units"][0]["error"]
-    return Status(list(stages.values()), [name for name in STAGE_NAMES if name not in stages], driver)
+    for stage in stages:
+        stage.wall_s = wall_s.get(stage.stage)
+        if stage.stage in failures and not stage.is_done:
+            found = failures[stage.stage]
+            stage.failed, stage.cause = found["count"], found["units"][0]["error"]
+    return Status(stages, {each.stage: each.why for each in graph.unnamed}, driver)
 
 
 def _driver(store: Store, now_s: float) -> Driver | None:
@@ -137,30 +143,36 @@ def _driver(store: Store, now_s: float) -> Driver | None:
     return None if found is None else Driver(found[0].host, found[0].pid, max(now_s - found[1], 0.0))
 
 
-def _steps(this: Run, since_s: float, now_s: float | None) -> Iterator[StageStatus]:
-    """The steps up to the first unfinished one: what follows depends on its files."""
-    for stage in STAGES:
-        step = StageStatus(stage.name)
-        if stage.jobs is None:
-            step.unit, tasks = "epochs", [role.task for role in this.roles.values()]
-            for task in tasks:
-                done, total = _epochs(task)
-                step.done, step.total = step.done + done, step.total + total
-                if 0 < done < total:
-                    step.per_s = _epochs_per_s(task, since_s)
+def _stages(graph: Graph, missing: Missing, since_s: float, now_s: float | None) -> Iterator[StageStatus]:
+    """The stages of the jobs that are named by now and wanted, in the order of the path of the data."""
+    by_stage: dict[str, list[Job]] = {}
+    for job in graph.wanted(missing).values():
+        by_stage.setdefault(job.stage, []).append(job)
+    named = {job.stage for job in graph.jobs.values()}
+    for stage in (each for each in STAGES if each in named):
+        yield _stage(stage, by_stage.get(stage, []), missing, since_s, now_s)
+
+
+def _stage(stage: str, jobs: Sequence[Job], missing: Missing, since_s: float, now_s: float | None) -> StageStatus:
+    step, there = StageStatus(stage), list[str]()
+    for job in jobs:
+        if isinstance(job, TrainJob):
+            step.unit = "epochs"
+            done, total = _epochs(job.task)
+            step.done, step.total = step.done + done, step.total + total
+            if 0 < done < total:
+                step.per_s = _epochs_per_s(job.task, since_s)
+        elif (left := missing(job)) is not None:
+            units, todo = job.units(), set(left)
+            step.total += len(units)
+            there += [job.file(unit) for unit in units if unit not in todo]
         else:
-            there: list[str] = []
-            jobs = stage.jobs(this)
-            for job in jobs:
-                units, missing = job.units(), set(job.missing())
-                step.total += len(units)
-                there += [job.file(unit) for unit in units if unit not in missing]
-            step.done = len(there)
-            if 0 < step.done < step.total:
-                step.per_s = units_per_s(this.store, there, since_s, now_s)
-        yield step
+            step.open_jobs += 1
+    if there:
+        step.done = len(there)
         if step.done < step.total:
-            return
+            step.per_s = units_per_s(jobs[0].store, there, since_s, now_s)
+    return step
 
 
 def _epochs(task: TrainTask) -> tuple[int, int]:

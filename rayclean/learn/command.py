@@ -18,10 +18,7 @@ from rayclean.catalog.stage import (
     scan_settings,
 )
 from rayclean.catalog.table import SHARDS_FILE, Catalog
-from rayclean.cluster import nodes
-from rayclean.cluster.connect import connect
 from rayclean.cluster.progress import meter, watched
-from rayclean.cluster.trainer import TrainFunction, run_training
 from rayclean.config import Config, DataSection
 from rayclean.errors import ConfigError, InputError
 from rayclean.evaluate.evaluate import truth_by_shard
@@ -33,17 +30,20 @@ from rayclean.learn.phase import Exam, Graded
 from rayclean.learn.retrain import plain, retrain
 from rayclean.learn.rog_job import rog
 from rayclean.run.failures import note_failures, noted_failures
-from rayclean.run.pipeline import Stage, do
+from rayclean.run.ledger import do
 from rayclean.run.record import STEPS, record
 from rayclean.run.roles import Role
 from rayclean.run.run import Run
+from rayclean.run.site import opened
 from rayclean.run.start import scanned, start
 from rayclean.schema import UNKNOWN, Array
 from rayclean.scores.influence_stage import verified_rows
 from rayclean.shards.access import PixelSettings
 from rayclean.storage.contents import encode, map_arrays, read_table
 from rayclean.storage.damage import mended
+from rayclean.storage.executor import Executor, Trainer, TrainFunction
 from rayclean.storage.fingerprint import fingerprint
+from rayclean.storage.graph import Graph
 from rayclean.storage.lease import hold
 from rayclean.storage.resume import CHECKPOINTS
 from rayclean.storage.store import Store
@@ -104,21 +104,21 @@ def learn(config: Config, method: str, console: Console, verbose: bool = False) 
         raise ConfigError(f"--method {method}: no such method; methods: {', '.join(METHODS)}")
     sources, place = find_sources(config.data), Store(config.run.dir)
     place.check()
-    with hold(place) as store, connect(verbose):
-        nodes.check_nodes(store)
+    with hold(place) as store, opened(config, store, verbose) as site:
 
         def work() -> Result:
-            this = start(config, store, sources, leaves_word=False)
+            this = start(config, store, sources, site.workers, site.precision_of, leaves_word=False)
             if not store.exists(f"{this.catalog.folder}/{SHARDS_FILE}"):
                 message = f"{store.root} has no catalog of these shards yet; give its `rayclean run` command first"
                 raise InputError(message)
-            return _learn(this, method, console)
+            return learn_by(this, method, site.executor, console)
 
         return mended(store, work)
 
 
-def _learn(this: Run, method: str, console: Console) -> Result:
-    course = _course(this, console)
+def learn_by(this: Run, method: str, executor: Executor, console: Console) -> Result:
+    """Does a method on a run that has begun, by whatever computes."""
+    course = _course(this, executor, console)
     trials = METHODS[method](course)
     removals = {t.name: _removal(this, t.facts["lesson"]) for t in trials if t.facts.get("lesson")}
     fields = {"learn": this.config.learn.model_dump(), "train": this.config.train.model_dump()}
@@ -128,11 +128,13 @@ def _learn(this: Run, method: str, console: Console) -> Result:
     return result
 
 
-def _course(this: Run, console: Console) -> Course:
+def _course(this: Run, executor: Executor, console: Console) -> Course:
     config = this.config
 
     def compute(jobs: Sequence[Job]) -> None:
-        _compute(this, jobs, console)
+        graph = Graph()
+        graph.want(*jobs)
+        do(executor, lambda: graph, console, this.store)
 
     verified = config.validation_data()
     known = this.derived.get("held_out") if verified is None else _scanned(this, verified, compute)
@@ -148,7 +150,7 @@ def _course(this: Run, console: Console) -> Course:
         roles={name: role.last for name, role in this.roles.items() if _is_usable(this, name, role)},
         workers=this.workers,
         precision=this.precision,
-        train_phase=lambda phase, function: _train(this, phase, function, console),
+        train_phase=lambda phase, function: _train(this, phase, function, executor.train, console),
         compute=compute,
     )
 
@@ -161,8 +163,8 @@ def _scanned(this: Run, data: DataSection, compute: Callable[[Sequence[Job]], No
     """The catalog of shards that are not the run's own, made now where it is not there."""
     catalog = scanned(this.store, data, this.source_classes, find_sources(data))
     num_shards = read_table(this.store, f"{catalog.folder}/{SOURCES_FILE}", ["name"]).num_rows
-    compute([CatalogJob(this.store, catalog.folder, scan_settings(data, this.source_classes), num_shards)])
-    compute([ColumnsJob(this.store, catalog.folder, this.source_classes.num_classes)])
+    scan = CatalogJob(this.store, catalog.folder, scan_settings(data, this.source_classes), num_shards)
+    compute([ColumnsJob(this.store, catalog.folder, this.source_classes.num_classes, after=(scan,))])
     return catalog
 
 
@@ -180,12 +182,7 @@ def _exam(this: Run, known: Catalog | None, known_rows: Array, compute: Callable
     return Exam("test", catalog, rows, PixelSettings(this.config.data.max_pixels, this.config.data.node_cache_bytes))
 
 
-def _compute(this: Run, jobs: Sequence[Job], console: Console) -> None:
-    """Does what is missing of jobs, as a stage of its own."""
-    do(Stage(RESULTS, lambda _: jobs), this, console)
-
-
-def _train(this: Run, phase: Graded, function: TrainFunction, console: Console) -> None:
+def _train(this: Run, phase: Graded, function: TrainFunction, train: Trainer, console: Console) -> None:
     """Does a phase, unless it is done; its checkpoints go when it is."""
     done, store, started_s = f"{phase.folder}/{DONE_FILE}", this.store, time.monotonic()
     if store.exists(done):
@@ -194,7 +191,7 @@ def _train(this: Run, phase: Graded, function: TrainFunction, console: Console) 
     with noted_failures(store, RESULTS, phase.name), meter(name, phase.stop, console) as progress:
         num_rows = this.catalog.num_rows
         with watched(progress, lambda: len(store.list(f"{phase.folder}/accuracy")), num_rows):
-            run_training(function, phase, store, phase.folder, this.workers["train"])
+            train(function, phase, store, phase.folder)
     note_failures(store, RESULTS, {})
     store.publish(done, encode(done, {"name": phase.name, "epochs": phase.stop}, "{}"))
     store.remove(f"{phase.folder}/{CHECKPOINTS}")

@@ -9,7 +9,6 @@ from typing import Any
 
 from rayclean.catalog.table import Catalog
 from rayclean.cluster.sizing import Workers
-from rayclean.cluster.trainer import TrainFunction
 from rayclean.config import Config, ModelSection, TrainSection
 from rayclean.decisions.verified import VerifiedSource
 from rayclean.embed.stage import EmbedJob, embed_job
@@ -18,6 +17,7 @@ from rayclean.learn.lesson_jobs import PeopleLesson, lesson_folder
 from rayclean.learn.phase import Exam, Graded, Phase, accuracies, run_phase
 from rayclean.schema import Array
 from rayclean.shards.access import PixelSettings
+from rayclean.storage.executor import TrainFunction
 from rayclean.storage.fingerprint import digest, fingerprint
 from rayclean.storage.store import Store
 from rayclean.storage.units import Job
@@ -127,7 +127,7 @@ class Course:
     @cached_property
     def forward(self) -> ForwardSettings:
         """How networks are run when they score."""
-        return ForwardSettings(self.workers["score"].device, self.precision[1], self.config.score.batch_size)
+        return ForwardSettings(self.workers["gpu"].device, self.precision[1], self.config.score.batch_size)
 
     @cached_property
     def examined(self) -> ForwardSettings:

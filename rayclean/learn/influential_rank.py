@@ -11,7 +11,7 @@ from rayclean.config import TrainSection
 from rayclean.errors import ConfigError, InputError
 from rayclean.learn.course import Course, Learned, Trial, url_of
 from rayclean.learn.lesson_jobs import LessonJob, RankLesson, RelabelLesson, lesson_folder
-from rayclean.scores.influence_stage import FitJob, Verified, influence_jobs
+from rayclean.scores.influence_stage import FitJob, influence_jobs
 from rayclean.scores.influence_votes import gamma_count
 from rayclean.storage.contents import map_arrays
 from rayclean.train.snapshots import Snapshot
@@ -67,15 +67,11 @@ def _post_train(course: Course) -> TrainSection:
 def _removal(course: Course, known: Catalog, network: Snapshot, kept: str | None) -> RankLesson:
     """What a round removes by this network's influences on verified samples, of the rows that are still there."""
     settings = course.config.influence
-    embedded, verified = course.embed(network), course.embed(network, known)
-    course.compute([embedded, verified])
-    by_clip = course.config.data.group_by == "gradient"
-    of_known = Verified(known, verified.embedding)
+    by_clip, of_known = course.config.data.group_by == "gradient", (known, course.embed(network, known))
     jobs = influence_jobs(
-        course.catalog, embedded.embedding, of_known, settings, course.config.run.seed, by_clip, among=kept
+        course.catalog, course.embed(network), of_known, settings, course.config.run.seed, by_clip, among=kept
     )
-    for job in jobs:
-        course.compute([job])
+    course.compute(jobs)
     small_loss = course.config.learn.rank.removal == "small_loss"
     _, raw, fitted = jobs
     voters, num_classes = _voters(course, fitted), course.catalog.num_classes

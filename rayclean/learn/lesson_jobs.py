@@ -49,7 +49,6 @@ class LessonJob(Job):
     """
 
     stage: ClassVar[str] = "learn"
-    pool: ClassVar[str] = "merge"
     advice: ClassVar[str] = ""  # what to change where no row is left
     catalog: Catalog
     people: str | None

@@ -30,8 +30,7 @@ def odd(course: Course) -> list[Trial]:
     judged = tuple(range(max(1, last - settings.average + 1), last + 1))
     before = course.phase("up to the removal", train, stop=last, judged=judged, leaves_state=True)
     first = course.learn(before)
-    threshold, judge = _simulate(course, before, first.snapshot)
-    course.compute([threshold])
+    _, judge = _simulate(course, before, first.snapshot)
     course.compute([judge])
     folder = lesson_folder("odd", {}, [judge.folder, course.people or ""])
     lesson = OddLesson(course.store, folder, course.catalog, course.people, None, judge)
@@ -47,16 +46,13 @@ def odd(course: Course) -> list[Trial]:
 
 def _simulate(course: Course, phase: Phase, snapshot: Snapshot) -> tuple[ThresholdJob, JudgeJob]:
     """The losses of random labels by the network of a snapshot, and the rows' losses beside them."""
-    settings, embedding = course.config.simulated_loss, None
-    if settings.kind != "gauss":
-        embed = course.embed(snapshot)
-        course.compute([embed])
-        embedding = embed.embedding
+    settings = course.config.simulated_loss
+    embed = course.embed(snapshot) if settings.kind != "gauss" else None
     blocks = range(num_blocks(course.catalog.num_rows, phase.block_rows))
     names = [trajectory_name(epoch, block) for epoch in phase.judged for block in blocks]
     marks = [content_digest(course.store, f"{phase.folder}/{name}") for name in names]
     trajectories = fingerprint("trajectories", 1, {}, marks)
     seed = course.config.run.seed
-    return simulate_jobs(
-        course.catalog, snapshot, embedding, phase.folder, trajectories, settings, seed, phase.block_rows
-    )[:2]
+    return simulate_jobs(course.catalog, snapshot, embed, phase.folder, trajectories, settings, seed, phase.block_rows)[
+        :2
+    ]

@@ -76,7 +76,7 @@ def merged(
     looked_at = known != NO_LABEL
     if looked_at.any():
         fitted = fitted.calibrated(block.take(looked_at), labels[looked_at], known[looked_at])
-    few = block.num_paths < config.iofm.least if block.num_paths is not None else counts[labels] <= config.iofm.least
+    few = block.num_paths < config.iofm.num if block.num_paths is not None else counts[labels] <= config.iofm.num
     identity = {"row": pa.array(rows), "shard": shard_column(np.zeros_like(rows), [MEMORY]), "key": pa.array(keys)}
     duplicates = _duplicates(samples.digests)
     table = table_of_block(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -131,8 +129,6 @@ def walk_paths(
     steps: int,
     end_weight: float,
     block_pairs: int,
-    rounds: Sequence[int] = (),
-    undecided: Callable[[Array], Array] | None = None,
 ) -> tuple[PathMeans, Array]:
     """IOFM or INN of all rows at a snapshot, and how many paths each has.
 
@@ -145,28 +141,20 @@ def walk_paths(
         steps: H.
         end_weight: of a path's ends.
         block_pairs: pairs whose images are in memory together.
-        rounds: numbers of neighbours after each of which decided rows walk no further; the last one is L.
-        undecided: beliefs (N, K) to the rows (N,) that walk on; for rounds.
     """
     forward = Forward(role.network(epoch), role.spec, role.forward)
     own = with_rest(softmax(embedded.logits))
     sums, num_paths = np.zeros_like(own), np.zeros(len(own), np.int64)
-    for first, last in pairwise((0, *(rounds or lists.shape[1:]))):
-        here = lists[:, first:last]
-        if first and undecided is not None:
-            means = path_means(own, sums, num_paths, steps, samples.labels, end_weight)
-            here = np.where(undecided(means.belief[:, :-1])[:, None], here, -1)
-        pairs = undirected_pairs(np.arange(len(lists)), here)
-        add_walks(
-            sums,
-            num_paths,
-            0,
-            pairs,
-            lambda rows: forward.normalized(samples.images[rows]),
-            lambda rows: own[rows],
-            forward,
-            steps,
-            end_weight,
-            block_pairs,
-        )
+    add_walks(
+        sums,
+        num_paths,
+        0,
+        undirected_pairs(np.arange(len(lists)), lists),
+        lambda rows: forward.normalized(samples.images[rows]),
+        lambda rows: own[rows],
+        forward,
+        steps,
+        end_weight,
+        block_pairs,
+    )
     return path_means(own, sums, num_paths, steps, samples.labels, end_weight), num_paths

@@ -11,10 +11,7 @@ import numpy as np
 from rayclean.config import MAIN, PLANT, SELF, THRESHOLDED, Config
 from rayclean.embed.beliefs import softmax
 from rayclean.memory.rows import Embedded, MemoryRole, Samples, Trajectory, find_neighbors, walk_paths
-from rayclean.merge.anchors import fit_joint
-from rayclean.merge.models import fit_rows
-from rayclean.merge.rounds import undecided
-from rayclean.schema import JOINT, SCORES, Array
+from rayclean.schema import SCORES, Array
 from rayclean.scores.aum import aum_excess, aum_threshold
 from rayclean.scores.block import BlockScores
 from rayclean.scores.influence_scores import (
@@ -32,7 +29,7 @@ from rayclean.scores.simulated_loss import NUM_DRAWS, odd_drop, odd_score, quant
 from rayclean.scores.sources import LAST, Sources, combined
 from rayclean.scores.trajectory import RunningTrajectory
 from rayclean.scores.vote import neighbor_vote
-from rayclean.storage.draws import drawn_of_each_class, uniform
+from rayclean.storage.draws import drawn_of_each_class
 from rayclean.train.sample_losses import sample_losses
 
 EVIDENCE = 3
@@ -188,18 +185,7 @@ class Scoring:
             embedded = self._embedded(MAIN, epoch)
             lists = find_neighbors(self.samples, embedded.features, iofm.num, any_label=False).rows
             pairs = config.blocks.pairs
-            walks[epoch] = walk_paths(
-                self.samples,
-                main,
-                epoch,
-                embedded,
-                lists,
-                iofm.steps,
-                TRAPEZOID,
-                pairs,
-                iofm.rounds,
-                self._undecided,
-            )
+            walks[epoch] = walk_paths(self.samples, main, epoch, embedded, lists, iofm.steps, TRAPEZOID, pairs)
         return walks
 
     def _inn(self) -> dict[int, PathMeans]:
@@ -213,18 +199,8 @@ class Scoring:
             if inn.features not in (SELF, MAIN):
                 space = self._embedded(inn.features, self.roles[inn.features].last)
             lists = find_neighbors(self.samples, space.features, inn.num, any_label=True).rows
-            walks[epoch], _ = walk_paths(
-                self.samples, main, epoch, embedded, lists, inn.steps, weight, pairs, inn.rounds, self._undecided
-            )
+            walks[epoch], _ = walk_paths(self.samples, main, epoch, embedded, lists, inn.steps, weight, pairs)
         return walks
-
-    def _undecided(self, beliefs: Array) -> Array:
-        """Rows that walk on to further neighbours, (N,) bool."""
-        labels = self.samples.labels
-        share = fit_rows(JOINT, self.config.merge.sample_rows, beliefs.shape[1]) / len(labels)
-        chosen = uniform(self.config.run.seed, "merge.fit", self.samples.draws) < share
-        stored = beliefs.astype(np.float32).astype(np.float64)  # as a run's files have them
-        return undecided(fit_joint(stored[chosen], labels[chosen]), stored, labels)
 
     def _influence(self, wants_osd: bool) -> dict[str, Array]:
         role = self.roles[self.config.influence.role]

@@ -31,7 +31,6 @@ class ClipsJob(Job):
 
     stage: ClassVar[str] = "merge"
     suffix: ClassVar[str] = ".parquet"
-    pool: ClassVar[str] = "merge"
     files: ClipFiles
     model: str
     threshold: float

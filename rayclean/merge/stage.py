@@ -37,7 +37,6 @@ class FitJob(Job):
 
     stage: ClassVar[str] = "merge"
     suffix: ClassVar[str] = ".json"
-    pool: ClassVar[str] = "merge"
     files: ScoreFiles | ClipFiles
     score: str
     sample_rows: int
@@ -117,7 +116,6 @@ class ApplyJob(Job):
 
     stage: ClassVar[str] = "merge"
     suffix: ClassVar[str] = ".parquet"
-    pool: ClassVar[str] = "merge"
     files: ScoreFiles
     threshold: float
     num_neighbors: int
@@ -223,8 +221,9 @@ def merge_jobs(
     table_rows: int,
     seed: int,
     verified: VerifiedSource | None = None,
+    reads: tuple[Job, ...] = (),
 ) -> tuple[FitJob, ApplyJob]:
-    """The fit and the application of a run's merge."""
+    """The fit and the application of a run's merge; `reads`: the jobs that give the files."""
     fields = {
         "score": score,
         "names": files.names,
@@ -237,7 +236,6 @@ def merge_jobs(
     }
     folder = f"merge-{fingerprint('merge', VERSION, fields, files.inputs())}"
     store = files.catalog.store
-    return (
-        FitJob(store, folder, files, score, settings.sample_rows, seed, verified),
-        ApplyJob(store, folder, files, settings.threshold, num_neighbors, table_rows, verified is not None),
-    )
+    fit = FitJob(store, folder, files, score, settings.sample_rows, seed, verified, after=reads)
+    how = settings.threshold, num_neighbors, table_rows, verified is not None
+    return fit, ApplyJob(store, folder, files, *how, after=(fit, *reads))

@@ -26,6 +26,7 @@ class QuantizerJob(Job):
     """The coarse quantiser of a snapshot, trained on a seeded sample; no unit where nothing is searched by IVF."""
 
     stage: ClassVar[str] = "neighbors"
+    pool: ClassVar[str] = "gpu"
     catalog: Catalog
     embedding: Embedding
     settings: IndexSettings
@@ -55,6 +56,7 @@ class ProbesJob(Job):
     """How many cells each kind of query searches to reach the target; no unit where nothing is searched by IVF."""
 
     stage: ClassVar[str] = "neighbors"
+    pool: ClassVar[str] = "gpu"
     suffix: ClassVar[str] = ".json"
     catalog: Catalog
     settings: IndexSettings

@@ -30,6 +30,7 @@ class IndexJob(Job):
     """Puts the features of a snapshot in the order of labels, a part a unit, with its IVF lists where they pay."""
 
     stage: ClassVar[str] = "neighbors"
+    pool: ClassVar[str] = "gpu"
     catalog: Catalog
     embedding: Embedding
     settings: IndexSettings
@@ -68,6 +69,7 @@ class SameLabelJob(Job):
     """Lists of the L nearest rows with the same label, for blocks of rows in the order of labels."""
 
     stage: ClassVar[str] = "neighbors"
+    pool: ClassVar[str] = "gpu"
     catalog: Catalog
     settings: IndexSettings
     num: int
@@ -101,6 +103,7 @@ class AnyLabelJob(Job):
     """Lists of the L nearest rows of any label, for blocks of rows."""
 
     stage: ClassVar[str] = "neighbors"
+    pool: ClassVar[str] = "gpu"
     catalog: Catalog
     settings: IndexSettings
     num: int

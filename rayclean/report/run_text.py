@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -13,9 +14,10 @@ SHOWN_TEXT = 300  # of an error that is one of many
 
 
 def print_status(console: Console, status: Any) -> None:
-    """One line a stage, as far as its steps are known; who holds the run, where anybody does."""
+    """One line a stage, what has no name yet, and who holds the run, where anybody does."""
     for stage in status.stages:
-        state = "done" if stage.done >= stage.total else f"{stage.done}/{stage.total} {stage.unit}"
+        more = " and more" if stage.open_jobs else ""
+        state = "done" if stage.is_done else f"{stage.done}/{stage.total}{more} {stage.unit}"
         if stage.wall_s is not None:
             state += f", {duration(stage.wall_s)}"
         if stage.left_s is not None:
@@ -23,12 +25,27 @@ def print_status(console: Console, status: Any) -> None:
         if stage.failed:
             state += f", {stage.failed:,} failed in the last start, first with: {_shortened(stage.cause)}"
         _print(console, f"{stage.stage:<12} {state}")
+    for name, why in status.later.items():
+        _print(console, f"{name:<12} {why}")
     if status.driver is not None:
         age, alive = duration(status.driver.heartbeat_age_s), status.driver.is_alive
         state = f"sign of life {age} ago" if alive else f"no sign of life for {age}: `rayclean run` takes over"
         _print(console, f"{'driver':<12} process {status.driver.pid} on {status.driver.host}, {state}")
     elif not status.is_done:
         _print(console, f"{'driver':<12} none; the run's `rayclean run` command goes on")
+
+
+def print_graph(console: Console, lines: Sequence[Any], unnamed: Sequence[Any]) -> None:
+    """One line a job with the numbers of those that it reads, and what cannot be named yet."""
+    for number, line in enumerate(lines):
+        units = "units not known yet" if line.num_units is None else f"{line.num_units:,} units"
+        left = "" if line.num_missing in (None, line.num_units) else f", {line.num_missing:,} missing"
+        state = f"{units}{left}" if line.is_wanted else "nothing needs it any more"
+        state = "done" if line.num_missing == 0 else state
+        reads = f"reads {' '.join(map(str, line.reads))}" if line.reads else ""
+        _print(console, f"{number:>4} {line.stage:<12} {line.kind:<16} {line.folder:<24} {state:<24} {reads}".rstrip())
+    for each in unnamed:
+        _print(console, f"     {each.stage:<12} {each.why}")
 
 
 def print_errors(console: Console, found: dict[str, Any], limit: int) -> None:

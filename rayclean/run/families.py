@@ -12,7 +12,7 @@ from rayclean.run.rows import Rows
 from rayclean.schema import SCORES
 from rayclean.scores.aum_stage import ExcessJob, ThresholdedRole, ThresholdsJob, aum_jobs
 from rayclean.scores.influence_stage import FitJob as InfluenceFitJob
-from rayclean.scores.influence_stage import RawJob, SolveJob, Verified, influence_jobs
+from rayclean.scores.influence_stage import RawJob, SolveJob, influence_jobs
 from rayclean.scores.simulate_stage import CheckJob, JudgeJob, ThresholdJob, simulate_jobs
 from rayclean.scores.trajectory_stage import TrajectoryJob, trajectory_job
 from rayclean.train.plan import role_seed
@@ -60,11 +60,11 @@ class Families(Rows):
         found = {}
         for snapshot in role.trained.snapshots:
             if snapshot.epoch in (*settings.epochs, role.last.epoch):
-                embedding, verified = role.embed(snapshot).embedding, None
+                embed, verified = role.embed(snapshot), None
                 if "osd" in names and known is not None:
-                    verified = Verified(known, role.embed(snapshot, known).embedding)
+                    verified = known, role.embed(snapshot, known)
                 by_clip, seed = self.config.data.group_by == "gradient", self.config.run.seed
-                found[snapshot] = influence_jobs(self.catalog, embedding, verified, settings, seed, by_clip)
+                found[snapshot] = influence_jobs(self.catalog, embed, verified, settings, seed, by_clip)
         return found
 
     def influence(self) -> tuple[SolveJob, RawJob, InfluenceFitJob] | None:
@@ -96,9 +96,9 @@ class Families(Rows):
         settings, role = self.config.simulated_loss, self.roles[name]
         trained, last = role.trained, settings.epoch_of(role.trained.epochs)
         snapshot = next(each for each in trained.snapshots if each.epoch == last)
-        embedding = role.embed(snapshot).embedding if settings.kind != "gauss" else None
+        embed = role.embed(snapshot) if settings.kind != "gauss" else None
         seed, block_rows = self.config.run.seed, self.config.blocks.rows
         seed = role_seed(seed, PLANT) if name == PLANT else seed
         return simulate_jobs(
-            role.catalog, snapshot, embedding, trained.folder, trained.trajectories, settings, seed, block_rows
+            role.catalog, snapshot, embed, trained.folder, trained.trajectories, settings, seed, block_rows
         )

@@ -31,7 +31,7 @@ def wall_times(store: Store) -> dict[str, float]:
     file = f"record/{STEPS}.json"
     times: dict[str, float] = {}
     for entry in _entries(store, file):
-        times[entry["step"]] = times.get(entry["step"], 0) + entry["wall_s"]
+        times[entry["step"]] = times.get(entry["step"], 0) + entry.get("wall_s", 0)
     return times
 
 

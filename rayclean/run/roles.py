@@ -50,7 +50,7 @@ class Role:
     @cached_property
     def forward(self) -> ForwardSettings:
         """How its network is run when it scores."""
-        return ForwardSettings(self.workers["score"].device, self.precision[1], self.config.score.batch_size)
+        return ForwardSettings(self.workers["gpu"].device, self.precision[1], self.config.score.batch_size)
 
     @property
     def pixels(self) -> PixelSettings:

@@ -1,29 +1,30 @@
-"""A run: from the config to the jobs of each stage, as far as earlier stages have published."""
+"""A run: from the config to its jobs and what each reads, as far as earlier ones have published."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
 
-from rayclean.config import MAIN, PLANT
+from rayclean.config import MAIN
 from rayclean.decisions.decisions import read_decisions
 from rayclean.decisions.naming import REVIEW, Naming
 from rayclean.decisions.verified import VerifiedFile, VerifiedSource
 from rayclean.embed.stage import EmbedJob
+from rayclean.embed.table import Space
 from rayclean.merge.clips_stage import ClipsJob
-from rayclean.merge.rounds_stage import RoundFitJob, UndecidedJob, round_jobs
 from rayclean.merge.stage import MODEL, ApplyJob, FitJob, merge_jobs
 from rayclean.neighbors.index import IndexSettings
-from rayclean.neighbors.stage import neighbors_folder
+from rayclean.neighbors.ivf_stage import ProbesJob, QuantizerJob
+from rayclean.neighbors.stage import AnyLabelJob, IndexJob, SameLabelJob, neighbors_folder
 from rayclean.run.families import Families
-from rayclean.run.walks import Space, Walk, plan_walks
+from rayclean.run.walks import Walk, plan_walks
 from rayclean.schema import JOINT
 from rayclean.scores.clips_table import ClipFiles
 from rayclean.scores.interpolate_stage import InterpolateJob, interpolate_job
 from rayclean.scores.pairs_stage import PairsJob, pairs_job
 from rayclean.scores.paths_stage import PathsJob, paths_job
 from rayclean.scores.table import ScoreFiles
-from rayclean.scores.vote_stage import vote_job
+from rayclean.scores.vote_stage import VoteJob, vote_job
 from rayclean.storage.fingerprint import file_digest
 from rayclean.storage.units import Job
 from rayclean.train.snapshots import Snapshot
@@ -41,11 +42,6 @@ class Run(Families):
     def walks_of(self, score: str) -> tuple[Walk, ...]:
         """The walks of one score, in order of their epochs."""
         return tuple(walk for walk in self.walks if walk.score == score)
-
-    @cached_property
-    def open_walks(self) -> tuple[Walk, ...]:
-        """Walks that are not scored yet: only they need lists, pairs and paths."""
-        return tuple(walk for walk in self.walks if self.interpolate(walk).missing())
 
     @cached_property
     def voted(self) -> tuple[Snapshot, ...]:
@@ -69,42 +65,6 @@ class Run(Families):
         roles = {name: role for name, role in self.roles.items() if name != MAIN and name not in self.planted}
         return {name: role.embed(role.last) for name, role in roles.items()} if self.is_joint else {}
 
-    @cached_property
-    def open_votes(self) -> tuple[EmbedJob, ...]:
-        """Embeddings whose neighbours have not voted yet."""
-        return tuple(self.main.embed(each) for each in self.voted if self.vote(each).missing())
-
-    def embeds(self) -> tuple[Space, ...]:
-        """Embeddings that are needed; that of the last snapshot always, for beliefs and evidence."""
-        walked = [job for walk in self.open_walks for job in (self.main.embed(walk.snapshot), walk.space)]
-        always = [self.main.embed(self.main.last), *self.others.values()]
-        jobs = [
-            *walked,
-            *always,
-            *self.open_votes,
-            *self._influence_embeds(),
-            *self._simulate_embeds(),
-        ]
-        return tuple({job.folder: job for job in jobs}.values())
-
-    def _influence_embeds(self) -> list[EmbedJob]:
-        role, jobs = self.roles.get(self.config.influence.role, self.main), []
-        for snapshot, steps in self.influences().items():
-            if any(step.missing() for step in steps):
-                verified = steps[0].verified
-                catalogs = [self.catalog] if verified is None else [self.catalog, verified.catalog]
-                jobs += [role.embed(snapshot, catalog) for catalog in catalogs]
-        return jobs
-
-    def _simulate_embeds(self) -> list[EmbedJob]:
-        names = {self.config.simulated_loss.role: self.simulate(), PLANT: self.planted_check()}
-        wanted = {name: steps[0] for name, steps in names.items() if steps is not None}
-        return [
-            self.roles[name].embed(step.snapshot)
-            for name, step in wanted.items()
-            if step.embedding is not None and step.missing()
-        ]
-
     def index_settings(self, space: Space) -> IndexSettings:
         """How neighbours in a space are searched; lists of any label are for evidence and for INN."""
         neighbors = self.config.neighbors
@@ -117,59 +77,58 @@ class Run(Families):
             ivf_rows=neighbors.ivf_rows,
             recall_target=neighbors.recall_target,
             any_label=space.folder in {job.folder for job in any_label},
-            device=self.workers["score"].device,
+            device=self.workers["gpu"].device,
         )
 
     def lists_folder(self, space: Space, num: int) -> str:
         """The folder of a space's index and of its lists of `num` neighbours."""
         return neighbors_folder(self.catalog, space.embedding, self.index_settings(space), num, self.config.blocks.rows)
 
+    def index(self, space: Space, num: int) -> IndexJob:
+        """The index of a space, for lists of `num` neighbours; its coarse quantiser before it, where IVF pays."""
+        folder, settings = self.lists_folder(space, num), self.index_settings(space)
+        shared = self.store, folder, self.catalog, space.embedding, settings
+        return IndexJob(*shared, after=(space, QuantizerJob(*shared, after=(space,))))
+
+    def lists(self, space: Space, num: int, any_label: bool) -> SameLabelJob | AnyLabelJob:
+        """Lists of neighbours in a space."""
+        index = self.index(space, num)
+        shared = self.store, index.folder, self.catalog, index.settings, num
+        probes, kind = ProbesJob(*shared, after=(index,)), AnyLabelJob if any_label else SameLabelJob
+        return kind(*shared, self.config.blocks.rows, after=(index, probes))
+
     def pairs(self, walk: Walk) -> PairsJob:
         """The pairs of a walk."""
-        blocks, folder = self.config.blocks, self.lists_folder(walk.space, walk.num)
-        return pairs_job(
-            walk.any_label,
-            self.catalog,
-            walk.space.embedding,
-            folder,
-            blocks.index_rows,
-            blocks.rows,
-            walk.columns,
-            self.between_rounds(walk.before)[1].folder if walk.before else None,
-        )
-
-    def between_rounds(self, walk: Walk) -> tuple[RoundFitJob, UndecidedJob]:
-        """The steps from a round of a walk to the next."""
-        blocks, merge, seed = self.config.blocks, self.config.merge, self.config.run.seed
-        return round_jobs(self.catalog, self.interpolate(walk).folder, blocks.rows, merge.sample_rows, seed)
+        blocks, lists = self.config.blocks, self.lists(walk.space, walk.num, walk.any_label)
+        return pairs_job(walk.any_label, self.catalog, walk.space, lists, blocks.index_rows, blocks.rows)
 
     def paths(self, walk: Walk) -> PathsJob:
         """The paths of a walk."""
-        pairs, main = self.pairs(walk), self.main
-        return paths_job(
-            self.catalog,
-            pairs.folder,
-            len(pairs.units()),
-            main.embed(walk.snapshot).embedding,
-            walk.snapshot,
-            main.trained.spec,
-            main.forward,
-            main.pixels,
-            walk.steps,
-            walk.end_weight,
-            self.config.blocks.pairs,
-        )
+        ends = self.main.embed(walk.snapshot)
+        return paths_job(self.pairs(walk), ends, walk.steps, walk.end_weight, self.config.blocks.pairs)
 
     def interpolate(self, walk: Walk) -> InterpolateJob:
-        """The interpolation scores of a walk up to its round."""
-        embedding = self.main.embed(walk.snapshot).embedding
-        paths = tuple(self.paths(each) for each in walk.rounds)
-        return interpolate_job(self.catalog, embedding, paths, walk.steps, walk.end_weight)
+        """The interpolation scores of a walk."""
+        return interpolate_job(self.paths(walk), self.main.embed(walk.snapshot))
 
-    def vote(self, snapshot: Snapshot) -> Job:
+    def vote(self, snapshot: Snapshot) -> VoteJob:
         """The vote at a snapshot."""
-        folder = self.lists_folder(self.main.embed(snapshot), self.config.neighbors.vote_num)
-        return vote_job(self.catalog, folder, self.config.blocks.rows)
+        lists = self.lists(self.main.embed(snapshot), self.config.neighbors.vote_num, any_label=True)
+        return vote_job(self.catalog, lists, self.config.blocks.rows)
+
+    def score_jobs(self) -> tuple[Job, ...]:
+        """The jobs that give the scores."""
+        simulate, aum = self.simulate(), self.aum()
+        return (
+            self.main.embed(self.main.last),
+            *self.others.values(),
+            *self.trajectory_jobs().values(),
+            *map(self.interpolate, self.walks),
+            *map(self.vote, self.voted),
+            *(fit for *_, fit in self.influences().values()),
+            *(simulate[1:] if simulate else ()),
+            *(aum[1:] if aum else ()),
+        )
 
     def score_files(self) -> ScoreFiles:
         """Where the scores lie."""
@@ -203,10 +162,11 @@ class Run(Families):
             self.score_files(),
             config.merge,
             config.merge_score(),
-            config.iofm.least,
+            config.iofm.num,
             config.blocks.table_rows,
             config.run.seed,
             self.verified,
+            self.score_jobs(),
         )
 
     @cached_property
@@ -226,6 +186,7 @@ class Run(Families):
             return None
         rows, apply = self.merge()
         folder, clips = f"{rows.folder}-clips", ClipFiles(self.score_files())
-        fit = FitJob(self.store, folder, clips, rows.score, rows.sample_rows, rows.seed, rows.verified)
-        model = fit.file(MODEL)
-        return fit, ClipsJob(self.store, folder, clips, model, apply.threshold, apply.table_rows, apply.has_verified)
+        how = rows.score, rows.sample_rows, rows.seed, rows.verified
+        fit = FitJob(self.store, folder, clips, *how, after=rows.after)
+        cut = apply.threshold, apply.table_rows, apply.has_verified
+        return fit, ClipsJob(self.store, folder, clips, fit.file(MODEL), *cut, after=(fit, *rows.after))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import pyarrow as pa
 
@@ -10,7 +11,6 @@ from rayclean.catalog.labels import ClassList
 from rayclean.catalog.noise import check_noise
 from rayclean.catalog.stage import SOURCES_FILE, catalog_fingerprint, find_sources, open_catalog
 from rayclean.catalog.table import Catalog
-from rayclean.cluster import nodes
 from rayclean.cluster.sizing import Workers
 from rayclean.config import Config, DataSection
 from rayclean.decisions.naming import note_classes
@@ -24,16 +24,31 @@ from rayclean.train.precision import resolve_precision
 
 PRECISION_FILE = "precision.json"
 CATALOG_FILE = "catalog.json"
+ONE_WORKER = dict.fromkeys(("cpu", "gpu", "train"), Workers(1, 1, 0, "cpu"))  # this process
 log = logging.getLogger(__name__)
 
 
-def start(config: Config, store: Store, sources: pa.Table, leaves_word: bool = True) -> Run:
-    """A run on the cluster that is connected: pools sized, precision settled for its whole life.
+def precision_here(workers: Workers) -> str:
+    """What `auto` precision is on a device of this process."""
+    return resolve_precision("auto", workers.device)
+
+
+def start(
+    config: Config,
+    store: Store,
+    sources: pa.Table,
+    workers: dict[str, Workers],
+    precision_of: Callable[[Workers], str] = precision_here,
+    leaves_word: bool = True,
+) -> Run:
+    """A run as it begins: its shards as they are now, precision settled for its whole life.
 
     Args:
         config: the run.
         store: its files.
         sources: the shards as they are now.
+        workers: of `cpu`, `gpu` and `train`, settled.
+        precision_of: asks what `auto` precision is where such workers run.
         leaves_word: whether commands that only look are to find this start's catalogs; not of a start that only
             learns, perhaps with other verified samples than the run's.
 
@@ -44,18 +59,8 @@ def start(config: Config, store: Store, sources: pa.Table, leaves_word: bool = T
     if noise.kind is not None:
         num_classes = len(noise.classes or classes.names)
         check_noise(noise.kind, num_classes, noise.rate, matrix=noise.matrix_array, rates=noise.rates_array)
-    resources = config.resources
-    workers = {
-        "catalog": nodes.settle(resources.catalog, runs_networks=False),
-        "train": nodes.settle_training(resources.train, config.train.workers),
-        "score": nodes.settle(resources.score, runs_networks=True),
-        "merge": nodes.settle(resources.merge, runs_networks=False),
-    }
     if "auto" in (config.train.precision, config.score.precision) and not store.exists(PRECISION_FILE):
-        found = {
-            name: nodes.call_on(workers[name], resolve_precision, "auto", workers[name].device)
-            for name in ("train", "score")
-        }
+        found = {name: precision_of(workers[pool]) for name, pool in (("train", "train"), ("score", "gpu"))}
         store.create(PRECISION_FILE, encode(PRECISION_FILE, found, "{}"))
     catalog = scanned(store, config.data, classes, sources, config.verified_label)
     verified = config.validation_data()
@@ -113,9 +118,7 @@ def look(config: Config, store: Store) -> Run:
     marks = read_json(store, CATALOG_FILE)
     catalog = open_catalog(store, marks["fingerprint"])
     validation = open_catalog(store, marks["validation"]) if marks.get("validation") else None
-    idle = Workers(1, 1, 0, "cpu")
-    workers = dict.fromkeys(("catalog", "train", "score", "merge"), idle)
-    return Run(config, store, catalog, validation, workers, _settled_precision(config, store))
+    return Run(config, store, catalog, validation, ONE_WORKER, _settled_precision(config, store))
 
 
 def _settled_precision(config: Config, store: Store) -> tuple[str, str]:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from rayclean.config import MAIN, SELF, Config
-from rayclean.embed.features_stage import FeaturesJob, features_job
-from rayclean.embed.stage import EmbedJob
+from rayclean.embed.features_stage import features_job
+from rayclean.embed.table import Space
 from rayclean.run.roles import Role
 from rayclean.scores.interpolation import INTERIOR, TRAPEZOID
 from rayclean.storage.fingerprint import file_digest
 from rayclean.train.snapshots import Snapshot
-
-Space = EmbedJob | FeaturesJob
 
 
 @dataclass(frozen=True)
@@ -29,8 +26,6 @@ class Walk:
         num: L, the length of the lists.
         steps: H.
         end_weight: of a path's ends.
-        columns: of the lists, in order of distance, from and to (exclusive), that are walked to; None: all.
-        before: the round before this one; its rows that are decided do not walk on.
     """
 
     score: str
@@ -40,21 +35,6 @@ class Walk:
     num: int
     steps: int
     end_weight: float
-    columns: tuple[int, int] | None = None
-    before: Walk | None = None
-
-    @property
-    def rounds(self) -> tuple[Walk, ...]:
-        """From the first round to this one."""
-        return (*(self.before.rounds if self.before else ()), self)
-
-
-def _in_rounds(ends: Sequence[int], walk: Walk) -> Walk:
-    """A walk cut into rounds that end at these neighbours; the last of them."""
-    found: Walk | None = None
-    for columns in pairwise((0, *ends)):
-        found = replace(walk, columns=columns, before=found)
-    return found or walk
 
 
 def plan_walks(config: Config, roles: Mapping[str, Role]) -> tuple[Walk, ...]:
@@ -66,9 +46,7 @@ def plan_walks(config: Config, roles: Mapping[str, Role]) -> tuple[Walk, ...]:
         wanted = [snapshot for snapshot in main.trained.snapshots if snapshot.epoch in epochs]
     elif "iofm_last" in names:
         wanted = [main.last]
-    walks = [
-        _in_rounds(iofm.rounds, Walk("iofm", s, main.embed(s), False, iofm.num, iofm.steps, TRAPEZOID)) for s in wanted
-    ]
+    walks = [Walk("iofm", s, main.embed(s), False, iofm.num, iofm.steps, TRAPEZOID) for s in wanted]
     if "inn" in names:
         walks += [_inn(config, roles, snapshot) for snapshot in _inn_snapshots(config, main)]
     return tuple(walks)
@@ -92,4 +70,4 @@ def _inn(config: Config, roles: Mapping[str, Role], snapshot: Snapshot) -> Walk:
     else:
         space = roles[inn.features].embed(roles[inn.features].last)
     weight = TRAPEZOID if inn.end_points else INTERIOR
-    return _in_rounds(inn.rounds, Walk("inn", snapshot, space, True, inn.num, inn.steps, weight))
+    return Walk("inn", snapshot, space, True, inn.num, inn.steps, weight)

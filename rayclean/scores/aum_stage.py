@@ -95,4 +95,5 @@ def aum_jobs(roles: tuple[ThresholdedRole, ...], block_rows: int) -> tuple[Thres
     inputs = [part for role in roles for part in (role.catalog.fingerprint, role.trajectories)]
     folder = f"aum-{fingerprint('aum', VERSION, {'block_rows': block_rows}, inputs)}"
     store = roles[0].catalog.store
-    return ThresholdsJob(store, folder, roles, block_rows), ExcessJob(store, folder, roles, block_rows)
+    thresholds = ThresholdsJob(store, folder, roles, block_rows)
+    return thresholds, ExcessJob(store, folder, roles, block_rows, after=(thresholds,))

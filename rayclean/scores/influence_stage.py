@@ -11,7 +11,7 @@ import numpy as np
 
 from rayclean.catalog.table import Catalog
 from rayclean.config import InfluenceSection
-from rayclean.embed.table import Embedding
+from rayclean.embed.table import Embedding, Space
 from rayclean.errors import InputError
 from rayclean.schema import Array
 from rayclean.scores.influence_scores import (
@@ -185,8 +185,8 @@ class FitJob(InfluenceJob):
 
 def influence_jobs(
     catalog: Catalog,
-    embedding: Embedding,
-    verified: Verified | None,
+    embed: Space,
+    verified: tuple[Catalog, Space] | None,
     settings: InfluenceSection,
     seed: int,
     by_clip: bool = False,
@@ -196,11 +196,15 @@ def influence_jobs(
     fields = settings.model_dump(exclude={"role", "validation", "validation_label", "gamma", "epochs"}) | {"seed": seed}
     if by_clip:
         fields["by_clip"] = True
-    inputs = [catalog.fingerprint, embedding.folder]
+    inputs, known = [catalog.fingerprint, embed.folder], None
+    of_known: tuple[Job, ...] = ()
     if verified is not None:
-        inputs += [verified.catalog.fingerprint, verified.embedding.folder]
+        inputs += [verified[0].fingerprint, verified[1].folder]
+        known, of_known = Verified(verified[0], verified[1].embedding), (verified[1],)
     if among is not None:
         inputs.append(among)
     folder = f"influence-{fingerprint('influence', VERSION, fields, inputs)}"
-    shared = catalog.store, folder, catalog, embedding, verified, settings, seed, by_clip, among
-    return SolveJob(*shared), RawJob(*shared), FitJob(*shared)
+    shared = catalog.store, folder, catalog, embed.embedding, known, settings, seed, by_clip, among
+    solve = SolveJob(*shared, after=(embed, *of_known))
+    raw = RawJob(*shared, after=(solve, embed))
+    return solve, raw, FitJob(*shared, after=(raw,))

@@ -10,9 +10,11 @@ import numpy as np
 
 from rayclean.catalog.table import Catalog
 from rayclean.embed.beliefs import pack, unpack
+from rayclean.embed.stage import EmbedJob
 from rayclean.embed.table import Embedding
 from rayclean.schema import Array
 from rayclean.scores.interpolation import path_means
+from rayclean.scores.paths_stage import PathsJob
 from rayclean.storage.contents import map_arrays
 from rayclean.storage.fingerprint import fingerprint
 from rayclean.storage.units import Job, UnitResult, block_names, block_range
@@ -25,13 +27,13 @@ class InterpolateJob(Job):
     """Reduces a snapshot's partial sums.
 
     Attributes:
-        paths: one a round; what they compute is read by their units' names, never by what happens to lie there.
+        paths: what they compute is read by their units' names, never by what happens to lie there.
     """
 
     stage: ClassVar[str] = "interpolate"
     catalog: Catalog
     embedding: Embedding
-    paths: tuple[Job, ...]
+    paths: PathsJob
     steps: int
     end_weight: float
 
@@ -41,7 +43,7 @@ class InterpolateJob(Job):
 
     def open(self) -> Callable[[str], UnitResult]:
         """Maps the partial sums of all blocks of pairs; their rows ascend, so a block of rows is a slice each."""
-        files = [map_arrays(self.store, job.file(unit)) for job in self.paths for unit in job.units()]
+        files = [map_arrays(self.store, self.paths.file(unit)) for unit in self.paths.units()]
 
         def compute(unit: str) -> UnitResult:
             start, stop = block_range(int(unit), self.embedding.block_rows, self.catalog.num_rows)
@@ -71,9 +73,8 @@ def reduce_by_row(files: Sequence[Mapping[str, Array]], start: int, stop: int, n
     return sums, num_paths
 
 
-def interpolate_job(
-    catalog: Catalog, embedding: Embedding, paths: tuple[Job, ...], steps: int, end_weight: float
-) -> InterpolateJob:
-    """The scores of a snapshot's paths, of all rounds."""
-    mark = fingerprint("interpolate", VERSION, {"block_rows": embedding.block_rows}, [job.folder for job in paths])
-    return InterpolateJob(catalog.store, f"interpolate-{mark}", catalog, embedding, paths, steps, end_weight)
+def interpolate_job(paths: PathsJob, ends: EmbedJob) -> InterpolateJob:
+    """The scores of a snapshot's paths."""
+    mark = fingerprint("interpolate", VERSION, {"block_rows": ends.block_rows}, [paths.folder])
+    folder, catalog, how = f"interpolate-{mark}", paths.catalog, (paths.steps, paths.end_weight)
+    return InterpolateJob(ends.store, folder, catalog, ends.embedding, paths, *how, after=(paths, ends))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from rayclean.catalog.table import Catalog
-from rayclean.embed.table import Embedding
+from rayclean.embed.table import Embedding, Space
 from rayclean.neighbors.cells import ordering_cells
 from rayclean.neighbors.parts import group_labels
 from rayclean.neighbors.select import NO_NEIGHBOR
@@ -31,8 +31,6 @@ class PairsJob(Job):
         lists_folder: the lists.
         group_rows: rows of a unit.
         block_rows: rows of a file of lists.
-        columns: of the neighbours in a list, from and to (exclusive), that are paired; None: all.
-        undecided_folder: marks the rows whose lists count; None: all rows' do.
     """
 
     stage: ClassVar[str] = "pairs"
@@ -41,27 +39,13 @@ class PairsJob(Job):
     lists_folder: str
     group_rows: int
     block_rows: int
-    columns: tuple[int, int] | None
-    undecided_folder: str | None
 
     def _result(self, pairs: Pairs, rows: int) -> UnitResult:
         facts = {"pairs": len(pairs.left), "listed": int(np.bitwise_count(pairs.listed).sum())}
         return UnitResult(pairs._asdict(), rows=rows, facts=facts)
 
     def _lists(self, kind: str, block: int) -> Array:
-        lists = map_arrays(self.store, f"{self.lists_folder}/{kind}/{block_name(block)}.safetensors")["rows"]
-        return lists if self.columns is None else lists[:, slice(*self.columns)]
-
-    def _without_decided(self, rows: Array, lists: Array) -> Array:
-        """The lists (N, L) of rows (N,), emptied where a round before has decided."""
-        if self.undecided_folder is None:
-            return lists
-        counts = np.zeros(len(rows), bool)
-        for block in np.unique(rows // self.block_rows):
-            here = rows // self.block_rows == block
-            marks = map_arrays(self.store, f"{self.undecided_folder}/{block_name(int(block))}.safetensors")["undecided"]
-            counts[here] = marks[rows[here] - block * self.block_rows] > 0
-        return np.where(counts[:, None], lists, NO_NEIGHBOR)
+        return map_arrays(self.store, f"{self.lists_folder}/{kind}/{block_name(block)}.safetensors")["rows"]
 
 
 @dataclass(frozen=True)
@@ -84,7 +68,7 @@ class SameLabelPairsJob(PairsJob):
             labels = groups[int(unit)]
             start, stop = self.catalog.label_range(labels[0])[0], self.catalog.label_range(labels[-1])[1]
             rows = self.catalog.by_label[start:stop]
-            pairs = undirected_pairs(rows, self._without_decided(rows, self._lists_between(start, stop)))
+            pairs = undirected_pairs(rows, self._lists_between(start, stop))
             cells = np.empty(len(rows), np.int32)
             for label in labels:
                 here = self.catalog.label[rows] == label
@@ -132,7 +116,6 @@ class AnyLabelPairsJob(PairsJob):
         """Rows of a block of lists that have pairs whose smaller row is in [start, stop), and these neighbours."""
         lists = self._lists("any", block)
         rows = np.arange(block * self.block_rows, block * self.block_rows + len(lists))
-        lists = self._without_decided(rows, lists)
         smaller = np.minimum(lists, rows[:, None])
         here = (lists != NO_NEIGHBOR) & (smaller >= start) & (smaller < stop)
         some = here.any(axis=1)
@@ -149,30 +132,12 @@ def _ordered(pairs: Pairs, label: Array, rows: Array, cells: Array) -> Pairs:
 
 
 def pairs_job(
-    any_label: bool,
-    catalog: Catalog,
-    embedding: Embedding,
-    lists_folder: str,
-    group_rows: int,
-    block_rows: int,
-    columns: tuple[int, int] | None,
-    undecided_folder: str | None,
+    any_label: bool, catalog: Catalog, space: Space, lists: Job, group_rows: int, block_rows: int
 ) -> PairsJob:
     """The pairs of a snapshot's lists, of the same label or of any."""
-    fields: dict[str, Any] = {"group_rows": group_rows, "any_label": any_label}
-    if columns is not None:
-        fields["columns"] = columns
-    inputs = [lists_folder, *([undecided_folder] if undecided_folder else [])]
-    folder = f"pairs-{fingerprint('pairs', VERSION, fields, inputs)}"
+    fields = {"group_rows": group_rows, "any_label": any_label}
+    folder = f"pairs-{fingerprint('pairs', VERSION, fields, [lists.folder])}"
     kind = AnyLabelPairsJob if any_label else SameLabelPairsJob
     return kind(
-        catalog.store,
-        folder,
-        catalog,
-        embedding,
-        lists_folder,
-        group_rows,
-        block_rows,
-        columns,
-        undecided_folder,
+        catalog.store, folder, catalog, space.embedding, lists.folder, group_rows, block_rows, after=(space, lists)
     )

@@ -8,10 +8,12 @@ from typing import ClassVar
 
 from rayclean.catalog.table import Catalog
 from rayclean.embed.beliefs import pack
+from rayclean.embed.stage import EmbedJob
 from rayclean.embed.table import Embedding
 from rayclean.schema import Array
 from rayclean.scores.interpolation import walk_block
 from rayclean.scores.pairs import Pairs
+from rayclean.scores.pairs_stage import PairsJob
 from rayclean.shards.access import PixelSettings
 from rayclean.storage.contents import map_arrays
 from rayclean.storage.fingerprint import fingerprint
@@ -32,6 +34,8 @@ class PathsJob(Job):
     """
 
     stage: ClassVar[str] = "paths"
+    pool: ClassVar[str] = "gpu"
+    lists_inputs: ClassVar[bool] = True
     catalog: Catalog
     embedding: Embedding
     snapshot: Snapshot
@@ -84,40 +88,29 @@ class PathsJob(Job):
         return compute
 
 
-def paths_job(
-    catalog: Catalog,
-    pairs_folder: str,
-    num_groups: int,
-    embedding: Embedding,
-    snapshot: Snapshot,
-    spec: NetworkSpec,
-    forward: ForwardSettings,
-    pixels: PixelSettings,
-    steps: int,
-    end_weight: float,
-    block_pairs: int,
-) -> PathsJob:
-    """The paths of a snapshot along pairs."""
+def paths_job(pairs: PairsJob, ends: EmbedJob, steps: int, end_weight: float, block_pairs: int) -> PathsJob:
+    """The paths along pairs, walked by the snapshot of `ends`."""
     fields = {
         "steps": steps,
         "end_weight": end_weight,
         "block_pairs": block_pairs,
-        "precision": forward.precision,
-        "batch_size": forward.batch_size,
+        "precision": ends.forward.precision,
+        "batch_size": ends.forward.batch_size,
     }
-    mark = fingerprint("paths", VERSION, fields, [pairs_folder, embedding.folder])
+    mark = fingerprint("paths", VERSION, fields, [pairs.folder, ends.folder])
     return PathsJob(
-        catalog.store,
+        ends.store,
         f"paths-{mark}",
-        catalog,
-        embedding,
-        snapshot,
-        spec,
-        forward,
-        pixels,
-        pairs_folder,
-        num_groups,
+        pairs.catalog,
+        ends.embedding,
+        ends.snapshot,
+        ends.spec,
+        ends.forward,
+        ends.pixels,
+        pairs.folder,
+        len(pairs.units()),
         steps,
         end_weight,
         block_pairs,
+        after=(pairs, ends),
     )

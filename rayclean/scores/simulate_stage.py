@@ -11,7 +11,7 @@ import numpy as np
 from rayclean.catalog.noise import drawn_to_flip
 from rayclean.catalog.table import Catalog
 from rayclean.config import SimulatedLossSection
-from rayclean.embed.table import Embedding
+from rayclean.embed.table import Embedding, Space
 from rayclean.schema import Array
 from rayclean.scores.simulated_loss import (
     NUM_DRAWS,
@@ -167,7 +167,7 @@ class CheckJob(SimulateJob):
 def simulate_jobs(
     catalog: Catalog,
     snapshot: Snapshot,
-    embedding: Embedding | None,
+    embed: Space | None,
     train_folder: str,
     trajectories: str,
     settings: SimulatedLossSection,
@@ -177,8 +177,10 @@ def simulate_jobs(
     """The steps of ODD, in order; the check is for the role whose labels are planted."""
     fields = settings.model_dump(exclude={"role", "epoch"}) | {"seed": seed, "block_rows": block_rows}
     inputs = [catalog.fingerprint, snapshot.fingerprint, str(snapshot.epoch), trajectories]
-    if embedding is not None:
-        inputs.append(embedding.folder)
+    reads: tuple[Job, ...] = () if embed is None else (embed,)
+    inputs += [job.folder for job in reads]
+    embedding = None if embed is None else embed.embedding
     folder = f"simulate-{fingerprint('simulate', VERSION, fields, inputs)}"
     shared = catalog.store, folder, catalog, snapshot, embedding, train_folder, settings, seed, block_rows
-    return ThresholdJob(*shared), JudgeJob(*shared), CheckJob(*shared)
+    simulated = ThresholdJob(*shared, after=reads)
+    return simulated, JudgeJob(*shared, after=(simulated,)), CheckJob(*shared, after=(simulated,))

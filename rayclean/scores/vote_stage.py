@@ -48,7 +48,7 @@ class VoteJob(Job):
         return compute
 
 
-def vote_job(catalog: Catalog, lists_folder: str, block_rows: int) -> VoteJob:
+def vote_job(catalog: Catalog, lists: Job, block_rows: int) -> VoteJob:
     """The vote of a snapshot's any-label lists."""
-    mark = fingerprint("vote", VERSION, {"block_rows": block_rows}, [lists_folder])
-    return VoteJob(catalog.store, f"vote-{mark}", catalog, lists_folder, block_rows)
+    mark = fingerprint("vote", VERSION, {"block_rows": block_rows}, [lists.folder])
+    return VoteJob(catalog.store, f"vote-{mark}", catalog, lists.folder, block_rows, after=(lists,))

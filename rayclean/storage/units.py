@@ -10,7 +10,7 @@ import errno
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -47,14 +47,20 @@ class Job(ABC):
 
     Attributes:
         store: the run's files.
-        folder: where its results go, `<stage>-<fingerprint>`.
+        folder: where its results go, `<stage>-<fingerprint>`; jobs that build on each other may share one.
+        after: the jobs whose results it reads, all of them; empty where what it reads is named by its content.
+        stage: what people call this kind of work.
+        pool: what computes it: `cpu`, `gpu` where networks run or vectors are searched, `train` for Ray Train.
+        lists_inputs: whether its units can be listed only when what it reads is there.
     """
 
     store: Store
     folder: str
+    after: tuple[Job, ...] = field(default=(), kw_only=True, compare=False, repr=False)
     stage: ClassVar[str] = ""
     suffix: ClassVar[str] = ".safetensors"
-    pool: ClassVar[str] = "score"
+    pool: ClassVar[str] = "cpu"
+    lists_inputs: ClassVar[bool] = False
 
     @abstractmethod
     def units(self) -> Sequence[str]:
@@ -63,6 +69,11 @@ class Job(ABC):
     @abstractmethod
     def open(self) -> Callable[[str], UnitResult]:
         """Loads what the units share and returns the function that computes one."""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What tells it from every other job of a run."""
+        return type(self).__name__, self.folder
 
     def file(self, unit: str) -> str:
         """The path of a unit's file in the store."""
@@ -157,14 +168,3 @@ def num_blocks(total: int, size: int) -> int:
 def block_names(total: int, size: int) -> list[str]:
     """Names of all blocks of `size` that cover `total`."""
     return [block_name(i) for i in range(num_blocks(total, size))]
-
-
-def run_inline(jobs: Iterable[Job], stamp: str = "{}") -> None:
-    """Computes what is missing in this process: for tests and small tools, without Ray."""
-    for job in jobs:
-        missing = job.missing()
-        if missing:
-            check_environment(job.store, job.folder, stamp, mix_allowed=True)  # leaves the folder's mark
-            compute = job.open()
-            for unit in missing:
-                compute_and_publish(job, compute, unit, stamp)

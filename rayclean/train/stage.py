@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from rayclean.catalog.table import Catalog
-from rayclean.cluster.progress import Meter, watched
+from rayclean.cluster.progress import watched
 from rayclean.cluster.sizing import Workers
-from rayclean.cluster.trainer import Report, run_training
 from rayclean.config import MAIN, Config, TrainSection
 from rayclean.storage.contents import content_digest, encode, read_json
+from rayclean.storage.executor import Meter, Report, Trainer, TrainingJob
 from rayclean.storage.fingerprint import fingerprint
 from rayclean.storage.resume import Resume
 from rayclean.storage.store import Store
@@ -121,11 +122,47 @@ def find_trained(task: TrainTask) -> Trained:
     return Trained(task.folder, task.train.epochs, snapshots, done["trajectories"], task.spec)
 
 
-def train_role(task: TrainTask, workers: Workers, meter: Meter) -> Trained:
+@dataclass(frozen=True)
+class TrainJob(TrainingJob):
+    """The training of a role; it is named by what it trains, its snapshots by what they hold.
+
+    Attributes:
+        workers: what it is trained on, for the record.
+    """
+
+    stage: ClassVar[str] = "train"
+    suffix: ClassVar[str] = ".json"
+    task: TrainTask
+    workers: Workers
+
+    def units(self) -> Sequence[str]:
+        """The training as a whole."""
+        return [DONE_FILE.removesuffix(self.suffix)]
+
+    def missing(self) -> list[str]:
+        """The training, where it is not finished, or files of a finished one are lost."""
+        return [] if is_trained(self.task) and not lost_epochs(self.task) else list(self.units())
+
+    @property
+    def label(self) -> str:
+        """The role."""
+        return self.task.role
+
+    @property
+    def epochs(self) -> int:
+        """Of the role, at least one."""
+        return max(self.task.train.epochs, 1)
+
+    def train(self, trainer: Trainer, meter: Meter) -> None:
+        """Trains the role to its end, going on where an earlier start left it."""
+        train_role(self.task, self.workers, trainer, meter)
+
+
+def train_role(task: TrainTask, workers: Workers, trainer: Trainer, meter: Meter) -> Trained:
     """Trains a role to its end, going on where an earlier start left it.
 
     Raises:
-        StageError: the workers failed more often than Ray Train restarts them.
+        StageError: the workers failed more often than they are restarted.
     """
     lost = lost_epochs(task) if is_trained(task) else ()
     if lost or not is_trained(task):
@@ -139,7 +176,7 @@ def train_role(task: TrainTask, workers: Workers, meter: Meter) -> Trained:
             with watched(meter, lambda: _num_finished(task), task.catalog.num_rows):
                 first = next((epoch for epoch in range(1, task.train.epochs + 1) if task.missing_of(epoch)), None)
                 stop = lost[-1] if lost else None
-                run_training(_train_on_rank, task, task.store, task.folder, workers, first, stop)
+                trainer(_train_on_rank, task, task.store, task.folder, first, stop)
         _publish_done(task, bool(lost))
     return find_trained(task)
 

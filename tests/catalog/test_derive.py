@@ -16,7 +16,7 @@ from rayclean.errors import ConfigError, InputError
 from rayclean.evaluate.evaluate import read_truth
 from rayclean.evaluate.results import evaluate_run
 from rayclean.run.run import Run
-from rayclean.run.start import start
+from rayclean.run.start import ONE_WORKER, start
 from rayclean.schema import NONE_OF_CLASSES, Array
 from rayclean.storage.contents import read_table
 from rayclean.storage.published import Published
@@ -198,7 +198,7 @@ def test_noise_that_does_not_fit_the_classes_is_refused_at_the_start(
 
     config = tiny_config(tmp_path / "run", "data.truth=", *overrides)
     with pytest.raises(ConfigError, match=said):
-        start(config, Store(config.run.dir), find_sources(config.data))
+        start(config, Store(config.run.dir), find_sources(config.data), ONE_WORKER)
 
 
 def test_a_killed_derivation_goes_on(tiny_config: Tiny, finish: Finish, tmp_path: Path) -> None:

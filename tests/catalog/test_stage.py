@@ -30,8 +30,9 @@ from rayclean.config import DataSection
 from rayclean.errors import InputError, ShardChangedError
 from rayclean.run.run import Run
 from rayclean.storage.contents import encode, read_table
+from rayclean.storage.executor import run_inline
 from rayclean.storage.store import Store
-from rayclean.storage.units import ENVIRONMENT_FILE, Job, run_inline
+from rayclean.storage.units import ENVIRONMENT_FILE, Job
 from tests.helpers import Content, png_bytes, random_pixels, sample, tar_bytes, write_tar
 
 Jobs = tuple[CatalogJob, ColumnsJob]

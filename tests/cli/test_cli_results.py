@@ -10,7 +10,7 @@ import yaml
 from typer.testing import CliRunner
 
 from rayclean.cli import commands
-from rayclean.cluster import nodes
+from rayclean.cluster import connect
 from rayclean.config import Config, dump_config
 from rayclean.export.options import KINDS
 from rayclean.run.run import Run
@@ -38,10 +38,10 @@ def started(tiny_config: Callable[..., Config], tmp_path: Path) -> Path:
 def leaves(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """`leaves(argument, ...)`: the command leaves by exit code 2; what it says. No cluster may be asked for."""
 
-    def connect(*_: object) -> None:
+    def no_cluster(*_: object) -> None:
         raise AssertionError("a mistake of the command line needs no cluster")
 
-    monkeypatch.setattr(nodes, "connect", connect)
+    monkeypatch.setattr(connect, "connect", no_cluster)
 
     def do(*arguments: object) -> str:
         monkeypatch.setattr("sys.argv", ["rayclean", *map(str, arguments)])

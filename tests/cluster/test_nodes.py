@@ -18,11 +18,11 @@ import ray
 from rayclean.cluster import nodes, trainer
 from rayclean.cluster.nodes import call_on, check_nodes
 from rayclean.cluster.sizing import Workers
-from rayclean.cluster.trainer import Report, run_training
+from rayclean.cluster.trainer import run_training
 from rayclean.errors import ClusterError, StageError
+from rayclean.storage.executor import Report
 from rayclean.storage.resume import Resume
 from rayclean.storage.store import Store
-from tests.cluster.test_pool import said
 from tests.e2e.driver import wait_for
 from tests.ray_here import logical_cpus
 
@@ -55,11 +55,11 @@ def test_a_node_that_does_not_answer_is_one_line(tmp_path: Path, monkeypatch: py
         check_nodes(Store(str(tmp_path)))
 
 
-def _die() -> None:
+def _die(_: Workers) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _fail() -> None:
+def _fail(_: Workers) -> None:
     raise ValueError("no such device")
 
 
@@ -72,7 +72,7 @@ def _fail() -> None:
 )
 def test_a_node_that_fails_to_answer_is_one_line(function: Any, cause: str) -> None:
     with pytest.raises(ClusterError, match=f"^a node could not be asked what its device can do: .*({cause})") as caught:
-        call_on(Workers(1, 1, 0, "cpu"), function)
+        call_on(function, Workers(1, 1, 0, "cpu"))
     assert "\n" not in str(caught.value)
 
 
@@ -98,12 +98,18 @@ def _note_ports(folder: str, rank: int, ranks: int, resume: Resume, report: Repo
 @pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_training_on_one_node_opens_nothing_to_others(ranks: int, tmp_path: Path) -> None:
     """Ray's own port of each worker is the only one that is not on loopback, and one rank has no other."""
-    run_training(_note_ports, str(tmp_path), Store(str(tmp_path)), "train", Workers(ranks, 1, 0, "cpu"))
+    workers = Workers(ranks, 1, 0, "cpu")
+    run_training(_note_ports, str(tmp_path), Store(str(tmp_path)), "train", workers=workers)
     for rank in range(ranks):
         grouped, *ports = (tmp_path / f"{rank}-of-{ranks}").read_text().split()
         assert grouped == str(ranks > 1)
         assert [port for port in ports if port != "127.0.0.1"] == ["::"]
         assert ranks > 1 or len(ports) == 1
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What was said of waiting."""
+    return [record.getMessage() for record in caplog.records if record.name == nodes.__name__]
 
 
 def _die_as(number: int, rank: int, ranks: int, resume: Resume, report: Report) -> None:
@@ -120,8 +126,8 @@ def test_training_that_waits_says_so_and_names_the_signal_of_its_worker(
     held = ray.util.placement_group([{"CPU": 2}])
     assert held.wait(60)
     with ThreadPoolExecutor(1) as thread:
-        arguments = (_die_as, int(signal.SIGSEGV), Store(str(tmp_path)), "train", Workers(1, 1, 0, "cpu"))
-        running = thread.submit(run_training, *arguments)
+        arguments = (_die_as, int(signal.SIGSEGV), Store(str(tmp_path)), "train")
+        running = thread.submit(run_training, *arguments, workers=Workers(1, 1, 0, "cpu"))
         wait_for("a line", lambda: said(caplog), 60, 0.05)
         ray.util.remove_placement_group(held)
         error = running.exception(120)

@@ -1,30 +1,27 @@
-"""Units on a pool: in which order they are sent, that families run side by side, and what is told of what fails."""
+"""Units on pools of actors: that families run side by side, without barriers, and what is told of what fails."""
 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytest
 import ray
-import ray.data
-from hypothesis import given
-from hypothesis import strategies as st
-from ray.data.exceptions import ExecutionTimeoutError
-from rich.console import Console
 
-from rayclean.cluster import nodes, pool
-from rayclean.cluster.pool import MAX_ITEMS, JobReport, grouped, run_units
-from rayclean.cluster.progress import Meter
+from rayclean.cluster import actors, pool
+from rayclean.cluster.actors import Actors
 from rayclean.cluster.sizing import Workers
 from rayclean.errors import StageError
 from rayclean.storage.contents import read_json
+from rayclean.storage.executor import JobReport, Watcher
+from rayclean.storage.graph import Graph
 from rayclean.storage.store import Store
 from rayclean.storage.units import Job, UnitResult
 from tests.e2e.driver import wait_for
@@ -71,30 +68,6 @@ class Simulate(Sleep):
 FAMILIES = (Paths, Influence, Simulate)
 
 
-@given(st.lists(st.tuples(st.sampled_from(FAMILIES), st.integers(0, 40)), min_size=1, max_size=6))
-def test_every_unit_is_sent_once_and_stages_take_turns(wanted: list[tuple[type[Sleep], int]]) -> None:
-    store = Store("unused")
-    jobs = [kind(store, f"job-{i}", num) for i, (kind, num) in enumerate(wanted)]
-    todo = [list(job.units()) for job in jobs]
-    items = grouped(jobs, todo)
-    sent = [(item["job"], unit) for item in items for unit in item["units"].split("\n")]
-    assert sorted(sent) == [(i, unit) for i, units in enumerate(todo) for unit in units]
-    for kind in {type(job) for job in jobs}:
-        own = [(i, unit) for i, unit in sent if type(jobs[i]) is kind]
-        assert own == sorted(own)  # an actor keeps what it has opened
-        share = len(own) / max(len(sent), 1)
-        for place in range(len(sent) + 1):  # no stage waits for another
-            of_kind = sum(type(jobs[i]) is kind for i, _ in sent[:place])
-            assert abs(of_kind - share * place) <= len(FAMILIES)
-
-
-def test_many_units_share_items() -> None:
-    job = Paths(Store("unused"), "job", 3 * MAX_ITEMS + 1)
-    items = grouped([job], [job.units()])
-    assert len(items) <= MAX_ITEMS
-    assert "\n".join(item["units"] for item in items).split("\n") == job.units()
-
-
 @pytest.fixture(scope="module")
 def four_cpus() -> Iterator[None]:
     """A cluster of one node with four logical CPUs."""
@@ -103,31 +76,39 @@ def four_cpus() -> Iterator[None]:
 
 
 def _run(jobs: Sequence[Job], workers: Workers) -> list[JobReport]:
-    meter = Meter("test", sum(len(job.units()) for job in jobs), Console(quiet=True))
-    return run_units(jobs, [job.units() for job in jobs], workers, False, meter)
+    graph, training = Graph(), Workers(1, 1, 0, "cpu")
+    graph.want(*jobs)
+    with Actors({"cpu": workers, "gpu": workers, "train": training}, mix_allowed=False) as executor:
+        return executor.run(lambda: graph, Watcher())
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
     """What was said of waiting."""
-    return [record.getMessage() for record in caplog.records if record.name == nodes.__name__]
+    return [record.getMessage() for record in caplog.records if record.name == actors.__name__]
 
 
 @pytest.mark.timeout(300)
-def test_a_pool_that_finds_no_place_says_what_it_waits_for(
+def test_a_pool_that_finds_no_place_says_what_it_waits_for_and_ends_where_none_comes(
     four_cpus: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(nodes, "WAIT_TOLD_S", 0.5)
+    monkeypatch.setattr(actors, "TOLD_S", 0.5)
+    monkeypatch.setattr(actors, "LOOK_S", 0.1)
+    there = "an actor of 2 CPUs and 0 GPUs; the cluster's nodes: 1 of 4 CPUs and 0 GPUs; free now: 0 CPUs and 0 GPUs"
     held = ray.util.placement_group([{"CPU": 4}])
     assert held.wait(60)
+    jobs = [Paths(Store(str(tmp_path)), "waits", 1)]
+    with monkeypatch.context() as patch:
+        patch.setattr(actors, "SILENCE_S", 1.5)
+        with pytest.raises(StageError, match=re.escape(f"waiting for {there}")):
+            _run(jobs, Workers(1, 2, 0, "cpu"))
+    assert said(caplog) == [f"waiting for {there}"]
+    caplog.clear()
     with ThreadPoolExecutor(1) as thread:
-        running = thread.submit(_run, [Paths(Store(str(tmp_path)), "waits", 1)], Workers(1, 2, 0, "cpu"))
+        running = thread.submit(_run, jobs, Workers(1, 2, 0, "cpu"))
         wait_for("a line", lambda: said(caplog), 60, 0.05)
         ray.util.remove_placement_group(held)
         (report,) = running.result(120)
-    assert said(caplog) == [
-        "waiting for an actor of 2 CPUs and 0 GPUs; the cluster's nodes: 1 of 4 CPUs and 0 GPUs; free now: 0 CPUs and "
-        "0 GPUs"
-    ]
+    assert said(caplog) == [f"waiting for {there}"]
     assert report.units == 1
 
 
@@ -167,37 +148,78 @@ class Deadly(Sleep):
 
 
 @pytest.mark.timeout(300)
-def test_a_unit_whose_process_dies_is_told_with_its_signal(
-    four_cpus: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_unit_whose_process_dies_is_told_with_its_signal_and_what_reads_it_never_begins(
+    four_cpus: None, tmp_path: Path
 ) -> None:
-    for name, value in {"ROUNDS": 1, "MAX_RETRIES": 1}.items():  # two deaths each; Ray Data takes 0 for endless
-        monkeypatch.setattr(pool, name, value)
-    job = Deadly(Store(str(tmp_path)), "deadly", 0, ("SIGSEGV", "none", "SIGKILL"))
-    (report,) = _run([job], Workers(4, 1, 0, "cpu"))
-    assert report.failed == {
+    store = Store(str(tmp_path))
+    job = Deadly(store, "deadly", 0, ("SIGSEGV", "none", "SIGKILL"))
+    reader, other = Paths(store, "reader", 1, after=(job,)), Simulate(store, "other", 2)
+    reports = {report.job.folder: report for report in _run([reader, other], Workers(4, 1, 0, "cpu"))}
+    assert reports["deadly"].failed == {
         "SIGSEGV": "its worker process died each time (SIGSEGV, a fault in native code)",
         "SIGKILL": "its worker process died each time (SIGKILL, out of memory?)",
     }
-    assert report.units == 1
-    # Whoever was being started anew holds no CPU that the next pool needs.
+    assert reports["deadly"].units == 1
+    assert "reader" not in reports
+    assert reports["other"].units == 2
+    # Whoever was being started anew holds no CPU that others need.
     wait_for("the CPUs", lambda: ray.available_resources().get("CPU") == 4, 30, 0.1)
 
 
+@dataclass(frozen=True)
+class Once(Sleep):
+    """Units of which each kills its process the first time."""
+
+    stage: ClassVar[str] = "once"
+
+    def open(self) -> Callable[[str], UnitResult]:
+        def compute(unit: str) -> UnitResult:
+            if self.store.create(f"begun/{unit}", b""):
+                os.kill(os.getpid(), signal.SIGKILL)
+                time.sleep(60)
+            return UnitResult({}, rows=1)
+
+        return compute
+
+
 @pytest.mark.timeout(300)
-def test_a_unit_may_take_longer_than_ray_data_waits_for_progress(
+def test_units_of_processes_that_died_are_computed_by_others(four_cpus: None, tmp_path: Path) -> None:
+    (report,) = _run([Once(Store(str(tmp_path)), "once", 4)], Workers(2, 1, 0, "cpu"))
+    assert (report.units, report.failed) == (4, {})
+
+
+@pytest.mark.timeout(300)
+def test_actors_live_as_long_as_the_run_and_jobs_follow_each_other_without_barriers(
+    four_cpus: None, tmp_path: Path
+) -> None:
+    store, workers = Store(str(tmp_path)), Workers(2, 1, 0, "cpu")
+    chains = []
+    for chain in range(3):
+        first = Influence(store, f"first-{chain}", 2)
+        chains.append(Paths(store, f"second-{chain}", 2, after=(first,)))
+    graph = Graph()
+    graph.want(*chains)
+    with Actors({"cpu": workers, "gpu": workers, "train": workers}, mix_allowed=False) as executor:
+        executor.run(lambda: graph, Watcher())
+        assert executor.facts["actors_started"] == 2
+        again = Graph()
+        again.want(Simulate(store, "later", 1))
+        executor.run(lambda: again, Watcher())
+        assert executor.facts["actors_started"] == 2
+    for second in chains:
+        (before,) = second.after
+        assert isinstance(before, Sleep)
+        assert max(stop for _, stop in before.spans()) <= min(start for start, _ in second.spans())
+
+
+@pytest.mark.timeout(300)
+def test_workers_that_do_not_start_end_the_run_with_the_cause(
     four_cpus: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ray.data.DataContext.get_current(), "execution_no_progress_timeout_s", 0.2)
-    (report,) = _run([Paths(Store(str(tmp_path)), "slow", 1)], Workers(1, 1, 0, "cpu"))
-    assert (report.units, report.failed) == (1, {})
+    class Broken:
+        def __init__(self, *_: object) -> None:
+            raise ValueError("no such device")
 
-
-@pytest.mark.parametrize("error", [ExecutionTimeoutError("first\nit took too long"), ValueError("it took too long")])
-def test_what_ray_data_raises_is_one_line(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def give_up(*_: Any) -> None:
-        raise error
-
-    monkeypatch.setattr(pool, "_dataset", give_up)
-    monkeypatch.setattr(pool, "NODE_DEATH_S", 0)
-    with pytest.raises(StageError, match=r"^Ray could not run paths: it took too long$"):
+    monkeypatch.setattr(pool, "UnitActor", Broken)
+    with pytest.raises(StageError, match=r"^workers do not start: .*no such device$"):
         _run([Paths(Store(str(tmp_path)), "fails", 1)], Workers(1, 1, 0, "cpu"))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rayclean.cluster.sizing import NodeSize, Workers, in_words, room, size_pool, size_training
+from rayclean.cluster.sizing import NodeSize, Workers, beside, in_words, room, size_pool, size_pools, size_training
 from rayclean.config import Pool
 from rayclean.errors import ConfigError
 
@@ -75,3 +75,39 @@ def test_a_pool_that_is_settled_fills_the_nodes(nodes: list[NodeSize], runs_netw
 
 def test_nodes_in_words() -> None:
     assert in_words([SMALL, LARGE, SMALL]) == "the cluster's nodes: 1 of 4 CPUs and 0 GPUs, 2 of 1 CPUs and 0 GPUs"
+
+
+def test_one_pool_does_all_where_there_is_no_gpu_or_no_cpu_beside_them() -> None:
+    for nodes in ([NodeSize(4, 0)], [NodeSize(2, 2)]):
+        cpu, gpu = size_pools(Pool(), Pool(), nodes)
+        assert cpu is gpu
+    cpu, gpu = size_pools(Pool(), Pool(gpus=0), [NodeSize(4, 2)])
+    assert cpu is gpu
+    assert cpu == Workers(4, 1, 0, "cpu")
+
+
+def test_the_cpus_of_both_pools_stay_within_the_nodes() -> None:
+    nodes = [NodeSize(8, 2), NodeSize(4, 0)]
+    cpu, gpu = size_pools(Pool(), Pool(), nodes)
+    assert (gpu, cpu) == (Workers(2, 1, 1, "cuda"), Workers(10, 1, 0, "cpu"))
+    cpu, gpu = size_pools(Pool(), Pool(cpus=3, actors=1), nodes)
+    assert (gpu, cpu) == (Workers(1, 3, 1, "cuda"), Workers(9, 1, 0, "cpu"))
+
+
+@given(sizes)
+def test_pools_that_are_settled_fit_together(nodes: list[NodeSize]) -> None:
+    try:
+        cpu, gpu = size_pools(Pool(), Pool(), nodes)
+    except ConfigError:
+        assert not room(nodes, 1, 0)
+        return
+    pools = {id(pool): pool for pool in (cpu, gpu)}.values()
+    assert sum(pool.actors * pool.cpus for pool in pools) <= sum(node.cpus for node in nodes)
+    assert all(pool.actors >= 1 for pool in pools)
+
+
+def test_beside_training_pools_keep_what_is_left_the_first_ones_first() -> None:
+    nodes, pools = [NodeSize(8, 4)], [Workers(4, 1, 1, "cuda"), Workers(4, 1, 0, "cpu")]
+    assert beside(Workers(4, 1, 1, "cuda"), pools, nodes) == [0, 4]
+    assert beside(Workers(2, 2, 1, "cuda"), pools, nodes) == [2, 2]
+    assert beside(Workers(1, 8, 0, "cpu"), pools, nodes) == [0, 0]

@@ -264,7 +264,7 @@ def test_the_last_override_wins_and_the_file_is_left_alone(tmp_path: Path) -> No
     before = path.read_bytes()
     assert load_config(path, ["train.epochs=6", "train.epochs=7"]).train.epochs == 7
     assert path.read_bytes() == before
-    assert load_config(path, ["resources.score.actors=3", "scores=[aum]"]).resources.score.actors == 3
+    assert load_config(path, ["resources.cpu.actors=3", "scores=[aum]"]).resources.cpu.actors == 3
 
 
 @pytest.mark.parametrize(
@@ -339,7 +339,7 @@ trees = st.fixed_dictionaries(
             },
         ),
         "scores": st.none() | st.lists(st.sampled_from(sorted(set(SCORES) - {"osd"}))),  # osd needs verified samples
-        "resources": st.fixed_dictionaries({}, optional={"score": st.fixed_dictionaries({"cpus": positive})}),
+        "resources": st.fixed_dictionaries({}, optional={"gpu": st.fixed_dictionaries({"cpus": positive})}),
     },
 )
 

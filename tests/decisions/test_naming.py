@@ -18,11 +18,12 @@ from rayclean.decisions.decisions import latest, read_decisions, settle
 from rayclean.decisions.entries import Choice, Classes, Entry, read_entries
 from rayclean.decisions.naming import REVIEW, SAME, Naming, compared, log_name, note_classes
 from rayclean.errors import ConfigError, InputError
-from rayclean.run.pipeline import STAGES, do
+from rayclean.run.pipeline import compute
 from rayclean.run.run import Run
 from rayclean.run.start import look
 from rayclean.schema import DROPPED
 from rayclean.storage.contents import encode, read_table
+from rayclean.storage.executor import Inline
 from rayclean.storage.published import LABELS, MANIFEST, Published, TableFile
 from rayclean.storage.store import Store
 from tests.helpers import image_bytes, write_tar
@@ -318,10 +319,9 @@ def test_a_row_that_has_another_given_label_now_is_refused_before_anything_is_tr
     lines += [named("gone", "fox", Choice.DROP)]
     data = b"".join(each.encode() for each in lines).replace(b"a.tar", b"pets.tar")
     log(tmp_path / "run", Classes(classes=PETS).encode(), data)
-    train = next(stage for stage in STAGES if stage.jobs is None)
     config = pets(PETS, f"merge.verified={REVIEW}", "train.epochs=2")
     with pytest.raises(InputError) as caught:
-        do(train, look(config, run.store), Console(quiet=True))
+        compute(look(config, run.store), Inline(), Console(quiet=True))
     for words in (
         "review/anna.jsonl: row 7, key k01 of pets.tar",
         "'fox', now it is 'dog'; decide",

@@ -68,7 +68,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
         "iofm": {"num": 4},
         "blocks": {"rows": 50, "pairs": 100, "index_rows": 100, "table_rows": 100},
         # One actor a stage: its start is most of the time, and a kill finds work that nobody else does.
-        "resources": {"train": {"cpus": 1}, "catalog": {"actors": 1}, "score": {"actors": 1}, "merge": {"actors": 1}},
+        "resources": {"train": {"cpus": 1}, "cpu": {"actors": 1}},
     }
     config = folder / "digits.yaml"
     config.write_text(yaml.safe_dump(tree))

@@ -18,7 +18,7 @@ from typing import TypeVar
 import psutil
 
 BIN = Path(sys.executable).parent
-COMPUTING_ACTOR = "ray::MapWorker(MapBatches(UnitActor)).submit"  # Ray adds the method while one runs
+COMPUTING_ACTOR = "ray::UnitActor.run"  # Ray adds the method while one runs
 TRAINING_WORKER = "ray::RayTrainWorker"
 Found = TypeVar("Found")
 Seen = dict[str, tuple[int, int, str]]

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rayclean.config import Config, load_config
-from rayclean.run.pipeline import STAGE_NAMES
+from rayclean.run.grow import STAGES
 from tests.e2e.driver import BIN, Ended, started
 
 NUM_GOOD, NUM_BAD, NUM_SHARDS = 240, 2, 4
 RUN_TIMEOUT_S = 400  # a run takes 30-60 s on two idle cores
 # What a stage leaves beside its own folders.
-BESIDE = {"embed": ("trajectory-*",), "interpolate": ("vote-*",), "merge": ("labels", "tables")}
+BESIDE = {"merge": ("labels", "tables")}
 
 # Files of which some, but not all, are there in the middle of a stage.
 PARTS = {
@@ -58,7 +58,7 @@ class RunFolder:
 
     def copy_until(self, stage: str, path: Path) -> RunFolder:
         """A copy that ends before a stage."""
-        return self.copy_without(STAGE_NAMES[STAGE_NAMES.index(stage) :], path)
+        return self.copy_without(STAGES[STAGES.index(stage) :], path)
 
 
 @dataclass(frozen=True)

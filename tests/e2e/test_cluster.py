@@ -43,7 +43,7 @@ def test_a_node_that_dies_at_work_changes_no_byte(
     second = cluster.add_node(**NODE)
     cluster.wait_for_nodes()
     copy = reference.run.copy_until("embed", tmp_path / "run")
-    run = RunFolder(copy.config, copy.path, ("resources.score.actors=2",))
+    run = RunFolder(copy.config, copy.path, ("resources.cpu.actors=2",))
     here, there = _raylet(cluster.head_node), _raylet(second)
     attached = {**env, "RAY_ADDRESS": cluster.address, "RAY_AUTH_MODE": "disabled"}
     all_parts = len(seen(reference.run.path, PARTS["paths"]))

@@ -10,7 +10,6 @@ import psutil
 import pytest
 from _pytest.mark import ParameterSet
 
-from rayclean.run.pipeline import STAGE_NAMES
 from rayclean.run.start import look
 from rayclean.storage.contents import read_json
 from rayclean.storage.store import Store
@@ -25,7 +24,7 @@ FAST = (("paths", "driver"), ("paths", "worker"), ("train", "worker"))
 
 
 def _cases() -> list[ParameterSet]:
-    cases = [(stage, victim) for stage in STAGE_NAMES for victim in ("driver", "worker")]
+    cases = [(stage, victim) for stage in PARTS for victim in ("driver", "worker")]
     return [pytest.param(*case, marks=() if case in FAST else pytest.mark.slow) for case in cases]
 
 

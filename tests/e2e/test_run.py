@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rayclean.cli import commands
-from rayclean.run.pipeline import STAGE_NAMES
+from rayclean.run.grow import STAGES
 from rayclean.schema import label_schema
 from rayclean.storage.lease import hold
 from rayclean.storage.published import Published
@@ -84,7 +84,7 @@ def test_too_many_bad_samples_are_exit_code_3(again: Finished) -> None:
 
 def test_status_shows_every_stage_done(reference: Finished) -> None:
     lines = _invoke("status", str(reference.run.path)).splitlines()
-    assert [line.split()[0] for line in lines] == list(STAGE_NAMES)
+    assert [line.split()[0] for line in lines] == list(STAGES)
     assert {line.split()[1].rstrip(",") for line in lines} == {"done"}
 
 

@@ -17,9 +17,10 @@ from rayclean.export.options import ExportOptions
 from rayclean.export.table import LabelTable
 from rayclean.run.run import Run
 from rayclean.storage.contents import encode, read_json, read_table
+from rayclean.storage.executor import run_inline
 from rayclean.storage.published import MANIFEST, TableFile
 from rayclean.storage.store import Store
-from rayclean.storage.units import Job, run_inline
+from rayclean.storage.units import Job
 
 Facts = dict[str, Any]
 QUIET = Console(quiet=True)

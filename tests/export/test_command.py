@@ -7,7 +7,7 @@ import json
 import pickle
 import shutil
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,7 @@ import pyarrow as pa
 import pytest
 
 from rayclean.catalog.labels import LabelField
-from rayclean.cluster import pool
-from rayclean.cluster.pool import JobReport
+from rayclean.cluster.pool import UnitActor
 from rayclean.cluster.sizing import Workers
 from rayclean.config import Config, Pool
 from rayclean.errors import ConfigError, InputError, RunHeldError, ShardChangedError, StageError
@@ -30,10 +29,13 @@ from rayclean.export.rows import Chosen
 from rayclean.export.shards_job import ShardsJob, inside
 from rayclean.export.table import LabelTable
 from rayclean.run.run import Run
-from rayclean.run.start import look
+from rayclean.run.site import Site
+from rayclean.run.start import ONE_WORKER, look
 from rayclean.shards.stream import stream_shard
 from rayclean.shards.urls import stat_shard
 from rayclean.storage.contents import encode
+from rayclean.storage.executor import Inline, JobReport, Watcher
+from rayclean.storage.graph import Graph
 from rayclean.storage.lease import hold
 from rayclean.storage.published import Published, TableFile
 from rayclean.storage.store import Store
@@ -211,37 +213,42 @@ def test_what_is_stopped_goes_on_to_the_same_bytes(
     assert shards_of(out) == shards_of(tmp_path / "whole")
 
 
-def without_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, replacement in (
-        ("connect", lambda _: nullcontext()),
-        ("check_nodes", lambda _: []),
-        ("settle", lambda *_, **__: Workers(1, 1, 0, "cpu")),
-    ):
-        monkeypatch.setattr(f"rayclean.cluster.nodes.{name}", replacement)
+class Far(Inline):
+    """All that a pool does but Ray's own part: jobs are pickled; here units may fail, too."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        super().__init__()
+        self.error, self.sent = error, list[int]()
+
+    def run(self, grow: Callable[[], Graph], watcher: Watcher | None = None) -> list[JobReport]:
+        (job,) = grow().jobs.values()
+        if self.error is not None:
+            report = JobReport(job)
+            report.note("shards/000001", self.error)
+            return [report]
+        actor = UnitActor(Workers(1, 1, 0, "cpu"), True, "far")
+        actor.take(pickle.loads(pickle.dumps(job)))
+        rows = [actor.run(job.key, unit) for unit in job.missing()[::-1]]
+        assert [row.error for row in rows] == [""] * len(rows)
+        self.sent.append(len(rows))
+        return []
+
+
+def without_cluster(monkeypatch: pytest.MonkeyPatch, executor: Far) -> None:
+    site = Site(executor, ONE_WORKER)
+    monkeypatch.setattr(command, "opened", lambda *_, **__: nullcontext(site))
 
 
 def test_what_actors_are_sent_gives_the_same_bytes_in_any_order(
     doubtful: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All that the pool does but Ray's own part: jobs are pickled, units come in another order and are counted."""
-    reports: list[JobReport] = []
-
-    def send(
-        jobs: Sequence[Job], todo: Any, workers: Workers, mix: bool, meter: Any, found: list[JobReport], name: str
-    ) -> None:
-        actor = pool.UnitActor(pickle.loads(pickle.dumps(jobs)), workers, mix, name)
-        for item in pool.grouped(jobs, todo)[::-1]:
-            for row in pa.table(actor({name: [value] for name, value in item.items()})).to_pylist():
-                pool._note(found[row["job"]], row, meter)
-        reports.extend(found)
-
+    far = Far()
     with monkeypatch.context() as patch:
-        without_cluster(patch)
-        patch.setattr(pool, "_send", send)
+        without_cluster(patch, far)
         exported(doubtful, "shards", tmp_path / "sent", cut=0.4)
     jobs_of(monkeypatch, compute_here)
     exported(doubtful, "shards", tmp_path / "here", cut=0.4)
-    assert [(report.units, report.failed) for report in reports] == [(4, {})]
+    assert far.sent == [4]
     assert len(shards_of(tmp_path / "sent")) > 2
     assert shards_of(tmp_path / "sent") == shards_of(tmp_path / "here")
 
@@ -249,7 +256,7 @@ def test_what_actors_are_sent_gives_the_same_bytes_in_any_order(
 @pytest.mark.slow
 def test_on_the_pool_the_bytes_are_the_same(doubtful: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    one_actor = doubtful.resources.model_copy(update={"catalog": Pool(actors=1)})  # its start is most of the time
+    one_actor = doubtful.resources.model_copy(update={"cpu": Pool(actors=1)})  # its start is most of the time
     exported(doubtful.model_copy(update={"resources": one_actor}), "shards", tmp_path / "pool", cut=0.4)
     jobs_of(monkeypatch, compute_here)
     exported(doubtful, "shards", tmp_path / "here", cut=0.4)
@@ -394,12 +401,10 @@ def test_a_run_that_is_held_waits_for_its_driver(doubtful: Config, tmp_path: Pat
 
 
 def test_failed_units_are_told(doubtful: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    without_cluster(monkeypatch)
-    for error, kind in (("OSError: away", StageError), ("InputError: gone; look", InputError)):
-        report = JobReport(failed={"shards/000001": error})
-        monkeypatch.setattr("rayclean.cluster.pool.run_units", lambda *_, report=report, **__: [report])
+    for error, kind in ((OSError("away"), StageError), (InputError("gone; look"), InputError)):
+        without_cluster(monkeypatch, Far(error=error))
         with pytest.raises(kind, match=r"away|gone; look"):
-            exported(doubtful, "shards", tmp_path / error[:7])
+            exported(doubtful, "shards", tmp_path / type(error).__name__)
 
 
 def test_a_shards_name_cannot_lead_outside() -> None:

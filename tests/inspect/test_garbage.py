@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,20 @@ from rayclean.cli.common import load_run
 from rayclean.config import Config, dump_config
 from rayclean.errors import InputError, RunHeldError
 from rayclean.inspect.garbage import _FOLDER, SCORE_KINDS, collect, find_reached
-from rayclean.run.pipeline import CONFIG_FILE, STAGES, tidy
+from rayclean.run.grow import STAGES, grow
+from rayclean.run.pipeline import CONFIG_FILE
 from rayclean.run.record import STEPS, record
 from rayclean.run.run import Run
 from rayclean.run.start import CATALOG_FILE, PRECISION_FILE, look
+from rayclean.run.tidy import tidy
+from rayclean.storage.executor import Executor
+from rayclean.storage.graph import Missing
 from rayclean.storage.lease import LEASES, hold
 from rayclean.storage.store import Store
 from rayclean.storage.units import ENVIRONMENT_FILE, Job
 
 Files = dict[str, bytes]
-# All families, all kinds of catalogs, rounds, several networks.
+# All families, all kinds of catalogs, several networks.
 EVERYTHING = (
     "train.epochs=2",
     "train.snapshot_every=1",
@@ -35,7 +39,6 @@ EVERYTHING = (
     "inn.features=ce",
     "influence.validation=split",
     "influence.validation_num=1",
-    "iofm.rounds=[2, 4]",
     "inn.num=3",
     "inn.steps=2",
     "influence.probes=5",
@@ -64,10 +67,9 @@ Do = Callable[..., Run]
 def do(tiny_config: Callable[..., Config], finish: Callable[..., Run]) -> Do:
     """Does a run and leaves its records and its config, as a start does."""
 
-    def start(folder: Path, *overrides: str, compute: Callable[[Sequence[Job]], None] | None = None) -> Run:
-        config = tiny_config(folder, *overrides)
-        run = finish(config, compute) if compute else finish(config)
-        for folder_of in sorted({job.folder for stage in STAGES if stage.jobs for job in stage.jobs(run)}):
+    def start(folder: Path, *overrides: str, executor: Executor | None = None) -> Run:
+        run = finish(tiny_config(folder, *overrides), executor)
+        for folder_of in sorted({job.folder for job in grow(run).jobs.values()}):
             record(run.store, folder_of, {"units": 1})
         record(run.store, STEPS, {"step": "merge", "wall_s": 1.0})
         run.store.publish(PRECISION_FILE, b'{"train": "float32", "score": "float32"}')
@@ -106,7 +108,7 @@ def test_nothing_of_a_finished_run_is_garbage(copied: Config) -> None:
     store = Store(copied.run.dir)
     before = files_of(store)
     kinds = {name.split("-")[0] for name in folders_of(before)}
-    assert kinds == {*SCORE_KINDS, "catalog", "train", "labels", "tables", "record"}
+    assert kinds == {*STAGES, "labels", "tables", "record"}
     found = collect(copied, dry_run=False)
     assert (found.sizes, found.kept, found.cause, found.table) == ({}, (), None, None)
     assert files_of(store) == before
@@ -126,7 +128,7 @@ def test_a_run_that_was_tidied_loses_nothing_either(copied: Config) -> None:
 
 @pytest.mark.parametrize(
     "overrides",
-    [("iofm.num=3", "iofm.rounds=[]", "merge.threshold=0.25"), ("scores=[loss, iofm]",), ("noise.rate=0.2",)],
+    [("iofm.num=3", "merge.threshold=0.25"), ("scores=[loss, iofm]",), ("noise.rate=0.2",)],
 )
 def test_what_stays_is_what_a_fresh_run_of_the_last_config_makes(
     overrides: tuple[str, ...], whole: Run, do: Do, tmp_path: Path
@@ -149,7 +151,7 @@ def test_what_stays_is_what_a_fresh_run_of_the_last_config_makes(
     assert records == {name for name in files_of(fresh.store) if name.startswith("record/")}
     assert {CONFIG_FILE, CATALOG_FILE, PRECISION_FILE, "labels/_manifest.json"} <= set(after)
     this = look(config, run.store)
-    assert not any(job.missing() for stage in STAGES if stage.jobs for job in stage.jobs(this))
+    assert not any(map(Missing(), grow(this).wanted(Missing()).values()))
     assert collect(config, dry_run=False).sizes == {}
 
 
@@ -163,7 +165,7 @@ def test_while_a_network_is_not_trained_what_follows_from_it_stays(copied: Confi
     gone = set(before) - set(files_of(store))
     assert found.kept == SCORE_KINDS
     assert found.cause is not None
-    assert "trained.json" in found.cause
+    assert "after training" in found.cause
     assert {name.split("-")[0] for name in folders_of(dict.fromkeys(gone, b""))} == {"train"}
     assert store.exists(f"{sorted(reached)[0]}/snapshots/epoch-0001.safetensors")
     assert not store.exists(look(copied, store).main.task.folder)
@@ -210,7 +212,7 @@ def test_a_catalog_that_is_not_the_configs_stops_it(copied: Config, section: dic
 
 
 def test_a_driver_at_work_is_left_alone(copied: Config) -> None:
-    config = changed(copied, iofm={"num": 3, "rounds": []})
+    config = changed(copied, iofm={"num": 3})
     store = Store(config.run.dir)
     with hold(store):
         before = files_of(store)
@@ -221,7 +223,7 @@ def test_a_driver_at_work_is_left_alone(copied: Config) -> None:
 
 
 def test_what_is_not_a_stages_folder_stays(copied: Config) -> None:
-    config = changed(copied, iofm={"num": 3, "rounds": []})
+    config = changed(copied, iofm={"num": 3})
     store = Store(config.run.dir)
     strangers = [
         "mine/paths-00000000/x",
@@ -270,7 +272,7 @@ def test_temporary_files_go_once_nobody_writes_them(copied: Config) -> None:
 def test_a_removal_that_is_killed_leaves_no_half_folder_and_is_finished_later(
     copied: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = changed(copied, iofm={"num": 3, "rounds": []})
+    config = changed(copied, iofm={"num": 3})
     store = Store(config.run.dir)
     before = files_of(store)
     expected = collect(config, dry_run=True)
@@ -296,7 +298,7 @@ def test_a_removal_that_is_killed_leaves_no_half_folder_and_is_finished_later(
 
 
 def test_an_object_store_is_cleared_alike(copied: Config) -> None:
-    config = changed(copied, iofm={"num": 3, "rounds": []})
+    config = changed(copied, iofm={"num": 3})
     remote = Store("memory://garbage")
     try:
         for name, data in files_of(Store(config.run.dir)).items():
@@ -319,6 +321,7 @@ def subclasses(kind: type[Any]) -> Iterator[type[Any]]:
 
 def test_every_stage_has_its_kind() -> None:
     kinds = {each.stage for each in subclasses(Job) if each.__module__.startswith("rayclean.")}
-    kinds -= {"", "catalog", "learn", "export"}  # what commands after a run make is theirs
-    assert kinds == set(SCORE_KINDS)
+    kinds -= {"", "learn", "export"}  # what commands after a run make is theirs
+    assert kinds == set(STAGES)
+    assert set(SCORE_KINDS) == {*STAGES, "decide"} - {"catalog", "train"}
     assert _FOLDER.fullmatch("train-ce_ne-0123abcd")

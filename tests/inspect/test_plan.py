@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from rayclean.catalog.table import COLUMNS_FILE, Catalog
 from rayclean.config import Config
 from rayclean.embed.table import Embedding
 from rayclean.inspect import plan
+from rayclean.inspect.graph import draw_graph
 from rayclean.inspect.plan import Plan, count_labels, estimate, plan_search
 from rayclean.neighbors.files import HELD_BYTES
 from rayclean.neighbors.index import IndexSettings
@@ -25,13 +27,15 @@ from rayclean.neighbors.ivf import count_cells
 from rayclean.neighbors.ivf_stage import QuantizerJob
 from rayclean.neighbors.parts import plan_parts
 from rayclean.neighbors.stage import IndexJob
+from rayclean.report.run_text import print_graph
 from rayclean.report.text import print_plan
+from rayclean.run.grow import STAGES
 from rayclean.run.run import Run
 from rayclean.schema import Array
 from rayclean.storage.contents import encode
 from rayclean.storage.draws import seeded_hash
+from rayclean.storage.executor import run_inline
 from rayclean.storage.store import Store
-from rayclean.storage.units import run_inline
 
 # A label larger than a part, one that shares a part with small ones, an empty one.
 COUNTS = np.array([1300, 420, 60, 0, 12, 1, 207])
@@ -151,3 +155,28 @@ def test_the_plan_says_how_it_knows_and_what_is_searched(
     assert "lists of the same label for 6 of 6 labels and lists of any label through IVF" in text
     assert f"neighbour index of the last snapshot: {through.search.index_bytes / 1e6:.1f} MB" in text
     assert through.disk_bytes > estimate(tiny_config(tmp_path)).disk_bytes
+
+
+def test_the_graph_of_a_config_shows_what_each_job_reads(
+    tiny_config: Callable[..., Config], finish: Callable[..., Run], tmp_path: Path
+) -> None:
+    config = tiny_config(tmp_path / "run")
+    lines, unnamed = draw_graph(config)
+    assert [(line.stage, line.num_units, line.num_missing) for line in lines] == [("catalog", 4, 4), ("catalog", 1, 1)]
+    assert lines[1].reads == (0,)
+    assert [each.stage for each in unnamed] == list(STAGES[1:])
+    assert os.listdir(config.run.dir) == ["given.yaml"], "nothing is written"
+    run = finish(config)
+    lines, unnamed = draw_graph(config)
+    assert unnamed == []
+    assert {line.num_missing for line in lines if line.is_wanted} == {0}
+    stages = [line.stage for line in lines]
+    assert {stages[index] for line in lines if line.kind == "PathsJob" for index in line.reads} == {"pairs", "embed"}
+    assert all(max(line.reads, default=-1) < number for number, line in enumerate(lines))
+    run.store.remove(run.merge()[1].file("part-00000"))
+    missing = [line for line in draw_graph(config)[0] if line.num_missing]
+    assert [(line.kind, line.num_missing) for line in missing] == [("ApplyJob", 1)]
+    console = Console(width=200)
+    with console.capture() as captured:
+        print_graph(console, *draw_graph(config))
+    assert "1 missing" in captured.get()

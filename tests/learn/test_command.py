@@ -13,7 +13,6 @@ import pytest
 from rich.console import Console
 
 from rayclean.catalog.stage import find_sources
-from rayclean.cluster import nodes
 from rayclean.cluster.sizing import Workers
 from rayclean.config import Config, override_config
 from rayclean.errors import ConfigError, InputError
@@ -22,13 +21,12 @@ from rayclean.learn import command
 from rayclean.learn.lesson_jobs import read_columns
 from rayclean.learn.phase import Phase, run_phase
 from rayclean.run.run import Run
-from rayclean.run.start import start
+from rayclean.run.start import ONE_WORKER, start
 from rayclean.schema import Array
 from rayclean.storage.contents import map_arrays
+from rayclean.storage.executor import Inline
 from rayclean.storage.resume import Resume
 from rayclean.storage.store import Store
-from rayclean.storage.units import run_inline
-from tests.conftest import train_here
 
 Learn = Callable[..., command.Result]
 EPOCHS = "learn.train.epochs=3"
@@ -51,19 +49,15 @@ def config(
 
 
 def opened(config: Config) -> Run:
-    return start(config, Store(config.run.dir), find_sources(config.data), leaves_word=False)
+    return start(config, Store(config.run.dir), find_sources(config.data), ONE_WORKER, leaves_word=False)
 
 
 @pytest.fixture
-def learn(config: Config, one_thread: None, monkeypatch: pytest.MonkeyPatch) -> Learn:
+def learn(config: Config, one_thread: None) -> Learn:
     """`learn(method, "section.field=value", ...)` in this process, without Ray."""
-    for settle in ("settle", "settle_training"):
-        monkeypatch.setattr(nodes, settle, lambda *_, **__: Workers(1, 1, 0, "cpu"))
-    monkeypatch.setattr(command, "run_training", train_here)
-    monkeypatch.setattr(command, "_compute", lambda this, jobs, console: run_inline(jobs))
 
     def do(method: str, *overrides: str) -> command.Result:
-        return command._learn(opened(override_config(config, overrides)), method, Console(quiet=True))
+        return command.learn_by(opened(override_config(config, overrides)), method, Inline(), Console(quiet=True))
 
     return do
 
@@ -85,7 +79,7 @@ def test_every_network_is_examined_after_every_epoch(learn: Learn, config: Confi
 
 def test_verified_samples_are_not_in_the_test(learn: Learn, config: Config) -> None:
     this = opened(config)
-    course = command._course(this, Console(quiet=True))
+    course = command._course(this, Inline(), Console(quiet=True))
     assert course.test is not None
     assert not set(course.test.rows) & set(course.known_rows)
     assert len(course.test.rows) + len(course.known_rows) == course.test.catalog.num_rows
@@ -93,12 +87,12 @@ def test_verified_samples_are_not_in_the_test(learn: Learn, config: Config) -> N
 
 def test_networks_are_examined_where_they_are_trained(learn: Learn, config: Config) -> None:
     """The pools may have other devices; trained weights and batches have to meet."""
-    course = command._course(opened(config), Console(quiet=True))
-    workers = {"train": Workers(1, 1, 1, "cuda"), "score": Workers(1, 1, 0, "cpu")}
+    course = command._course(opened(config), Inline(), Console(quiet=True))
+    workers = {"train": Workers(1, 1, 1, "cuda"), "gpu": Workers(1, 1, 0, "cpu")}
     course = replace(course, workers={**course.workers, **workers})
     assert course.plain().forward.device == "cuda"
     assert course.forward.device == "cpu"
-    swapped = replace(course, workers={"train": workers["score"], "score": workers["train"]})
+    swapped = replace(course, workers={"train": workers["gpu"], "gpu": workers["train"]})
     assert swapped.plain().forward.device == "cpu"
     assert swapped.plain().folder == course.plain().folder
 

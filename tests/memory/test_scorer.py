@@ -79,13 +79,13 @@ def test_the_joint_model_is_a_runs(tiny_config: Tiny, finish: Finish, tiny_snaps
     assert_same(scorer.fit(**arrays_of(run)), run)
 
 
-def test_rounds_of_paths_are_a_runs(tiny_config: Tiny, finish: Finish, tiny_snapshot: Path, tmp_path: Path) -> None:
-    fixed = ("scores=[loss, iofm_last, inn]", "inn.features=self", "inn.num=3", "inn.steps=2", "inn.rounds=[1, 3]")
-    run = finish(tiny_config(tmp_path / "run", *fixed, f"iofm.rounds=[1, {SAME['iofm']['num']}]"))
-    changes = {"iofm": {**SAME["iofm"], "rounds": [1, SAME["iofm"]["num"]]}}
-    inn = {"features": "self", "num": 3, "steps": 2, "rounds": [1, 3]}
-    train = {"epochs": 0, "from": str(tiny_snapshot)}
-    scorer = LabelScorer({"width": 4}, ["loss", "iofm_last", "inn"], **{**SAME, **changes}, train=train, inn=inn)
+def test_inn_by_its_own_features_is_a_runs(
+    tiny_config: Tiny, finish: Finish, tiny_snapshot: Path, tmp_path: Path
+) -> None:
+    fixed = ("scores=[loss, iofm_last, inn]", "inn.features=self", "inn.num=3", "inn.steps=2")
+    run = finish(tiny_config(tmp_path / "run", *fixed))
+    inn, train = {"features": "self", "num": 3, "steps": 2}, {"epochs": 0, "from": str(tiny_snapshot)}
+    scorer = LabelScorer({"width": 4}, ["loss", "iofm_last", "inn"], **SAME, train=train, inn=inn)
     assert_same(scorer.fit(**arrays_of(run)), run)
 
 

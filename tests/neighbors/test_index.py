@@ -17,8 +17,9 @@ from rayclean.neighbors.stage import AnyLabelJob, IndexJob, SameLabelJob
 from rayclean.schema import Array
 from rayclean.storage.contents import encode, map_arrays
 from rayclean.storage.draws import seeded_hash
+from rayclean.storage.executor import run_inline
 from rayclean.storage.store import Store
-from rayclean.storage.units import block_name, num_blocks, run_inline
+from rayclean.storage.units import block_name, num_blocks
 
 CLASS_COUNTS = (70, 33, 5, 1, 0, 4)
 BLOCK_ROWS = 40

@@ -26,8 +26,9 @@ from rayclean.run.run import Run
 from rayclean.schema import Array
 from rayclean.storage.contents import encode, map_arrays, read_json
 from rayclean.storage.draws import seeded_hash
+from rayclean.storage.executor import run_inline
 from rayclean.storage.store import Store
-from rayclean.storage.units import ENVIRONMENT_FILE, Job, compute_and_publish, run_inline
+from rayclean.storage.units import ENVIRONMENT_FILE, Job, compute_and_publish
 
 # A label larger than a part, one that shares a part with small ones, small ones, one empty, one of one row.
 CLASS_COUNTS = (1300, 420, 60, 0, 12, 1, 207)

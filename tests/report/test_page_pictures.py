@@ -26,8 +26,8 @@ from rayclean.errors import ConfigError, InputError, ShardChangedError
 from rayclean.report.page_files import MARK, TINY, open_folder, write_pages, write_pictures
 from rayclean.run.run import Run
 from rayclean.storage.contents import encode
+from rayclean.storage.executor import run_inline
 from rayclean.storage.store import Store
-from rayclean.storage.units import run_inline
 from tests.helpers import image_bytes, random_pixels, write_tar
 
 SIZES = ((8, 8), (40, 300), (300, 40), (200, 100), (1, 500), (TINY, 3))  # height, width

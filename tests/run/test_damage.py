@@ -10,7 +10,7 @@ import pytest
 
 from rayclean.cli import commands
 from rayclean.config import Config
-from rayclean.errors import DamagedFile
+from rayclean.errors import DamagedFile, StageError
 from rayclean.run.run import Run
 from rayclean.storage import checksums
 from rayclean.storage.damage import MAX_TRIES, mended
@@ -24,7 +24,6 @@ SETTINGS = (
     *EVERYTHING,
     "neighbors.ivf_rows=1",
     "neighbors.recall_target=1",
-    "iofm.rounds=[]",
     "inn.features=self",
     "train.roles={}",
     "scores=[loss, aum, iofm, inn, vote, osm, osd, odd]",
@@ -99,7 +98,7 @@ def test_without_checksums_damage_would_be_believed(
     monkeypatch.setattr(checksums.CheckedArrays, "_check", lambda *_: None)
     try:
         outcome = again("interpolate-H/N.safetensors", "turned")
-    except ValueError as e:
+    except StageError as e:
         outcome = str(e)
     assert outcome != "the same"
 

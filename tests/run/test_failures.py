@@ -7,26 +7,24 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import pytest
 from rich.console import Console
 
 from rayclean.catalog.table import SHARDS_FILE
-from rayclean.cluster import pool
-from rayclean.cluster.pool import JobReport
-from rayclean.cluster.progress import Meter
-from rayclean.cluster.sizing import Workers
 from rayclean.config import Config
 from rayclean.errors import InputError, StageError
 from rayclean.inspect.errors import find_errors
 from rayclean.report.run_text import print_errors
-from rayclean.run import pipeline
+from rayclean.run import ledger, pipeline
 from rayclean.run.failures import MAX_UNITS, note_failures, read_failures
 from rayclean.run.run import Run
 from rayclean.run.start import look
+from rayclean.storage.executor import Executor, Inline, JobReport, Trainer, Watcher
+from rayclean.storage.graph import Graph
 from rayclean.storage.store import Store
-from rayclean.storage.units import Job, UnitResult, compute_and_publish
+from rayclean.storage.units import Job, UnitResult
 from tests.conftest import Sample
 from tests.helpers import sample, write_tar
 
@@ -37,7 +35,7 @@ QUIET = Console(quiet=True)
 class Brittle(Job):
     """Units of which some fail while a file says so."""
 
-    stage: ClassVar[str] = "brittle"
+    stage: ClassVar[str] = "paths"
     suffix: ClassVar[str] = ".json"
 
     def units(self) -> Sequence[str]:
@@ -52,25 +50,9 @@ class Brittle(Job):
         return compute
 
 
-def run_units(
-    jobs: Sequence[Job], todo: Sequence[Sequence[str]], workers: Workers, mix_allowed: bool, meter: Meter
-) -> list[JobReport]:
-    """The pool's work, in this process."""
-    reports = [JobReport() for _ in jobs]
-    for job, units, report in zip(jobs, todo, reports, strict=True):
-        for unit in units:
-            try:
-                compute_and_publish(job, job.open(), unit, "{}")
-                report.units += 1
-            except Exception as e:
-                report.failed[unit] = f"{type(e).__name__}: {e}"
-    return reports
-
-
 @pytest.fixture
-def run(scored: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """A copy of a finished run whose pool is this process."""
-    monkeypatch.setattr(pool, "run_units", run_units)
+def run(scored: Run, tmp_path: Path) -> Run:
+    """A copy of a finished run."""
     shutil.copytree(scored.store.path, tmp_path / "run")
     config = scored.config.model_copy(
         update={"run": scored.config.run.model_copy(update={"dir": str(tmp_path / "run")})}
@@ -78,20 +60,19 @@ def run(scored: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return look(config, Store(config.run.dir))
 
 
-def stage_of(*folders: str) -> pipeline.Stage:
-    return pipeline.Stage("paths", lambda run: [Brittle(run.store, folder) for folder in folders])
-
-
-def do(stage: pipeline.Stage, run: Run) -> None:
-    pipeline.do(stage, run, QUIET)
+def do(run: Run, *folders: str, executor: Executor | None = None) -> None:
+    """Does brittle jobs of these folders in this process."""
+    graph = Graph()
+    graph.want(*(Brittle(run.store, folder) for folder in folders))
+    ledger.do(executor or Inline(), lambda: graph, QUIET, run.store)
 
 
 def test_failed_units_are_written_down_until_they_are_done(run: Run) -> None:
-    store, stage = run.store, stage_of("brittle-00000000", "brittle-00000001")
+    store, folders = run.store, ("brittle-00000000", "brittle-00000001")
     note_failures(store, "embed", {"embed-00000000/000000.safetensors": "OSError: full"})
     store.publish("broken/1", b"")
     with pytest.raises(StageError, match=r"2 unit\(s\) of paths failed"):
-        do(stage, run)
+        do(run, *folders)
     noted = read_failures(store)
     assert set(noted) == {"embed", "paths"}
     # Units of two jobs may have the same name.
@@ -102,16 +83,16 @@ def test_failed_units_are_written_down_until_they_are_done(run: Run) -> None:
     assert found["paths"] == {"stage": "paths", **noted["paths"]}
 
     store.remove("broken/1")
-    do(stage, run)
+    do(run, *folders)
     assert set(read_failures(store)) == {"embed"}
-    do(stage, run)
+    do(run, *folders)
     assert set(read_failures(store)) == {"embed"}
 
 
 def test_a_stage_with_nothing_left_to_do_has_no_failures(run: Run) -> None:
-    do(stage_of("brittle-00000000"), run)
+    do(run, "brittle-00000000")
     note_failures(run.store, "paths", {"brittle-00000000/0.json": "a worker of a dead driver has done it"})
-    do(stage_of("brittle-00000000"), run)
+    do(run, "brittle-00000000")
     assert read_failures(run.store) == {}
 
 
@@ -127,29 +108,33 @@ def test_units_that_are_done_meanwhile_are_not_listed(run: Run) -> None:
     assert find_errors(run.config, 20)["failed"] == []
 
 
-def test_a_stage_that_fails_as_a_whole_is_written_down(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> list[JobReport]:
-        raise StageError("Ray could not run brittle: no resources")
+class Nobody(Inline):
+    """An executor for which there is no place."""
 
-    monkeypatch.setattr(pool, "run_units", broken)
+    def run(self, grow: Callable[[], Graph], watcher: Watcher | None = None) -> list[JobReport]:
+        raise StageError("nothing has run for 300 s: no resources")
+
+
+def test_a_run_that_ends_as_a_whole_is_written_down(run: Run) -> None:
     with pytest.raises(StageError, match="no resources"):
-        do(stage_of("brittle-00000000"), run)
+        do(run, "brittle-00000000", executor=Nobody())
     (entry,) = find_errors(run.config, 20)["failed"]
-    assert entry["units"] == [{"file": "paths", "error": "Ray could not run brittle: no resources"}]
+    assert entry["units"] == [{"file": "run", "error": "nothing has run for 300 s: no resources"}]
+    do(run, "brittle-00000000")
+    assert read_failures(run.store) == {}
 
 
-def test_a_role_whose_training_fails_is_written_down(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_role_whose_training_fails_is_written_down(run: Run) -> None:
     def broken(*_: object) -> None:
         raise StageError("training failed in spite of retries, last with: CUDA out of memory")
 
-    train = next(stage for stage in pipeline.STAGES if stage.jobs is None)
-    with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "is_trained", lambda task: False)
-        patch.setattr(pipeline, "train_role", broken)
-        with pytest.raises(StageError, match="CUDA"):
-            do(train, run)
-    assert read_failures(run.store)["train"]["units"][0]["file"] == "main"
-    do(train, run)
+    config = run.config.model_copy(update={"train": run.config.train.model_copy(update={"epochs": 1, "lr": 0.5})})
+    anew = look(config, run.store)
+    with pytest.raises(StageError, match="CUDA"):
+        pipeline.compute(anew, Inline(train=cast(Trainer, broken)), QUIET, "train")
+    (unit,) = read_failures(run.store)["train"]["units"]
+    assert unit["error"].endswith("CUDA out of memory")
+    pipeline.compute(anew, Inline(), QUIET, "train")
     assert read_failures(run.store) == {}
 
 
@@ -164,7 +149,7 @@ def test_a_disk_too_full_for_the_note_does_not_hide_the_failure(run: Run, monkey
 
     monkeypatch.setattr(Store, "publish", full)
     with pytest.raises(StageError, match="unit 1"):
-        do(stage_of("brittle-00000000"), run)
+        do(run, "brittle-00000000")
 
 
 def test_the_note_of_very_many_failures_is_bounded(run: Run) -> None:

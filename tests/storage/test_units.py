@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from rayclean.errors import EnvironmentMixError, UnitError
 from rayclean.storage import units
 from rayclean.storage.contents import STAMP_KEY, map_arrays, read_json
+from rayclean.storage.executor import run_inline
 from rayclean.storage.store import Store
 from rayclean.storage.units import (
     ENVIRONMENT_FILE,
@@ -30,7 +31,6 @@ from rayclean.storage.units import (
     check_environment,
     compute_and_publish,
     num_blocks,
-    run_inline,
 )
 
 

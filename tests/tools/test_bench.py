@@ -11,8 +11,8 @@ import torch
 
 from rayclean.shards.decode import decode_image
 from rayclean.shards.stream import stream_shard
+from rayclean.storage.executor import run_inline
 from rayclean.storage.store import Store
-from rayclean.storage.units import run_inline
 from rayclean.train.models import build_model
 from rayclean.train.snapshots import publish_weights
 from tools.bench_scaling import Size, compare, read_stages

@@ -1,0 +1,98 @@
+"""What a config leads to: the table of contents of a run.
+
+`grow` is a pure function of a config and of what is published. What it cannot name yet, since it is named by what
+others will hold, it says; the same question is asked again when those are there.
+"""
+
+from __future__ import annotations
+
+from rayclean.catalog.derive_stage import DeriveJob, PlanJob
+from rayclean.catalog.stage import SOURCES_FILE, CatalogJob, ColumnsJob, scan_settings
+from rayclean.catalog.table import Catalog
+from rayclean.config import THRESHOLDED, DataSection
+from rayclean.run.run import Run
+from rayclean.storage.contents import read_table
+from rayclean.storage.graph import Graph, Unnamed
+from rayclean.storage.units import Job
+from rayclean.train.stage import TrainJob
+
+# In the order of the path of the data.
+STAGES = (
+    "catalog",
+    "train",
+    "trajectory",
+    "embed",
+    "neighbors",
+    "pairs",
+    "paths",
+    "interpolate",
+    "vote",
+    "influence",
+    "simulate",
+    "aum",
+    "merge",
+)
+
+
+def grow(run: Run) -> Graph:
+    """The jobs of a run, as far as they can be named by now."""
+    graph = Graph()
+    rows = catalog_jobs(run)
+    graph.want(*rows)
+    if any(job.missing() for job in rows):
+        graph.unnamed += [Unnamed(stage, "after catalog") for stage in STAGES[1:]]
+        return graph
+    trainings = train_jobs(run)
+    graph.want(*trainings)
+    if any(job.missing() for job in trainings):
+        graph.unnamed += [Unnamed(stage, "after training") for stage in STAGES[2:]]
+        return graph
+    graph.want(run.main.embed(run.main.last), *run.others.values())  # beliefs and features that reports read
+    graph.want(*run.trajectory_jobs().values())
+    if (check := run.planted_check()) is not None:
+        graph.want(*check[1:])
+    for merge in (run.merge(), run.merge_clips()):
+        graph.want(*(merge or ())[1:])
+    return graph
+
+
+def catalog_jobs(run: Run) -> list[Job]:
+    """The tables of rows: of the shards, of verified samples; derived ones, and those with planted labels."""
+    done: dict[str, Job] = {}
+    for catalog, data, verified in _scanned(run):
+        sources = read_table(run.store, f"{catalog.folder}/{SOURCES_FILE}", ["name"])
+        scan = CatalogJob(
+            run.store, catalog.folder, scan_settings(data, run.source_classes, verified), sources.num_rows
+        )
+        done[catalog.folder] = _joined(run, catalog, run.source_classes.num_classes, scan)
+    source = done[run.source.folder]
+    for keeps, catalog in run.derived.items():
+        plan = PlanJob(run.store, catalog.folder, run.source, run.derivation(keeps), after=(source,))
+        derive = DeriveJob(run.store, catalog.folder, run.source, run.derivation(keeps), after=(source, plan))
+        done[catalog.folder] = _joined(run, catalog, run.classes.num_classes, derive)
+    given = done[run.catalog.folder]
+    for name, catalog in run.planted.items():
+        if (planting := run.planting(name)) is not None:
+            derive = DeriveJob(run.store, catalog.folder, run.catalog, planting, after=(given,))
+            num_classes = run.classes.num_classes + (name in THRESHOLDED)  # threshold samples are a class more
+            done[catalog.folder] = _joined(run, catalog, num_classes, derive)
+    return list(done.values())
+
+
+def _scanned(run: Run) -> list[tuple[Catalog, DataSection, str | None]]:
+    """The catalogs that are read from shards: the data's, and the verified samples' where these have their own.
+
+    With where the labels of rows held out are, if not where the given ones are.
+    """
+    verified = run.config.validation_data()
+    found: list[tuple[Catalog, DataSection, str | None]] = [(run.source, run.config.data, run.config.verified_label)]
+    return [*found, (run.validation, verified, None)] if run.validation and verified else found
+
+
+def _joined(run: Run, catalog: Catalog, num_classes: int, shards: Job) -> ColumnsJob:
+    return ColumnsJob(run.store, catalog.folder, num_classes, after=(shards,))
+
+
+def train_jobs(run: Run) -> list[TrainJob]:
+    """The trainings, `main` first."""
+    return [TrainJob(run.store, role.task.folder, role.task, run.workers["train"]) for role in run.roles.values()]
