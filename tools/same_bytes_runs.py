@@ -114,7 +114,7 @@ def make_table(revision: Revision, config: Mapping[str, Any], where: str, overri
     Args:
         revision: of the code.
         config: without `run.dir`.
-        where: see `Case.where`.
+        where: see `Case.where`; an object store has the shards and the run folder, the weights stay a file here.
         overrides: `section.field=value`.
         into: gets `labels/` and `tables/`.
 
