@@ -159,10 +159,9 @@ _every_score: Tree = {
     "scores": list(EVERY_SCORE),
 }
 _clips: Tree = {
-    "data": {"group": "json:clip"},
+    "data": {"group": "json:clip", "group_by": "gradient"},
     "merge": {"verified": f"{{data}}/{VERIFIED}"},
-    "influence": {"validation": "split", "validation_label": "json:truth"},
-    "scores": ["loss", "iofm", "iofm_last", "vote", "osm", "osd"],
+    "scores": ["loss", "iofm", "iofm_last", "vote", "osm"],
 }
 _step: Tree = {
     "data": {"label": "json:truth", "truth": None},

@@ -29,7 +29,7 @@ from tools.object_store import ACCESS_KEY
 from tools.same_bytes_compare import FOLDERS
 
 ROOT = Path(__file__).parents[1]
-RUN_TIMEOUT_S = 1800
+RUN_TIMEOUT_S = 3600
 HAVE_A_TABLE = (0, 3)  # exit codes of a run
 TRAINED = "train-main-*/snapshots/epoch-*.safetensors"
 BUCKET, REGION = "rayclean", "us-east-1"
@@ -168,8 +168,10 @@ def environment(revision: Revision, work: Path) -> dict[str, str]:
     With one CPU each pool is one process: its start is most of the time. Where two nodes are, each has its own.
     """
     kept = {name: value for name, value in os.environ.items() if not re.match("RAY_|OMP_|MKL_|AWS_|PYTHON", name)}
-    own = {"PYTHONPATH": str(revision.tree), "CUDA_VISIBLE_DEVICES": "", "RAY_OVERRIDE_RESOURCES": '{"CPU": 1}'}
-    return {**kept, **own, "RAY_USAGE_STATS_ENABLED": "0", "TMPDIR": str(work), "RAY_TMPDIR": str(work)}
+    own = {"PYTHONPATH": str(revision.tree), "CUDA_VISIBLE_DEVICES": "", "TMPDIR": str(work), "RAY_TMPDIR": str(work)}
+    # Ray's workers would else give way to everybody who is not in a Ray, and a run on a busy machine would never end.
+    rays = {"RAY_OVERRIDE_RESOURCES": '{"CPU": 1}', "RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+    return {**kept, **own, **rays}
 
 
 def call(revision: Revision, env: Mapping[str, str], work: Path, arguments: Sequence[str] = ()) -> None:
@@ -182,15 +184,18 @@ def call(revision: Revision, env: Mapping[str, str], work: Path, arguments: Sequ
     # To a file, as Ray's processes would hold a pipe open after the command's end. Both the path and the working
     # folder lead to the revision, since Ray's workers take modules from there.
     with open(work / "said", "w+") as said:
-        done = subprocess.run(
-            command,
-            cwd=revision.tree,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=subprocess.STDOUT,
-            timeout=RUN_TIMEOUT_S,
-        )
+        try:
+            done = subprocess.run(
+                command,
+                cwd=revision.tree,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=subprocess.STDOUT,
+                timeout=RUN_TIMEOUT_S,
+            )
+        except subprocess.TimeoutExpired as e:
+            raise RunFailed(f"{revision.name} had no table after {RUN_TIMEOUT_S} s") from e
         said.seek(0)
         last = [line.strip() for line in said if line.strip()][-8:]
     if done.returncode not in HAVE_A_TABLE:
@@ -251,13 +256,7 @@ def _object_store(work: Path) -> Iterator[tuple[Any, dict[str, str]]]:
     import s3fs
 
     with _beside(SERVER, work, ROOT, os.environ) as url:
-        fs = s3fs.S3FileSystem(
-            endpoint_url=url,
-            key=ACCESS_KEY,
-            secret=ACCESS_KEY,
-            client_kwargs={"region_name": REGION},
-            skip_instance_cache=True,
-        )
+        fs = s3fs.S3FileSystem(endpoint_url=url, key=ACCESS_KEY, secret=ACCESS_KEY, skip_instance_cache=True)
         fs.mkdir(BUCKET)
         keys = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": ACCESS_KEY, "AWS_DEFAULT_REGION": REGION}
         yield fs, {**keys, "AWS_ENDPOINT_URL": url}
