@@ -76,7 +76,8 @@ class Kept:
         made_of += [json.dumps(case.config(Path("data"), weights and Path("weights"))), case.where]
         mark = digest_of("\n".join(made_of).encode())
         changed = f"+{digest_of(json.dumps(list(overrides)).encode())}" if overrides else ""
-        place = self.folder / "tables" / f"{case.name}-{mark}" / f"{revision.commit or 'working-tree'}{changed}"
+        made_by = revision.commit or f"tree-{digest_of(str(revision.tree.resolve()).encode())}"
+        place = self.folder / "tables" / f"{case.name}-{mark}" / f"{made_by}{changed}"
         if revision.commit is None:
             shutil.rmtree(place, ignore_errors=True)
         if not place.exists():
