@@ -16,7 +16,8 @@ from typing import TypeAlias
 import numpy as np
 
 from rayclean.catalog.imbalance import class_targets, is_kept, keep_thresholds
-from rayclean.catalog.noise import flip_labels, instance_labels
+from rayclean.catalog.instance_noise import instance_labels
+from rayclean.catalog.noise import flip_labels
 from rayclean.errors import ConfigError, InputError
 from rayclean.schema import Array
 from rayclean.storage.draws import draw_id, pixel_digest

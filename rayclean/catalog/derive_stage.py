@@ -6,7 +6,7 @@ The thresholds of what stays are found once over all rows; then each shard is do
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,6 +16,7 @@ from rayclean.catalog import imbalance, noise
 from rayclean.catalog.scan import TRUTH_SCHEMA
 from rayclean.catalog.table import Catalog
 from rayclean.config import NoiseSection
+from rayclean.config.noise_kinds import IMBALANCES, NOISE_KINDS, Imbalance, NoiseKind
 from rayclean.errors import InputError
 from rayclean.schema import NONE_OF_CLASSES, UNKNOWN, Array
 from rayclean.storage.contents import map_arrays, read_table
@@ -45,6 +46,8 @@ class Derivation:
         max_pixels: see `decode_image`.
         base: part of the catalog's name.
         none_by_truth: whether rows that are of none of the classes by `data.truth` stay as they are.
+        kind: of `noise`; it travels with the job, since a worker may not know what was registered elsewhere.
+        imbalance: likewise.
     """
 
     noise: NoiseSection
@@ -56,6 +59,13 @@ class Derivation:
     base: str = "truth"
     threshold_part: int | None = None
     none_by_truth: bool = False
+    kind: NoiseKind | None = field(init=False, compare=False, repr=False)
+    imbalance: Imbalance | None = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        kind, imbalance = self.noise.kind, self.noise.imbalance
+        object.__setattr__(self, "kind", None if kind is None else NOISE_KINDS.get(kind))
+        object.__setattr__(self, "imbalance", None if imbalance is None else IMBALANCES.get(imbalance))
 
     @property
     def changes_labels(self) -> bool:
@@ -65,7 +75,7 @@ class Derivation:
     @property
     def leaves_out(self) -> bool:
         """Whether rows are left out, for which thresholds must be found first."""
-        return self.noise.imbalance is not None or self.held_out > 0
+        return self.imbalance is not None or self.held_out > 0
 
 
 @dataclass(frozen=True)
@@ -92,7 +102,9 @@ class PlanJob(Job):
             apart = imbalance.keep_thresholds(verified[known], _apart_ids(ids[known]), held_out, seed)
             rest = ~_is_apart(verified, ids, apart, seed)
             counts = np.bincount(labels[rest], minlength=num_classes)
-            targets = imbalance.class_targets(settings.imbalance or "none", counts, settings.ratio, settings.classes)
+            targets = counts
+            if self.derivation.imbalance is not None:
+                targets = imbalance.targets_of(self.derivation.imbalance, counts, settings.ratio, settings.classes)
             stay = imbalance.keep_thresholds(labels[rest], ids[rest], targets, seed)
             return UnitResult({"apart": apart, "stay": stay}, rows=len(labels))
 
@@ -161,7 +173,7 @@ class DeriveJob(Job):
         apart, stays = np.zeros(len(rows), bool), np.ones(len(rows), bool)
         if self.derivation.held_out:
             apart = _is_apart(all_verified[rows], ids, plan["apart"], seed)
-        if self.derivation.noise.imbalance:
+        if self.derivation.imbalance is not None:
             stays = imbalance.is_kept(labels, ids, plan["stay"], seed)
         keeps_apart = self.derivation.keeps == "held_out"
         kept = apart if keeps_apart else stays & ~apart
@@ -223,18 +235,24 @@ class DeriveJob(Job):
             num_classes = self.source.num_classes
             drawn = noise.threshold_samples(ids, num_classes, self.derivation.threshold_part, self.derivation.seed)
             return np.where(drawn, num_classes, truth)[kept].astype(np.int32)
-        if settings.kind is None:
+        kind = self.derivation.kind
+        if kind is None:
             return truth[kept].astype(np.int32)
-        num_classes = self.source.num_classes if settings.classes is None else 2
-        seed = self.derivation.seed
-        if settings.kind == "instance":
+        images = None
+        if kind.reads_images:
             pixels = self.source.pixels(self.derivation.size, self.derivation.max_pixels)
             images = pixels.read(rows[kept]) if kept.any() else np.empty((0, 1, 1, 3), np.uint8)
-            assert settings.rate is not None  # the config's check lets none through
-            return noise.instance_labels(images, truth[kept], ids[kept], num_classes, settings.rate, seed)
-        matrix, rates = settings.matrix_array, settings.rates_array
-        arguments = truth[kept], ids[kept], num_classes, settings.rate, seed
-        return noise.flip_labels(settings.kind, *arguments, matrix=matrix, rates=rates)
+        asked = noise.NoiseRows(
+            truth=truth[kept],
+            draw_ids=ids[kept],
+            num_classes=self.source.num_classes if settings.classes is None else 2,
+            seed=self.derivation.seed,
+            rate=settings.rate,
+            rates=settings.rates_array,
+            matrix=settings.matrix_array,
+            images=images,
+        )
+        return noise.make_labels(kind, asked)
 
 
 def _with_labels(table: pa.Table, labels: Array) -> pa.Table:
@@ -263,6 +281,9 @@ def derived_fingerprint(source: Catalog, derivation: Derivation) -> str:
         "base": derivation.base,
         "threshold_part": derivation.threshold_part,
     }
-    if derivation.noise.kind == "instance":
+    if derivation.kind is not None and derivation.kind.reads_images:
         fields["image"] = [derivation.size, derivation.max_pixels]
+    for name, chosen in (("kind", derivation.kind), ("imbalance", derivation.imbalance)):
+        if chosen is not None and chosen.version > 1:  # names of catalogs of before stay
+            fields[f"{name}_version"] = chosen.version
     return fingerprint("derived", VERSION, fields, [source.fingerprint])

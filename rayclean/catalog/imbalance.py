@@ -13,61 +13,88 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rayclean.catalog.noise import check_rows, require
+from rayclean.config.noise_kinds import IMBALANCES, Imbalance
 from rayclean.storage.draws import UInt64, seeded_hash
 
 Ints = NDArray[np.integer]
 Int32 = NDArray[np.int32]
+Float64 = NDArray[np.float64]
 
-KINDS = ("none", "long_tail", "step", "two_class")
+NONE = "none"  # no imbalance
 SALT = "noise.imbalance"
 KEEP_NONE, KEEP_ALL = np.uint64(0), np.uint64(2**63)  # a hash of 63 bits is in [0, 2^63)
 
 
 def class_targets(kind: str, counts: Ints, ratio: float, classes: Sequence[int] | None = None) -> NDArray[np.int64]:
+    """`targets_of` by an imbalance's name; all rows for `none`."""
+    if kind == NONE:
+        require(classes is None, "noise.classes", f"{classes} without noise.imbalance", _picking())
+        return counts.astype(np.int64)
+    return targets_of(IMBALANCES.get(kind), counts, ratio, classes)
+
+
+def targets_of(
+    imbalance: Imbalance, counts: Ints, ratio: float, classes: Sequence[int] | None = None
+) -> NDArray[np.int64]:
     """Return how many rows of each **true** class stay, (K,) int64, at most `counts`.
 
-    `none`: all. `long_tail`: n_k = n_0 f^(k/(K-1)) [LDAM]. `step`: n_0 for the first K//2 classes, n_0 f for the
-    rest [LDAM]. `two_class`: all of class a, f of class b, no other [INN, 4.4; its pairs count from 1, ours from 0].
-    n_0 is the largest count, which is LDAM's n/K where classes are balanced; a class with fewer rows than its target
-    keeps what it has. Rounded down, as int() in LDAM's code, but what is not empty keeps a row [our choice].
+    Rounded down, as int() in LDAM's code, but of a class that keeps any row and is not empty one stays at least [our
+    choice].
 
     Args:
-        kind: one of KINDS.
+        imbalance: which.
         counts: (K,) rows of each true class.
-        ratio: largest / smallest class, 1/f, at least 1; not read by `none`.
-        classes: [a, b] for `two_class`, else None.
+        ratio: largest / smallest class, 1/f, at least 1.
+        classes: [a, b] where the imbalance picks classes, else None.
 
     Raises:
-        ConfigError: `noise.imbalance`, `noise.ratio` or `noise.classes` cannot be right.
+        ConfigError: `noise.ratio` or `noise.classes` cannot be right.
     """
-    require(kind in KINDS, "noise.imbalance", repr(kind), f"one of {', '.join(KINDS)}")
-    if kind != "none":
-        require(math.isfinite(ratio) and ratio >= 1, "noise.ratio", str(ratio), "largest / smallest class, 1 or more")
-    num_classes = len(counts)
-    whole = counts.astype(np.float64)
-    # Divided by ratio^power, not multiplied by f^power: exact where the ratio divides n_0.
-    if kind == "two_class":
-        first, second = _checked_pair(classes, counts)
-        wanted = np.zeros(num_classes)
-        wanted[[first, second]] = whole[first], max(whole[second] / ratio, 1)
-        return wanted.astype(np.int64)
-    require(classes is None, "noise.classes", f"{classes} for noise.imbalance {kind}", "noise.imbalance two_class")
-    if kind == "step":
-        wanted = whole.max(initial=0) / np.where(np.arange(num_classes) < num_classes // 2, 1.0, ratio)
-    elif kind == "long_tail":
-        wanted = whole.max(initial=0) / ratio ** (np.arange(num_classes) / max(num_classes - 1, 1))
+    require(math.isfinite(ratio) and ratio >= 1, "noise.ratio", str(ratio), "largest / smallest class, 1 or more")
+    if imbalance.picks_classes:
+        _check_pair(classes, counts)
     else:
-        wanted = whole
-    return np.minimum(np.maximum(wanted.astype(np.int64), 1), counts.astype(np.int64))
+        require(classes is None, "noise.classes", f"{classes} for noise.imbalance {imbalance.name}", _picking())
+    wanted = np.asarray(imbalance.load()(counts.astype(np.float64), ratio, classes), np.float64)
+    valid = wanted.shape == counts.shape and bool((wanted >= 0).all())
+    found = f"{imbalance.name} asking for {wanted.tolist()} rows"
+    require(valid, "noise.imbalance", found, f"numbers of shape {counts.shape}, 0 or more")
+    kept = np.where(wanted > 0, np.maximum(wanted, 1), 0)
+    return np.minimum(kept, counts).astype(np.int64)
 
 
-def _checked_pair(classes: Sequence[int] | None, counts: Ints) -> tuple[int, int]:
+def _picking() -> str:
+    return f"noise.imbalance {' or '.join(each.name for each in IMBALANCES if each.picks_classes)}"
+
+
+def _check_pair(classes: Sequence[int] | None, counts: Ints) -> None:
     labels = list(classes or [])
     valid = len(set(labels)) == len(labels) == 2 and all(0 <= label < len(counts) for label in labels)
     require(valid, "noise.classes", str(labels), f"[a, b], two different labels in 0..{len(counts) - 1}")
     for label in labels:
         require(counts[label] > 0, "noise.classes", f"{labels}, and class {label} has no row", "classes with rows")
-    return labels[0], labels[1]
+
+
+# Divided by ratio^power, not multiplied by f^power: exact where the ratio divides n_0, the largest count, which is
+# LDAM's n/K where classes are balanced. A class with fewer rows than its target keeps what it has.
+
+
+def long_tail(counts: Float64, ratio: float, classes: Sequence[int] | None) -> Float64:
+    """Return n_k = n_0 f^(k/(K-1)) [LDAM]."""
+    return np.asarray(counts.max(initial=0) / ratio ** (np.arange(len(counts)) / max(len(counts) - 1, 1)))
+
+
+def step(counts: Float64, ratio: float, classes: Sequence[int] | None) -> Float64:
+    """Return n_0 for the first K//2 classes, n_0 f for the rest [LDAM]."""
+    return np.asarray(counts.max(initial=0) / np.where(np.arange(len(counts)) < len(counts) // 2, 1.0, ratio))
+
+
+def two_class(counts: Float64, ratio: float, classes: Sequence[int]) -> Float64:
+    """Return all of class a, f of class b, no other [INN, 4.4; its pairs count from 1, ours from 0]."""
+    first, second = classes
+    wanted = np.zeros(len(counts))
+    wanted[[first, second]] = counts[first], counts[second] / ratio
+    return wanted
 
 
 def keep_thresholds(truth: Ints, draw_ids: UInt64, targets: Ints, seed: int) -> UInt64:

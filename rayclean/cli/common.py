@@ -9,8 +9,13 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+from typer.core import TyperCommand
 
 from rayclean.config import Config, parse_config, parse_yaml
+from rayclean.config.registry import Registry
 from rayclean.config.secrets import refuse_secrets
 from rayclean.errors import InputError, RaycleanError
 from rayclean.storage.store import Store
@@ -27,6 +32,24 @@ Verbose = Annotated[bool, typer.Option("--verbose", help="Let Ray speak.")]
 
 
 OLD_POOLS = ("catalog", "score", "merge")
+
+
+def listing(*registries: Registry[Any]) -> type[TyperCommand]:
+    """A kind of command whose help ends with what these registries hold."""
+
+    class Listing(TyperCommand):
+        def format_help(self, ctx: Any, formatter: Any) -> None:
+            """Asks the registries only now: that loads the plug-ins."""
+            super().format_help(ctx, formatter)
+            for registry in registries:
+                lines = Table.grid(padding=(0, 2))
+                for entry in registry:
+                    lines.add_row(Text(entry.name), Text(entry.meaning))
+                Console(highlight=False).print(
+                    Panel(lines, title=registry.field, title_align="left", border_style="dim")
+                )
+
+    return Listing
 
 
 def load_run(folder: str) -> Config:

@@ -7,17 +7,17 @@ from typing import Annotated
 
 import typer
 
-from rayclean.cli.common import AsJson, Overrides, RunDir, Verbose, err, load_run, out, print_json
+from rayclean.cli.common import AsJson, Overrides, RunDir, Verbose, err, listing, load_run, out, print_json
 from rayclean.config import override_config
 from rayclean.errors import ConfigError
-
-KINDS = "csv, parquet, cleanlab, shards, datacomp, fiftyone or labelstudio."
+from rayclean.export.kinds import EXPORT_KINDS
+from rayclean.learn.methods import METHODS
 
 
 def learn(
     folder: RunDir,
     overrides: Overrides = None,
-    method: Annotated[str, typer.Option(help="plain, retrain, odd, influential_rank, dividemix or rog.")] = "retrain",
+    method: Annotated[str, typer.Option(metavar="METHOD", help="How, see below.")] = "retrain",
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
@@ -69,7 +69,7 @@ def review(
 
 def export(
     folder: RunDir,
-    to: Annotated[str, typer.Option("--to", metavar="KIND", help=KINDS)],
+    to: Annotated[str, typer.Option("--to", metavar="KIND", help="The form, see below.")],
     output: Annotated[str, typer.Option("--out", metavar="PATH", help="Folder or URL, new or of the same export.")],
     cut: Annotated[float | None, typer.Option(help="Keep rows with label_score of at least this.")] = None,
     budget: Annotated[int | None, typer.Option(help="Keep so many rows, or with --removed remove so many.")] = None,
@@ -96,5 +96,7 @@ def export(
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
-    for command in (learn, report, review, export):
-        app.command()(command)
+    app.command(cls=listing(METHODS))(learn)
+    app.command()(report)
+    app.command()(review)
+    app.command(cls=listing(EXPORT_KINDS))(export)

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from rayclean.config.noise_kinds import IMBALANCES, NOISE_KINDS
+
 Positive = Annotated[int, Field(gt=0, lt=2**63)]
 PositiveNumber = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -83,25 +85,15 @@ class DataSection(Section):
 class NoiseSection(Section):
     """Noise made on purpose: the labels of the shards are taken as the truth (docs/methods.md, section 9).
 
+    What `kind` and `imbalance` may be stands in `rayclean.config.noise_kinds`, and what plug-ins have registered.
     Rows that `data.truth` says are of none of the classes (-1) keep their labels, and that truth.
     """
 
-    kind: (
-        Literal[
-            "symmetric",
-            "symmetric_exclusive",
-            "asymmetric_cifar10",
-            "next_class",
-            "matrix",
-            "per_class",
-            "instance",
-        ]
-        | None
-    ) = None
+    kind: Annotated[str, AfterValidator(NOISE_KINDS.check)] | None = None
     rate: Share | None = None
     rates: list[Share] | None = None
     matrix: list[list[Share]] | None = None
-    imbalance: Literal["long_tail", "step", "two_class"] | None = None
+    imbalance: Annotated[str, AfterValidator(IMBALANCES.check)] | None = None
     ratio: float = Field(default=10.0, ge=1)
     classes: list[int] | None = None
 
@@ -112,12 +104,12 @@ class NoiseSection(Section):
 
     @property
     def rates_array(self) -> NDArray[np.float64] | None:
-        """(K,) rates of `per_class`."""
+        """(K,) rates of the true classes."""
         return None if self.rates is None else np.array(self.rates)
 
     @property
     def matrix_array(self) -> NDArray[np.float64] | None:
-        """(K, K) P(given | true) of `matrix`."""
+        """(K, K) P(given | true)."""
         return None if self.matrix is None else np.array(self.matrix)
 
 

@@ -9,6 +9,7 @@ from pydantic import ValidationError, model_validator
 
 from rayclean.config.explain import explain, nearest
 from rayclean.config.learn_section import LearnSection
+from rayclean.config.noise_kinds import IMBALANCES, NOISE_KINDS
 from rayclean.config.sections import (
     BlocksSection,
     DataSection,
@@ -76,10 +77,11 @@ class Config(Section):
     def _check_data(self) -> None:
         if self.data.group is None and self.data.group_by != "scores":
             raise ValueError(f"data.group_by is {self.data.group_by}, but data.group does not say what to group by")
-        if self.data.group is not None and self.noise.kind == "instance":
-            raise ValueError("noise.kind instance looks at single images, but data.group has labels of whole clips")
-        if self.influence.validation is not None and self.noise.imbalance == "two_class":
-            raise ValueError("influence.validation cannot be used with noise.imbalance two_class: other classes")
+        kind, imbalance = self.noise.kind, self.noise.imbalance
+        if self.data.group is not None and kind is not None and NOISE_KINDS.get(kind).reads_images:
+            raise ValueError(f"noise.kind {kind} looks at single images, but data.group has labels of whole clips")
+        if self.influence.validation is not None and imbalance is not None and IMBALANCES.get(imbalance).picks_classes:
+            raise ValueError(f"influence.validation cannot be used with noise.imbalance {imbalance}: other classes")
         if self.blocks.table_rows % self.blocks.rows:
             raise ValueError(
                 f"blocks.table_rows ({self.blocks.table_rows}) must be a multiple of blocks.rows ({self.blocks.rows})"

@@ -37,6 +37,11 @@ class Reason(IntEnum):
 REASONS = tuple(reason.name.lower() for reason in Reason)
 
 
+def reasons_of(tallies: Array) -> dict[str, int]:
+    """Counts by the reasons' names; those that no row has are left out."""
+    return {name: int(count) for name, count in zip(REASONS, tallies, strict=True) if count}
+
+
 class Lines(NamedTuple):
     """Columns of N rows.
 

@@ -1,18 +1,59 @@
-"""Beliefs beside the list for cleanlab: `pred_probs.npy`, as its functions take them."""
+"""A list for cleanlab, and beside it beliefs, `pred_probs.npy`, as its functions take them."""
 
 from __future__ import annotations
 
 import io
 
 import numpy as np
+import pyarrow as pa
 
 from rayclean.embed.beliefs import MAX_DENSE_CLASSES
+from rayclean.errors import RaycleanError
+from rayclean.export.files import publish_file
+from rayclean.export.lists import GIVEN, IDENTITY, SCORE, field, make_list
+from rayclean.export.work import Made, Work
 from rayclean.scores.sources import Sources
 from rayclean.scores.table import ScoreFiles
 from rayclean.storage.units import block_range, num_blocks
 
 PRED_PROBS = "pred_probs.npy"
 MAX_BYTES = 2**30
+# Datalab's names, and CleanLearning's for the score.
+SCHEMA = pa.schema(
+    [
+        *IDENTITY,
+        field("is_label_issue", pa.bool_(), "the row does not stay with its given label"),
+        SCORE,
+        field("label_quality", pa.float32(), "the same as label_score"),
+        GIVEN,
+        field("predicted_label", pa.int32(), "the most likely true class; -1 where it is none of them"),
+    ]
+)
+
+
+def make_cleanlab(work: Work) -> Made:
+    """`cleanlab`: a line a row, and what the networks believe."""
+    made = make_list(work, SCHEMA)
+    made.notes.append(_beliefs(work, made))
+    return made
+
+
+def _beliefs(work: Work, made: Made) -> str:
+    why = why_no_beliefs(work.chosen.table.num_rows, len(work.names))
+    if why is None and work.options.removed:
+        why = "only some rows are listed"
+    if why is None:
+        try:
+            made.files.append(publish_file(work.out, PRED_PROBS, work.beliefs()))
+        except (OSError, RaycleanError) as error:
+            why = f"the run does not have them any more ({error})"
+    if why is not None:
+        return f"There is no `{PRED_PROBS}`: {why}."
+    return (
+        f"`{PRED_PROBS}` has a line a row, in the list's order: what the networks believe of it without its "
+        "own label as evidence. They were trained on these rows, so these are not the out-of-sample probabilities that "
+        "cleanlab recommends."
+    )
 
 
 def why_no_beliefs(num_rows: int, num_classes: int) -> str | None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -13,16 +12,17 @@ from rich.console import Console
 from rayclean.config import Config
 from rayclean.config.secrets import refuse_secrets
 from rayclean.errors import ConfigError, InputError, RaycleanError
-from rayclean.export import kinds
 from rayclean.export.card import README, Card, readme
 from rayclean.export.choose import COLUMNS, Lines, settle
 from rayclean.export.cleanlab import pred_probs
 from rayclean.export.croissant import CROISSANT, describe
 from rayclean.export.cut import caution_of
+from rayclean.export.kinds import EXPORT_KINDS
 from rayclean.export.options import ExportOptions
 from rayclean.export.rows import Chosen
 from rayclean.export.table import LabelTable
 from rayclean.export.wording import in_words
+from rayclean.export.work import Made, Work
 from rayclean.merge.models import Fitted
 from rayclean.merge.stage import MODEL
 from rayclean.run.ledger import do
@@ -38,13 +38,6 @@ from rayclean.storage.units import Job
 
 VERSION = 1
 MARK = "_export.json"  # says whose the output folder is, and, written once more at the end, what is in it
-MAKERS: Mapping[str, Callable[[kinds.Work], kinds.Made]] = {
-    **{kind: partial(kinds.make_list, kind=kind) for kind in ("csv", "parquet", "cleanlab")},
-    "shards": kinds.make_shards,
-    "datacomp": kinds.make_datacomp,
-    "fiftyone": kinds.make_fiftyone,
-    "labelstudio": kinds.make_labelstudio,
-}
 log = logging.getLogger(__name__)
 
 
@@ -55,7 +48,7 @@ def export(
 
     Args:
         config: the run.
-        to: a kind, see `rayclean.export.options.KINDS`.
+        to: a name in `rayclean.export.kinds.EXPORT_KINDS`.
         out: folder or URL: new, empty, or of the same export.
         options: which rows, with which labels.
         console: where progress is shown.
@@ -70,7 +63,8 @@ def export(
         InputError: the run has no complete table.
         StageError: units failed; the same command goes on.
     """
-    options.check_kind(to)
+    kind = EXPORT_KINDS.get(to)
+    kind.check(options)
     store = Store(config.run.dir)
     this, table, target = look(config, store), LabelTable.open(store), _open(out)
     caution = caution_of(table.published.summary())
@@ -80,9 +74,10 @@ def export(
     if not _is_current(this, table):
         log.warning("%s: the table is of an earlier start than the last one (%s)", store.root, table.merge)
     fields = {"to": to, "options": options.to_json(), "cut": [rule.cut.key, rule.cut.last_row], "out": target.root}
+    fields |= {} if kind.version == 1 else {"version": kind.version}  # exports of before are gone on with
     mark = fingerprint("export", VERSION, fields, [table.digest, this.catalog.fingerprint])
     _claim(target, to, mark)
-    work = kinds.Work(
+    work = Work(
         chosen=chosen,
         options=options,
         data=config.data,
@@ -92,7 +87,7 @@ def export(
         compute=lambda job: compute_units(job, config, target, console, verbose),
         beliefs=lambda: _beliefs(this, table),
     )
-    made = MAKERS[to](work)
+    made: Made = kind.load()(work)
     _publish_card(work, made, to, in_words(options, rule))
     summary = {
         "to": to,
@@ -108,7 +103,7 @@ def export(
     return summary
 
 
-def _publish_card(work: kinds.Work, made: kinds.Made, to: str, words: str) -> None:
+def _publish_card(work: Work, made: Made, to: str, words: str) -> None:
     """`README.md` and `croissant.json`."""
     name, table = work.out.root.rpartition("/")[2] or to, work.chosen.table
     card = Card(

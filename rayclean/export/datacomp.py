@@ -12,6 +12,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import BinaryIO, ClassVar
 
@@ -19,17 +20,38 @@ import numpy as np
 
 from rayclean.errors import ShardChangedError
 from rayclean.export.copying import parts_of, read_part
+from rayclean.export.files import READ_AT_ONCE, publish_file
 from rayclean.export.rows import Chosen, ShardRowReader
+from rayclean.export.work import Made, Work
 from rayclean.schema import Array
 from rayclean.shards.opening import open_shard
 from rayclean.shards.tar import group_members
-from rayclean.storage.contents import map_arrays
+from rayclean.storage.contents import map_arrays, read_json
 from rayclean.storage.units import Job, UnitResult, block_name
 
 UID_TYPE = np.dtype("u8,u8")
 _UID = re.compile(r"[0-9a-fA-F]{32}")
 BUCKETS = 64
+FILTER_FILE = "uids.npy"
 JSON = "json"
+
+
+def make_datacomp(work: Work) -> Made:
+    """`datacomp`: the filter file."""
+    job = UidsJob(work.chosen.table.store, work.folder, work.chosen)
+    work.compute(job)
+    data, num_uids = filter_file(job)
+    with ThreadPoolExecutor(READ_AT_ONCE) as threads:
+        facts = list(threads.map(lambda unit: read_json(job.store, f"{job.folder}/{unit}.json"), job.units()))
+    samples, made_uids = (sum(each[name] for each in facts) for name in ("samples", "made_uids"))
+    made = Made(samples, work.chosen.reasons(), [publish_file(work.out, FILTER_FILE, data)])
+    made.facts = {"uids": num_uids, "made_uids": made_uids}
+    made.notes.append(
+        f"`{FILTER_FILE}` has {num_uids:,} uids for DataComp's resharder: `python resharder.py -i SHARDS -o OUT -s "
+        f"{FILTER_FILE}`. {samples - made_uids:,} samples have a uid of their own in their JSON; of {made_uids:,} it "
+        "is the MD5 of `shard/key`, which the resharder does not know. A uid of several samples is there once."
+    )
+    return made
 
 
 @dataclass(frozen=True)

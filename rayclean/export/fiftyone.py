@@ -10,13 +10,36 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rayclean.export.views import View
+from rayclean.export.files import publish_file
+from rayclean.export.views import View, find_doubtful, in_order, made_of, views_of
+from rayclean.export.work import Made, Work
 from rayclean.schema import NONE_NAME, NONE_OF_CLASSES
 
 SAMPLES, METADATA, PICTURES = "samples.json", "metadata.json", "data"
 GIVEN = "ground_truth"
 # Of a line; label fields and lists of neighbours have forms of their own.
 _SCALARS = ("row", "shard", "key", "label_score", "is_label_issue", "few_neighbors", "duplicate_of")
+
+
+def make_fiftyone(work: Work) -> Made:
+    """`fiftyone`: doubtful rows as a FiftyOne data set."""
+    found = find_doubtful(work.chosen, work.options.view_rows)
+    samples = []
+    for view in views_of(work.chosen, found.rows, work.data.max_pixels):
+        work.out.publish(f"{PICTURES}/{view.file}", view.image)
+        samples.append(sample(view, work.names))
+    ordered = in_order(found, samples, lambda each: each["row"])
+    files = [
+        publish_file(work.out, SAMPLES, samples_file(ordered)),
+        publish_file(work.out, METADATA, metadata_file(work.names, work.chosen.table.merge)),
+    ]
+    made = made_of(work, found, files, PICTURES)
+    made.notes.append(
+        "Open it by `fiftyone.Dataset.from_dir(FOLDER, dataset_type=fiftyone.types.FiftyOneDataset)`. `ground_truth` "
+        "is the given label, `predicted` the most likely true class with its probability, `verified` what people say; "
+        "the tag is the kind of issue."
+    )
+    return made
 
 
 def sample(view: View, names: Sequence[str]) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from rayclean.storage.store import Store
 
+READ_AT_ONCE = 16  # small files, by threads
+
 
 class FileFacts(NamedTuple):
     """A file of an export.

@@ -12,12 +12,36 @@ from typing import Any
 from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
-from rayclean.export.views import View
+from rayclean.export.files import publish_file
+from rayclean.export.views import View, find_doubtful, in_order, made_of, views_of
+from rayclean.export.work import Made, Work
 from rayclean.schema import DROP, NONE_NAME
 
 TASKS, CONFIG, PICTURES = "tasks.json", "config.xml", "images"
 CHOICE, IMAGE = "label", "image"
 SERVER = "/data/local-files/?d="  # below LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT, which is the output folder
+
+
+def make_labelstudio(work: Work) -> Made:
+    """`labelstudio`: doubtful rows as tasks."""
+    found = find_doubtful(work.chosen, work.options.view_rows)
+    tasks = []
+    for view in views_of(work.chosen, found.rows, work.data.max_pixels):
+        work.out.publish(f"{PICTURES}/{view.file}", view.image)
+        tasks.append(task(view, work.names, work.chosen.table.merge))
+    ordered = in_order(found, tasks, lambda each: each["data"]["row"])
+    files = [
+        publish_file(work.out, TASKS, tasks_file(ordered)),
+        publish_file(work.out, CONFIG, labeling_config(work.names)),
+    ]
+    made = made_of(work, found, files, PICTURES)
+    made.notes.append(
+        "Start Label Studio with `LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true` and "
+        "`LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT` set to this folder, make a project with `config.xml` as its labeling "
+        "interface, add a source storage `Local files` with the absolute path of `images/` (without syncing it), then "
+        "import `tasks.json`. Tasks sorted by the prediction's score begin with the least sure."
+    )
+    return made
 
 
 def task(view: View, names: Sequence[str], merge: str) -> dict[str, Any]:

@@ -2,89 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
-
 import numpy as np
 import pyarrow as pa
 
-from rayclean.export.choose import COLUMNS, REASONS, Decision, Lines, Reason
-from rayclean.export.files import FileFacts, publish_file
-from rayclean.export.rows import Chosen
-from rayclean.schema import SHARD_TYPE, Array
+from rayclean.export.choose import COLUMNS, REASONS, Decision, Lines, Reason, reasons_of
+from rayclean.export.croissant import table_records
+from rayclean.export.files import publish_file
+from rayclean.export.work import Made, Work
+from rayclean.schema import SHARD_TYPE
 from rayclean.storage.contents import encode
 from rayclean.storage.given_tables import ESCAPED, encode_csv
-from rayclean.storage.store import Store
 
 FOLDER = "data"
 
 
-def _field(name: str, kind: pa.DataType, meaning: str) -> pa.Field:
+def field(name: str, kind: pa.DataType, meaning: str) -> pa.Field:
+    """A column with what it means."""
     return pa.field(name, kind, metadata={"meaning": meaning})
 
 
-_IDENTITY = [
-    _field("shard", SHARD_TYPE, "the tar, below the longest folder common to all shards"),
-    _field("key", pa.string(), "the sample's WebDataset key"),
-    _field("row", pa.int64(), "position in the run's catalog"),
+IDENTITY = [
+    field("shard", SHARD_TYPE, "the tar, below the longest folder common to all shards"),
+    field("key", pa.string(), "the sample's WebDataset key"),
+    field("row", pa.int64(), "position in the run's catalog"),
 ]
-_GIVEN = _field("given_label", pa.int32(), "the label that the run was given")
-_SCORE = _field("label_score", pa.float32(), "probability that the given label is right; 1 clean, 0 wrong")
-_CHOICE_SCHEMA = pa.schema(
+GIVEN = field("given_label", pa.int32(), "the label that the run was given")
+SCORE = field("label_score", pa.float32(), "probability that the given label is right; 1 clean, 0 wrong")
+CHOICE_SCHEMA = pa.schema(
     [
-        *_IDENTITY,
-        _GIVEN,
-        _field("label", pa.int32(), "the label to use; of a row that goes, the given one"),
-        _SCORE,
-        _field("kept", pa.bool_(), "whether the row stays"),
-        _field("reason", pa.dictionary(pa.int8(), pa.string()), f"why: {', '.join(REASONS)}"),
+        *IDENTITY,
+        GIVEN,
+        field("label", pa.int32(), "the label to use; of a row that goes, the given one"),
+        SCORE,
+        field("kept", pa.bool_(), "whether the row stays"),
+        field("reason", pa.dictionary(pa.int8(), pa.string()), f"why: {', '.join(REASONS)}"),
     ]
 )
-SCHEMAS: Mapping[str, pa.Schema] = {
-    "csv": _CHOICE_SCHEMA.append(
-        _field(ESCAPED, pa.bool_(), "text that begins with = + - @, a tab, a return or ' has one more ' before it")
-    ),
-    "parquet": _CHOICE_SCHEMA,
-    # Datalab's names, and CleanLearning's for the score.
-    "cleanlab": pa.schema(
-        [
-            *_IDENTITY,
-            _field("is_label_issue", pa.bool_(), "the row does not stay with its given label"),
-            _SCORE,
-            _field("label_quality", pa.float32(), "the same as label_score"),
-            _GIVEN,
-            _field("predicted_label", pa.int32(), "the most likely true class; -1 where it is none of them"),
-        ]
-    ),
-}
+CSV_SCHEMA = CHOICE_SCHEMA.append(
+    field(ESCAPED, pa.bool_(), "text that begins with = + - @, a tab, a return or ' has one more ' before it")
+)
 
 
-class Written(NamedTuple):
-    """What lists hold.
-
-    Attributes:
-        files: that were written.
-        reasons: how many of all rows have each reason.
-        listed: rows in the files.
-    """
-
-    files: list[FileFacts]
-    reasons: dict[str, int]
-    listed: int
+def make_csv(work: Work) -> Made:
+    """`csv`: a line a row, in text that no spreadsheet takes for a formula."""
+    return make_list(work, CHOICE_SCHEMA, "csv", CSV_SCHEMA)
 
 
-def write_lists(chosen: Chosen, kind: str, out: Store) -> Written:
-    """Writes a file for each part of the table, of all rows, or of those that go where these are asked for.
+def make_parquet(work: Work) -> Made:
+    """`parquet`: the same as Parquet."""
+    return make_list(work, CHOICE_SCHEMA)
+
+
+def make_list(work: Work, schema: pa.Schema, suffix: str = "parquet", described: pa.Schema | None = None) -> Made:
+    """A file for each part of the table, of all rows, or of those that go where these are asked for.
 
     One part is in memory at a time.
 
     Args:
-        chosen: which rows stay, with which labels.
-        kind: of `SCHEMAS`.
-        out: where the files go.
+        work: which rows stay, with which labels, and where the files go.
+        schema: of the lines.
+        suffix: of the files: `parquet` or `csv`.
+        described: the columns of the files, where they have others than the lines.
     """
-    schema = _CHOICE_SCHEMA if kind == "csv" else SCHEMAS[kind]
-    suffix = "csv" if kind == "csv" else "parquet"
+    chosen, described = work.chosen, described or schema
     files, tallies, listed = [], np.zeros(len(Reason), np.int64), 0
     columns = [*COLUMNS, "shard", "key"]
     for part in range(len(chosen.table.parts)):
@@ -95,14 +75,12 @@ def write_lists(chosen: Chosen, kind: str, out: Store) -> Written:
         if chosen.removed:
             lines = lines.filter(pa.array(~decision.kept))
         listed += lines.num_rows
-        data = encode_csv(lines) if kind == "csv" else encode("part.parquet", lines, "{}")
-        files.append(publish_file(out, f"{FOLDER}/part-{part:05d}.{suffix}", data))
-    return Written(files, reasons_of(tallies), listed)
-
-
-def reasons_of(tallies: Array) -> dict[str, int]:
-    """Counts by the reasons' names; those that no row has are left out."""
-    return {name: int(count) for name, count in zip(REASONS, tallies, strict=True) if count}
+        data = encode_csv(lines) if suffix == "csv" else encode("part.parquet", lines, "{}")
+        files.append(publish_file(work.out, f"{FOLDER}/part-{part:05d}.{suffix}", data))
+    includes = f"{FOLDER}/*.{suffix}"
+    made = Made(listed, reasons_of(tallies), files, columns=described, data_files=includes)
+    made.records = [table_records(includes, described)]
+    return made
 
 
 def _lines(table: pa.Table, decision: Decision, schema: pa.Schema) -> pa.Table:

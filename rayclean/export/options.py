@@ -7,10 +7,6 @@ from typing import Any
 
 from rayclean.errors import ConfigError
 
-LISTS = ("csv", "parquet", "cleanlab")  # all rows, from the table alone
-VIEWS = ("fiftyone", "labelstudio")  # some doubtful rows with their pictures
-COPIES = ("shards", "datacomp")  # read the shards again, in parallel
-KINDS = (*LISTS, *COPIES, *VIEWS)
 LABELS = ("given", "verified", "predicted")
 SURE = 0.9
 VIEW_ROWS = 1000
@@ -30,7 +26,7 @@ class ExportOptions:
             is sure.
         sure: from which `predicted_score` on a prediction is taken, 0 to 1; None for 0.9.
         removed: export the rows that go in place of those that stay.
-        limit: rows of `fiftyone` and `labelstudio`, the most doubtful first; None for 1,000.
+        limit: rows of kinds that show doubtful rows, the most doubtful first; None for 1,000.
 
     Raises:
         ConfigError: a value out of range, or two wishes that contradict each other.
@@ -61,19 +57,6 @@ class ExportOptions:
             raise ConfigError(f"--labels {self.labels}: expected one of {', '.join(LABELS)}")
         if self.sure is not None and self.labels != "predicted":
             raise ConfigError(f"--sure is for --labels predicted; with --labels {self.labels} no prediction is taken")
-
-    def check_kind(self, kind: str) -> None:
-        """Refuses what does not go with a kind of export.
-
-        Raises:
-            ConfigError: no such kind, or an option that it does not have.
-        """
-        if kind not in KINDS:
-            raise ConfigError(f"--to {kind}: no such export; there are {', '.join(KINDS)}")
-        if self.limit is not None and kind not in VIEWS:
-            raise ConfigError(f"--limit is for --to {' and '.join(VIEWS)}; for {kind} choose by --cut or --budget")
-        if self.limit is not None and self.limit > MAX_VIEW_ROWS:
-            raise ConfigError(f"--limit {self.limit}: at most {MAX_VIEW_ROWS} rows are exported with their pictures")
 
     @property
     def least_sure(self) -> float:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from rayclean.catalog.table import Catalog
 from rayclean.errors import InputError, ShardChangedError
-from rayclean.export.choose import COLUMNS, Decision, Lines, Rule
+from rayclean.export.choose import COLUMNS, Decision, Lines, Reason, Rule, reasons_of
 from rayclean.export.table import LabelTable, RowReader
 from rayclean.schema import Array
 from rayclean.shards.urls import ShardIdentity, stat_shard
@@ -43,6 +43,13 @@ class Chosen:
     def exported(self, decision: Decision) -> Array:
         """(N,) bool: the rows that are asked for."""
         return ~decision.kept if self.removed else decision.kept
+
+    def reasons(self) -> dict[str, int]:
+        """How many rows of the table have each reason; reads all of it."""
+        tallies = np.zeros(len(Reason), np.int64)
+        for batch in self.table.batches(COLUMNS):
+            tallies += self.rule.decide(Lines.of(batch)).tally()
+        return reasons_of(tallies)
 
 
 class ShardRows(NamedTuple):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from rayclean.errors import ShardChangedError
-from rayclean.export.choose import COLUMNS, Decision, Lines, Reason
+from rayclean.export.choose import COLUMNS, Decision, Lines, Reason, reasons_of
+from rayclean.export.croissant import picture_records
+from rayclean.export.files import FileFacts
 from rayclean.export.rows import Chosen
+from rayclean.export.work import Made, Work
 from rayclean.schema import Array
 from rayclean.shards.access import PixelReader
 from rayclean.shards.decode import BadSample, decode_image
@@ -55,6 +58,25 @@ def find_doubtful(chosen: Chosen, limit: int) -> Doubtful:
 
 def _is_doubtful(lines: Lines, decision: Decision, only_removed: bool) -> Array:
     return ~decision.kept if only_removed else ~decision.kept | (decision.label != lines.given)
+
+
+def made_of(work: Work, found: Doubtful, files: list[FileFacts], folder: str) -> Made:
+    """What is said of files that show doubtful rows, with pictures in a folder."""
+    made = Made(len(found.rows), reasons_of(found.tallies), files)
+    made.facts = {"doubtful": found.total}
+    made.records = [picture_records("pictures", [f"{folder}/*"])]
+    what = "that go" if work.options.removed else "that go or have a new label"
+    made.notes.append(
+        f"{len(found.rows):,} of {found.total:,} rows {what}, those first whose given label is least likely right; "
+        f"their pictures are in `{folder}/`, as they lie in the shards."
+    )
+    return made
+
+
+def in_order(found: Doubtful, entries: Sequence[Any], row_of: Callable[[Any], int]) -> list[Any]:
+    """Entries in the order of the doubtful rows; they were read in the order of the shards."""
+    place = {row: index for index, row in enumerate(found.rows.tolist())}
+    return sorted(entries, key=lambda each: place[row_of(each)])
 
 
 class View(NamedTuple):

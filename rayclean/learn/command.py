@@ -20,15 +20,11 @@ from rayclean.catalog.stage import (
 from rayclean.catalog.table import SHARDS_FILE, Catalog
 from rayclean.cluster.progress import meter, watched
 from rayclean.config import Config, DataSection
-from rayclean.errors import ConfigError, InputError
+from rayclean.errors import InputError
 from rayclean.evaluate.evaluate import truth_by_shard
 from rayclean.learn.course import Course, Trial
-from rayclean.learn.dividemix_phase import dividemix
-from rayclean.learn.influential_rank import influential_rank
-from rayclean.learn.odd import odd
+from rayclean.learn.methods import METHODS
 from rayclean.learn.phase import Exam, Graded
-from rayclean.learn.retrain import plain, retrain
-from rayclean.learn.rog_job import rog
 from rayclean.run.failures import note_failures, noted_failures
 from rayclean.run.ledger import do
 from rayclean.run.record import STEPS, record
@@ -50,14 +46,6 @@ from rayclean.storage.store import Store
 from rayclean.storage.units import Job
 from rayclean.train.stage import is_trained
 
-METHODS: dict[str, Callable[[Course], list[Trial]]] = {
-    "plain": plain,
-    "retrain": retrain,
-    "odd": odd,
-    "influential_rank": influential_rank,
-    "dividemix": dividemix,
-    "rog": rog,
-}
 RESULTS = "learn"
 DONE_FILE = "learned.json"
 VERSION = 1
@@ -93,15 +81,14 @@ def learn(config: Config, method: str, console: Console, verbose: bool = False) 
 
     Args:
         config: of the run's last start, with the fields of `learn` replaced.
-        method: one of METHODS.
+        method: a name in METHODS.
         console: where progress is shown.
         verbose: let Ray speak.
 
     Raises:
         RaycleanError: see `rayclean.errors`.
     """
-    if method not in METHODS:
-        raise ConfigError(f"--method {method}: no such method; methods: {', '.join(METHODS)}")
+    METHODS.get(method)  # what is wrong is said before anything starts
     sources, place = find_sources(config.data), Store(config.run.dir)
     place.check()
     with hold(place) as store, opened(config, store, verbose) as site:
@@ -119,7 +106,7 @@ def learn(config: Config, method: str, console: Console, verbose: bool = False) 
 def learn_by(this: Run, method: str, executor: Executor, console: Console) -> Result:
     """Does a method on a run that has begun, by whatever computes."""
     course = _course(this, executor, console)
-    trials = METHODS[method](course)
+    trials: list[Trial] = METHODS.get(method).load()(course)
     removals = {t.name: _removal(this, t.facts["lesson"]) for t in trials if t.facts.get("lesson")}
     fields = {"learn": this.config.learn.model_dump(), "train": this.config.train.model_dump()}
     mark = fingerprint(method, VERSION, fields, [str(t.facts.get("folder")) for t in trials])

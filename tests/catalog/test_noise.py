@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 from scipy.stats import chisquare, truncnorm
 
+from rayclean.catalog.flips import CIFAR10_TARGETS, class_rates
 from rayclean.catalog.imbalance import (
     KEEP_ALL,
     KEEP_NONE,
@@ -22,23 +23,14 @@ from rayclean.catalog.imbalance import (
     keep_thresholds,
     relabel,
 )
-from rayclean.catalog.noise import (
-    CIFAR10_TARGETS,
-    FLIP_KINDS,
-    FLIP_SALT,
-    LABEL_SALT,
-    RATE_SALT,
-    check_noise,
-    class_rates,
-    flip_labels,
-    instance_labels,
-    projection,
-    truncated_normal,
-)
+from rayclean.catalog.instance_noise import RATE_SALT, instance_labels, projection, truncated_normal
+from rayclean.catalog.noise import FLIP_SALT, LABEL_SALT, check_noise, flip_labels
+from rayclean.config.noise_kinds import NOISE_KINDS
 from rayclean.errors import ConfigError
 from rayclean.schema import Array
 from rayclean.storage.draws import seeded_hash, uniform
 
+FLIP_KINDS = [kind.name for kind in NOISE_KINDS if not kind.reads_images]
 N, K, RATE, SEED = 20_000, 10, 0.3, 5
 TRUTH = np.random.default_rng(0).integers(0, K, N).astype(np.int32)
 IDS = seeded_hash(0, "ids", np.arange(N, dtype=np.uint64))
@@ -405,22 +397,34 @@ NEGATIVE = np.array([[1.2, -0.2], [0.0, 1.0]])
 @pytest.mark.parametrize(
     ("kind", "num_classes", "rate", "options", "message"),
     [
-        ("uniform", 10, 0.3, {}, "noise.kind: found 'uniform', expected one of symmetric, "),
+        ("uniform", 10, 0.3, {}, "noise.kind uniform: no such kind of noise; there are symmetric, "),
         ("symmetric", 10, 1.5, {}, r"noise.rate: found 1.5, expected a number in \[0, 1\]"),
         ("symmetric", 10, -0.1, {}, "noise.rate: found -0.1"),
         ("instance", 10, float("nan"), {}, "noise.rate: found nan"),
         ("symmetric", 10, None, {}, "noise.rate: found None"),
         ("next_class", 1, 0.3, {}, r"noise.kind: found next_class with 1 class\(es\), expected 2 classes or more"),
-        ("asymmetric_cifar10", 100, 0.3, {}, "noise.kind: found asymmetric_cifar10 with 100 .*the 10 classes"),
+        ("asymmetric_cifar10", 100, 0.3, {}, "noise.kind: found asymmetric_cifar10 with 100 .*10 classes"),
         ("matrix", 2, None, {}, r"noise.matrix: found shape \(0, 0\), expected P\(given \| true\), \(2, 2\)"),
         ("matrix", 3, None, {"matrix": SUMS_TO_2}, r"noise.matrix: found shape \(2, 2\), expected .*\(3, 3\)"),
         ("matrix", 2, None, {"matrix": SUMS_TO_2}, "noise.matrix: found row 1 with sum 2 .*that sum to 1"),
         ("matrix", 2, None, {"matrix": NEGATIVE}, "noise.matrix: found row 0 with sum 1 and least entry -0.2"),
         ("matrix", 2, None, {"matrix": np.full((2, 2), np.nan)}, "noise.matrix: found row 0"),
-        ("matrix", 2, 0.3, {"matrix": np.eye(2)}, "noise.rate: found 0.3 beside a matrix"),
+        (
+            "matrix",
+            2,
+            0.3,
+            {"matrix": np.eye(2)},
+            "noise.rate: found one for noise.kind matrix, expected noise.matrix alone",
+        ),
         ("symmetric", 2, 0.3, {"matrix": np.eye(2)}, "noise.matrix: found one for noise.kind symmetric"),
-        ("symmetric", 2, 0.3, {"rates": np.zeros(2)}, "noise.rates: found some for noise.kind symmetric"),
-        ("per_class", 2, 0.3, {"rates": np.zeros(2)}, "noise.rate: found 0.3 beside a matrix or rates"),
+        ("symmetric", 2, 0.3, {"rates": np.zeros(2)}, "noise.rates: found one for noise.kind symmetric"),
+        (
+            "per_class",
+            2,
+            0.3,
+            {"rates": np.zeros(2)},
+            "noise: found rate and rates for noise.kind per_class, expected noise.rate or noise.rates",
+        ),
         ("per_class", 2, None, {"rates": np.zeros(3)}, r"noise.rates: found shape \(3,\)"),
         ("per_class", 2, None, {"rates": np.array([0.2, 1.1])}, "noise.rates: found 0.2 to 1.1"),
     ],
@@ -442,7 +446,7 @@ def test_settings_that_cannot_be_right_are_refused(
 @pytest.mark.parametrize(
     ("kind", "ratio", "classes", "message"),
     [
-        ("tail", 10, None, "noise.imbalance: found 'tail', expected one of none, long_tail, step, two_class"),
+        ("tail", 10, None, "noise.imbalance tail: no such imbalance; there are long_tail, step, two_class"),
         ("step", 0.1, None, "noise.ratio: found 0.1, expected .* 1 or more"),
         ("long_tail", float("inf"), None, "noise.ratio: found inf"),
         ("long_tail", float("nan"), None, "noise.ratio: found nan"),

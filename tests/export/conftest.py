@@ -10,7 +10,7 @@ from rayclean.run.run import Run
 from tests.export.runs import compute_here, doubtful_run
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "compute_units", compute_here)
 

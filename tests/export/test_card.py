@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 
 from rayclean.config import Config
 from rayclean.export.card import escaped, size_category
-from rayclean.export.options import KINDS
+from rayclean.export.kinds import EXPORT_KINDS
 from rayclean.run.run import Run
 from tests.export.runs import doubtful_run, exported
+
+pytestmark = pytest.mark.usefixtures("without_ray")
 
 MIXED = [("given", {}), ("predicted", {"labels": "predicted", "budget": 20})]
 
@@ -27,7 +29,7 @@ def head_of(readme: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EXPORT_KINDS.names())
 def test_every_export_has_a_card_and_a_description(doubtful: Config, kind: str, tmp_path: Path) -> None:
     out = tmp_path / "my export!"
     summary = exported(doubtful, kind, out, cut=0.4)
@@ -113,7 +115,7 @@ def test_the_same_export_has_the_same_bytes(scored: Run, tmp_path: Path) -> None
     found = []
     for place in ("here", "there"):
         config = doubtful_run(scored, tmp_path / place / "run")
-        for kind in KINDS:
+        for kind in EXPORT_KINDS.names():
             exported(config, kind, tmp_path / place / kind, cut=0.4)
         files = [path for path in sorted((tmp_path / place).rglob("*")) if path.is_file() and "run/" not in str(path)]
         found.append({str(path.relative_to(tmp_path / place)): path.read_bytes() for path in files})

@@ -52,11 +52,6 @@ WISHES: list[dict[str, Any]] = [
 ]
 
 
-@pytest.fixture
-def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "compute_units", compute_here)
-
-
 @pytest.fixture(scope="module")
 def doubtful(scored: Run, tmp_path_factory: pytest.TempPathFactory) -> Config:
     return doubtful_run(scored, tmp_path_factory.mktemp("doubtful") / "run")

@@ -21,6 +21,8 @@ from rayclean.storage.store import Store
 from tests.export.runs import doubtful_run, exported, lines_of
 from tests.helpers import png_bytes, write_tar
 
+pytestmark = pytest.mark.usefixtures("without_ray")
+
 
 def by_recipe(uids: list[str]) -> np.ndarray:
     """As DataComp's README says."""

@@ -24,6 +24,8 @@ from rayclean.storage.published import Published
 from rayclean.storage.store import Store
 from tests.export.runs import columns_of, edited, exported, lines_of
 
+pytestmark = pytest.mark.usefixtures("without_ray")
+
 WISHES: list[dict[str, Any]] = [
     {},
     {"cut": 0.8, "labels": "verified"},

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from rayclean.errors import ConfigError
-from rayclean.export.options import KINDS, ExportOptions
+from rayclean.export.kinds import EXPORT_KINDS
+from rayclean.export.options import ExportOptions
 
 
 @pytest.mark.parametrize(
@@ -31,14 +32,14 @@ def test_contradictions_are_refused(wishes: dict[str, Any], said: str) -> None:
 
 
 def test_kinds_have_their_own_options() -> None:
-    for kind in KINDS:
-        ExportOptions().check_kind(kind)
+    for kind in EXPORT_KINDS:
+        kind.check(ExportOptions())
     with pytest.raises(ConfigError, match=r"--to tfrecord: no such export; there are csv, parquet"):
-        ExportOptions().check_kind("tfrecord")
+        EXPORT_KINDS.get("tfrecord")
     with pytest.raises(ConfigError, match="--limit is for --to fiftyone and labelstudio"):
-        ExportOptions(limit=5).check_kind("csv")
+        EXPORT_KINDS.get("csv").check(ExportOptions(limit=5))
     with pytest.raises(ConfigError, match="at most 100000"):
-        ExportOptions(limit=100_001).check_kind("fiftyone")
+        EXPORT_KINDS.get("fiftyone").check(ExportOptions(limit=100_001))
 
 
 def test_what_was_left_open_is_not_in_the_fingerprint() -> None:

@@ -19,6 +19,8 @@ from rayclean.schema import NONE_NAME, NONE_OF_CLASSES
 from tests.conftest import Sample
 from tests.export.runs import Facts, doubtful_run, edited, exported, lines_of
 
+pytestmark = pytest.mark.usefixtures("without_ray")
+
 
 @pytest.fixture(scope="module")
 def pictures(tiny_samples: list[Sample]) -> dict[str, bytes]:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rayclean.catalog.noise import CIFAR10_TARGETS
+from rayclean.catalog.flips import CIFAR10_TARGETS
 from rayclean.errors import ConfigError, InputError
 from tools.honest_data import ALL, CELLS, DESIGN, FROZEN, REAL, FeatureCell, Folders, PeerCell
 

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from rayclean.cli.commands import app
 from rayclean.config import Config, dump_config, load_config
-from rayclean.learn import command
+from rayclean.learn import command, methods
 from rayclean.learn.course import Trial
 from tools import learn_cells
 from tools.learn_cells import (
@@ -146,7 +146,7 @@ def test_the_command_line_takes_every_method_of_a_cell(cell: str, commands: Comm
 
 
 def test_every_method_is_one_that_rayclean_has_and_has_a_cost() -> None:
-    assert {method for method, _ in METHODS.values()} == set(command.METHODS) == set(COST_H)
+    assert {method for method, _ in METHODS.values()} == set(methods.METHODS.names()) == set(COST_H)
     assert set(DIVIDE_RATE) == set(CELLS)
 
 
