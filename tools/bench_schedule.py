@@ -70,11 +70,8 @@ def drive(num_jobs: int, num_units: int) -> None:
             schedule.done(found[0])
             count += 1
         seconds = time.perf_counter() - started_s
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(
-        f"{count:,} units in {num_jobs:,} jobs: {count / seconds:,.0f} units/s; the driver's peak {peak / 2**20:,.0f} MiB"
-    )
-    print(f"of which {max(0, peak - before) / 2**20:,.0f} MiB since the graph was there")
+    grown = max(0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / 2**20
+    print(f"{count:,} units in {num_jobs:,} jobs: {count / seconds:,.0f} units/s; the driver grew by {grown:,.0f} MiB")
 
 
 class Peaks(Watcher):

@@ -47,8 +47,7 @@ def grow(run: Run) -> Graph:
     if any(job.missing() for job in trainings):
         graph.unnamed += [Unnamed(stage, "after training") for stage in STAGES[2:]]
         return graph
-    graph.want(run.main.embed(run.main.last), *run.others.values())  # beliefs and features that reports read
-    graph.want(*run.trajectory_jobs().values())
+    graph.want(*run.score_jobs())  # evaluate, report and another merge read them
     if (check := run.planted_check()) is not None:
         graph.want(*check[1:])
     for merge in (run.merge(), run.merge_clips()):
