@@ -15,8 +15,8 @@ from rayclean.config.sections import (
     Pool,
     ResourcesSection,
     SimulatedLossSection,
-    TrainSection,
 )
+from rayclean.config.train_section import TrainSection
 from rayclean.config.tree import MAIN, PLANT, SELF, THRESHOLDED, Config
 
 __all__ = [

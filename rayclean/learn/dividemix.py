@@ -35,8 +35,9 @@ from rayclean.learn.rescoring import rescore
 from rayclean.schema import Array
 from rayclean.storage.draws import drawn_of_each_class
 from rayclean.train.augment import augment_float, augment_uint8, normalize
-from rayclean.train.loop import Rank, State, learning_rate, memory_as_it_comes, same_buffers
+from rayclean.train.loop import Rank, State, memory_as_it_comes, same_buffers
 from rayclean.train.models import Network
+from rayclean.train.optimizer import learning_rate, set_rate
 from rayclean.train.plan import epoch_seed
 from rayclean.train.precision import autocast
 from rayclean.train.spec import NetworkSpec
@@ -177,8 +178,7 @@ class _Training:
         totals: dict[str, torch.Tensor] = {}
         num_steps = 0
         for progress, parts in steps:
-            for group in learner.optimizer.param_groups:
-                group["lr"] = learning_rate(rates, (epoch - 1 + progress) / settings.epochs)
+            set_rate(learner.optimizer, learning_rate(rates, (epoch - 1 + progress) / settings.epochs))
             learner.optimizer.zero_grad(set_to_none=True)
             parts.pop("total").backward()  # type: ignore[no-untyped-call]
             learner.optimizer.step()

@@ -163,7 +163,7 @@ def dividemix(course: Course) -> list[Trial]:
     settings = _settings(course)
     feed = course.feed(settings.batch_size, PURPOSES[0])
     fields = {
-        "settings": {n: v for n, v in vars(settings).items() if n not in ("device", "threads")},
+        "settings": {n: v for n, v in vars(settings).items() if n not in _not_read(settings)},
         "model": course.model.model_dump(exclude={"size"}),
         "spec": [course.spec.size, course.spec.mean, course.spec.std],
         "feed": [feed.cache_bytes, feed.shuffle_rows, feed.seed],
@@ -191,6 +191,11 @@ def dividemix(course: Course) -> list[Trial]:
     return [*trials, Trial(name, found["test"], found["validation"], facts)]
 
 
+def _not_read(settings: DivideMixSettings) -> set[str]:
+    """Fields that the weights do not depend on; and the optimizer that there was before others could be chosen."""
+    return {"device", "threads"} | ({"optimizer"} if settings.optimizer == "sgd" else set())
+
+
 def _settings(course: Course) -> DivideMixSettings:
     """The section's fields, and what stands elsewhere in the config."""
     section, config, train = course.config.learn.dividemix, course.config, course.train
@@ -202,6 +207,7 @@ def _settings(course: Course) -> DivideMixSettings:
         mixture=None if section.mixture == "auto" else section.mixture,
         num=walks.num,
         steps=walks.steps,
+        optimizer=train.optimizer,
         momentum=train.momentum,
         weight_decay=train.weight_decay,
         augment=train.augment,

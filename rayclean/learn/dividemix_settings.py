@@ -10,12 +10,14 @@ import numpy as np
 import torch
 
 from rayclean.config import TrainSection
+from rayclean.config.train_section import ADAMW_MAX_RATE, Augment
 from rayclean.errors import ConfigError
 from rayclean.schema import Array
 from rayclean.train.forward import ForwardSettings
 
 Starts = tuple[Array, Array]  # (N,) scores each of two networks
 # What the papers fit: DivideMix to losses, INN to its score; label_score is a probability already.
+FOR_ADAMW = "train.optimizer is adamw, which moves every weight by about the rate at each step; 0.0001 is usual"
 MIXTURES = {"loss": "gauss", "iofm": "beta", "inn": "beta", "joint": "none"}
 
 
@@ -106,8 +108,9 @@ class DivideMixSettings:
             rows; the warm-up has twice as many. 0 for all rows. The authors have 32,000 on Clothing1M.
         batch_size: B, labelled rows of a step and rank; as many unlabelled ones, and 2 B in the warm-up.
         lr: rate at the start.
-        momentum: of SGD, without Nesterov's, as the authors have it.
-        weight_decay: of SGD.
+        optimizer: `sgd`, without Nesterov's momentum, as the authors have it, or `adamw`.
+        momentum: see `TrainSection`, as of the decay.
+        weight_decay: see there.
         schedule: `step`, `cosine` or `constant`, as in `train`.
         milestones: epochs after which `step` multiplies the rate by `decay`.
         decay: see `milestones`.
@@ -140,6 +143,7 @@ class DivideMixSettings:
     sample_rows: int = 0
     batch_size: int = 64
     lr: float = 0.02
+    optimizer: Literal["sgd", "adamw"] = "sgd"
     momentum: float = 0.9
     weight_decay: float = 5e-4
     schedule: Literal["step", "cosine", "constant"] = "step"
@@ -152,7 +156,7 @@ class DivideMixSettings:
     ramp: float = 16.0
     use_unlabelled: bool = True
     penalty: Literal["none", "entropy"] = "none"
-    augment: Literal["none", "crop_flip", "autoaugment"] = "crop_flip"
+    augment: Augment = "crop_flip"
     seed: int = 0
     precision: str = "float32"
     score_precision: str = "float32"
@@ -185,6 +189,7 @@ class DivideMixSettings:
             ("decay", 0 < self.decay < 1, "more than 0 and less than 1"),
             ("milestones", steps_fit or self.schedule != "step", "epochs that grow, such as (150,), for schedule step"),
             ("mixture", (self.score, self.mixture) != ("loss", "none"), "gauss or beta: a loss is no probability"),
+            ("lr", self.optimizer == "sgd" or self.lr <= ADAMW_MAX_RATE, f"at most {ADAMW_MAX_RATE}: {FOR_ADAMW}"),
             ("history", self.history == 1 or not self.sample_rows, "1 with sample_rows: each split has other rows"),
             ("use_unlabelled", self.use_unlabelled or not self.lambda_u, "true, or lambda_u=0: it weighs their loss"),
         )
@@ -206,10 +211,16 @@ class DivideMixSettings:
 
     @property
     def rates(self) -> TrainSection:
-        """What `learning_rate` reads."""
-        milestones = list(self.milestones) if self.schedule == "step" else []
+        """What the optimizer and `learning_rate` read."""
         return TrainSection(
-            epochs=self.epochs, lr=self.lr, schedule=self.schedule, milestones=milestones, decay=self.decay
+            epochs=self.epochs,
+            optimizer=self.optimizer,
+            lr=self.lr,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            schedule=self.schedule,
+            milestones=list(self.milestones) if self.schedule == "step" else [],
+            decay=self.decay,
         )
 
     def is_warm_up(self, epoch: int) -> bool:

@@ -12,6 +12,7 @@ from rayclean.learn.dividemix_settings import DivideMixSettings
 from rayclean.schema import Array
 from rayclean.train.loop import Rank, State
 from rayclean.train.models import Network
+from rayclean.train.optimizer import make_optimizer
 
 
 @dataclass
@@ -30,7 +31,7 @@ class Learner:
     index: int
     network: Network
     wrapped: torch.nn.Module
-    optimizer: torch.optim.SGD
+    optimizer: torch.optim.Optimizer
     split: Split | None = None
     split_epoch: int = 0
     history: list[Array] = field(default_factory=list)
@@ -66,8 +67,6 @@ class Learner:
 def make_learner(settings: DivideMixSettings, network: Network, index: int, rank: Rank) -> Learner:
     """A network before its first step, on its device."""
     network = network.to(torch.device(settings.device)).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(
-        network.parameters(), lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
-    )
+    optimizer = make_optimizer(network, settings.rates, nesterov=False)
     wrapped = network if rank.count == 1 else torch.nn.parallel.DistributedDataParallel(network)
     return Learner(index, network, wrapped, optimizer)

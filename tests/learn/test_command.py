@@ -312,10 +312,11 @@ def test_verified_samples_may_be_named_only_now(
     assert Store(config.run.dir).read("catalog.json") == marks  # the run's own start still holds
 
 
+@pytest.mark.parametrize("more", ["", ", optimizer: adamw, lr: 0.001, augment: random_resized_crop"])
 def test_a_phase_that_was_killed_goes_on_bit_for_bit(
-    learn: Learn, config: Config, monkeypatch: pytest.MonkeyPatch
+    more: str, learn: Learn, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (unbroken,) = learn("plain", "learn.train={epochs: 4}").trials
+    (unbroken,) = learn("plain", f"learn.train={{epochs: 4{more}}}").trials
     expected = weights_of(config, unbroken, 4)
     store = Store(config.run.dir)
     store.remove(unbroken.facts["folder"])
@@ -336,6 +337,6 @@ def test_a_phase_that_was_killed_goes_on_bit_for_bit(
         run_phase(phase, 0, 1, Resume(states[0]), lambda epoch, state: None)
 
     monkeypatch.setattr(command, "run_training", killed_once)
-    (resumed,) = learn("plain", "learn.train={epochs: 4}").trials
+    (resumed,) = learn("plain", f"learn.train={{epochs: 4{more}}}").trials
     assert resumed.accuracy == unbroken.accuracy
     assert weights_of(config, resumed, 4) == expected

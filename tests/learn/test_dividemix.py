@@ -84,6 +84,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"starts": some_scores()},
     ),
     "joint": ({"score": "joint", "augment": "none"}, {"given_scores": some_scores()[0]}),
+    "adamw on crops": ({"optimizer": "adamw", "lr": 1e-3, "augment": "random_resized_crop"}, {}),
     "drawn rows": ({"sample_rows": 18, "lambda_u": 0, "use_unlabelled": False, "rescore_every": 2}, {}),
 }
 
@@ -274,6 +275,7 @@ def test_scores_that_are_wanted_and_missing_are_named() -> None:
         ({"milestones": ()}, "expected epochs that grow"),
         ({"milestones": (9, 3)}, "expected epochs that grow"),
         ({"steps": 1}, "steps: found 1"),
+        ({"optimizer": "adamw"}, "lr: found 0.02, expected at most 0.01: train.optimizer is adamw"),
         ({"history": 5, "sample_rows": 100}, "history: found 5"),
         ({"use_unlabelled": False}, "lambda_u=0"),
     ],
