@@ -9,6 +9,8 @@ from rayclean.config.load import dump_config, load_config, override_config, pars
 from rayclean.config.sections import (
     DataSection,
     InfluenceSection,
+    InnSection,
+    IofmSection,
     MergeSection,
     ModelSection,
     NoiseSection,
@@ -28,6 +30,8 @@ __all__ = [
     "DataSection",
     "DivideMixSection",
     "InfluenceSection",
+    "InnSection",
+    "IofmSection",
     "LearnSection",
     "MergeSection",
     "ModelSection",

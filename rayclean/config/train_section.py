@@ -61,7 +61,7 @@ class TrainSection(Section):
         if info.data.get("optimizer") == "adamw" and lr > ADAMW_MAX_RATE:
             raise ValueError(
                 f"at most {ADAMW_MAX_RATE} expected with optimizer adamw, which moves every weight by about the rate "
-                f"at each step, however small its gradient; leave lr out for {ADAMW['lr']:g}, or set optimizer=sgd"
+                f"at each step, however small its gradient; take {ADAMW['lr']:g} or so, or set optimizer=sgd"
             )
         return lr
 

@@ -12,7 +12,7 @@ import torch
 from rayclean.catalog.table import Catalog
 from rayclean.learn.course import VERSION, Course, Trial
 from rayclean.learn.dividemix import Networks, dividemix_epochs
-from rayclean.learn.dividemix_settings import DivideMixSettings, Starts
+from rayclean.learn.dividemix_settings import DivideMixSettings, Starts, divided_train
 from rayclean.learn.lesson_jobs import read_columns
 from rayclean.learn.phase import Exam, Report, accuracies, examine, read_lesson
 from rayclean.learn.rescoring import rescore
@@ -62,7 +62,7 @@ class DividePhase:
     @property
     def stop(self) -> int:
         """The last epoch."""
-        return self.settings.epochs
+        return self.settings.section.epochs
 
     def accuracy_file(self, epoch: int) -> str:
         """What the networks of an epoch got right."""
@@ -160,10 +160,18 @@ def dividemix(course: Course) -> list[Trial]:
         trials = [each.trial for each in learned]
         starts = learned[0].snapshot.file, learned[1].snapshot.file
         marks += starts
-    settings = _settings(course)
-    feed = course.feed(settings.batch_size, PURPOSES[0])
+    feed = course.feed(section.batch_size, PURPOSES[0])
+    settings = DivideMixSettings(
+        section=section,
+        walks=course.config.inn if section.score == "inn" else course.config.iofm,
+        train=divided_train(section, course.train),
+        seed=feed.seed,
+        precision=course.precision[0],
+        forward=course.examined,
+        threads=course.workers["train"].threads,
+    )
     fields = {
-        "settings": {n: v for n, v in vars(settings).items() if n not in _not_read(settings)},
+        "settings": _read_fields(settings),
         "model": course.model.model_dump(exclude={"size"}),
         "spec": [course.spec.size, course.spec.mean, course.spec.std],
         "feed": [feed.cache_bytes, feed.shuffle_rows, feed.seed],
@@ -191,30 +199,19 @@ def dividemix(course: Course) -> list[Trial]:
     return [*trials, Trial(name, found["test"], found["validation"], facts)]
 
 
-def _not_read(settings: DivideMixSettings) -> set[str]:
-    """Fields that the weights do not depend on; and the optimizer that there was before others could be chosen."""
-    return {"device", "threads"} | ({"optimizer"} if settings.optimizer == "sgd" else set())
-
-
-def _settings(course: Course) -> DivideMixSettings:
-    """The section's fields, and what stands elsewhere in the config."""
-    section, config, train = course.config.learn.dividemix, course.config, course.train
-    walks = config.inn if section.score == "inn" else config.iofm
-    fields: dict[str, Any] = section.model_dump(exclude={"milestones", "mixture"})
-    return DivideMixSettings(
-        **fields,
-        milestones=tuple(section.milestones),
-        mixture=None if section.mixture == "auto" else section.mixture,
-        num=walks.num,
-        steps=walks.steps,
-        optimizer=train.optimizer,
-        momentum=train.momentum,
-        weight_decay=train.weight_decay,
-        augment=train.augment,
-        seed=role_seed(config.run.seed, PURPOSES[0]),
-        precision=course.precision[0],
-        score_precision=course.precision[1],
-        score_batch_size=config.score.batch_size,
-        device=course.examined.device,
-        threads=course.workers["train"].threads,
-    )
+def _read_fields(settings: DivideMixSettings) -> dict[str, Any]:
+    """What the networks depend on, by the names that it had before the section was passed on as it is."""
+    section, walks, train, forward = settings.section, settings.walks, settings.train, settings.forward
+    fields = section.model_dump() | {
+        "mixture": None if section.mixture == "auto" else section.mixture,
+        "num": walks.num,
+        "steps": walks.steps,
+        "momentum": train.momentum,
+        "weight_decay": train.weight_decay,
+        "augment": train.augment,
+        "seed": settings.seed,
+        "precision": settings.precision,
+        "score_precision": forward.precision,
+        "score_batch_size": forward.batch_size,
+    }
+    return fields if train.optimizer == "sgd" else fields | {"optimizer": train.optimizer}

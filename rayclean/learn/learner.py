@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from rayclean.config import TrainSection
 from rayclean.learn.divide import Split
-from rayclean.learn.dividemix_settings import DivideMixSettings
 from rayclean.schema import Array
 from rayclean.train.loop import Rank, State
 from rayclean.train.models import Network
@@ -64,9 +64,9 @@ class Learner:
         self.history = [each.numpy() for each in state["history"]]
 
 
-def make_learner(settings: DivideMixSettings, network: Network, index: int, rank: Rank) -> Learner:
+def make_learner(train: TrainSection, network: Network, device: str, index: int, rank: Rank) -> Learner:
     """A network before its first step, on its device."""
-    network = network.to(torch.device(settings.device)).to(memory_format=torch.channels_last)
-    optimizer = make_optimizer(network, settings.rates, nesterov=False)
+    network = network.to(torch.device(device)).to(memory_format=torch.channels_last)
+    optimizer = make_optimizer(network, train, nesterov=False)
     wrapped = network if rank.count == 1 else torch.nn.parallel.DistributedDataParallel(network)
     return Learner(index, network, wrapped, optimizer)

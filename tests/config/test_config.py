@@ -28,6 +28,11 @@ def tree(**sections: Any) -> dict[str, Any]:
     return base
 
 
+def divided(**fields: Any) -> dict[str, Any]:
+    """A config of which DivideMix has these fields."""
+    return tree(learn={"dividemix": fields})
+
+
 def write(folder: Path, content: Any) -> Path:
     path = folder / "config.yaml"
     path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
@@ -181,11 +186,21 @@ def test_names_that_are_wrong_or_missing(content: Any, said: str, tmp_path: Path
         (tree(train={"schedule": "step", "milestones": [4], "decay": 1}), "train.decay: .*found 1"),
         (tree(train={"lr": float("inf")}), "train.lr: .*found inf"),
         (tree(train={"optimizer": "adam"}), "train.optimizer: .*'sgd' or 'adamw'.*found 'adam'"),
-        (tree(train={"optimizer": "adamw", "lr": 0.1}), r"train.lr: at most 0.01 .*leave lr out.*\(found 0.1\)"),
+        (tree(train={"optimizer": "adamw", "lr": 0.1}), r"train.lr: at most 0.01 .*take 0.0001 or so.*\(found 0.1\)"),
         (tree(train={"momentum": 1}), "train.momentum: .*less than 1.*found 1"),
         (tree(train={"augment": "random_crop"}), "train.augment: .*'random_resized_crop'.*found 'random_crop'"),
         (tree(train={"roles": {"ce": {"optimizer": "adamw", "lr": 0.1}}}), "train.roles.ce.lr: at most 0.01"),
         (tree(learn={"train": {"optimizer": "adamw", "lr": 0.1}}), "learn.train.lr: at most 0.01"),
+        (divided(epochs=0), "learn.dividemix.epochs: .*found 0"),
+        (divided(temperature=0), "learn.dividemix.temperature: .*found 0"),
+        (divided(warmup=-1), "learn.dividemix.warmup: .*found -1"),
+        (divided(p_threshold=1.0), "learn.dividemix.p_threshold: .*found 1.0"),
+        (divided(score="margin"), "learn.dividemix.score: .*found 'margin'"),
+        (divided(mixture="none"), "learn.dividemix.mixture: gauss or beta .*a loss is no probability"),
+        (divided(milestones=[]), "learn.dividemix.milestones: epochs that grow"),
+        (divided(milestones=[9, 3]), r"learn.dividemix.milestones: epochs that grow.*found \[9, 3\]"),
+        (divided(history=5, sample_rows=100), "learn.dividemix.sample_rows: 0 expected with a history"),
+        (divided(use_unlabelled=False), "learn.dividemix.use_unlabelled: true expected, or lambda_u=0"),
         (tree(data={"max_pixels": float("nan")}), "data.max_pixels: .*found nan"),
         (tree(data={"max_pixels": 0}), "data.max_pixels: .*found 0"),
         (tree(data={"std": [1, 0, 1]}), r"data.std\S*: .*found 0"),

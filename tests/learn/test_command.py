@@ -25,6 +25,7 @@ from rayclean.run.start import ONE_WORKER, start
 from rayclean.schema import Array
 from rayclean.storage.contents import map_arrays
 from rayclean.storage.executor import Inline
+from rayclean.storage.fingerprint import fingerprint
 from rayclean.storage.resume import Resume
 from rayclean.storage.store import Store
 
@@ -258,6 +259,29 @@ def test_dividemix_by_any_score(score: str, learn: Learn, config: Config) -> Non
     (trial,) = learn("dividemix", f"learn.dividemix={fields}").trials
     assert list(trial.accuracy) == [1, 2]
     assert all(0 < share < 1 for share in trial.facts["last"]["labelled_share"])
+
+
+def test_dividemix_keeps_the_folders_that_it_had(learn: Learn, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its name is made of; another name among these would train every DivideMix of earlier releases anew."""
+    seen: list[dict[str, Any]] = []
+
+    def note(stage: str, version: int, fields: dict[str, Any], inputs: list[str]) -> str:
+        seen.append(fields)
+        return fingerprint(stage, version, fields, inputs)
+
+    monkeypatch.setattr("rayclean.learn.dividemix_phase.fingerprint", note)
+    for more in ("", ", optimizer: adamw"):
+        section = "learn.dividemix={epochs: 1, warmup: 1, lr: 0.01, batch_size: 8}"
+        learn("dividemix", section, f"learn.train={{epochs: 3{more}}}")
+    sgd, adamw = (fields["settings"] for fields in seen)
+    assert set(sgd) == {
+        *("epochs", "warmup", "start", "score", "mixture", "rescore_every", "history", "num", "steps", "sample_rows"),
+        *("batch_size", "lr", "momentum", "weight_decay", "schedule", "milestones", "decay", "alpha", "temperature"),
+        *("p_threshold", "lambda_u", "ramp", "use_unlabelled", "penalty", "augment"),
+        *("seed", "precision", "score_precision", "score_batch_size"),
+    }
+    assert sgd["mixture"] is None
+    assert set(adamw) - set(sgd) == {"optimizer"}
 
 
 def test_dividemix_can_begin_with_the_scores_of_two_networks(learn: Learn, config: Config) -> None:
