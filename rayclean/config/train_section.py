@@ -12,7 +12,7 @@ from rayclean.config.sections import Positive, Section
 Augment = Literal["none", "crop_flip", "autoaugment", "random_resized_crop"]
 AUGMENT_NAMES: tuple[str, ...] = get_args(Augment)
 MAX_EPOCHS = 10**6  # more is a slip of the pen: lists as long as this are made before anything is read
-# Defaults of `train.optimizer: adamw`: for fine-tuning transformers in batches of about 128.
+# Defaults of `train.optimizer: adamw`: for fine-tuning in batches of about 128; new weights want a rate of 1e-3 or so.
 ADAMW = {"lr": 1e-4, "weight_decay": 0.05}
 ADAMW_MAX_RATE = 0.01  # a rate above it was meant for SGD
 OF_OPTIMIZER = ("lr", "momentum", "weight_decay")
@@ -25,9 +25,9 @@ class TrainSection(Section):
     the papers divide it by 10 at epochs 40 and 80. A role with another schedule than `main`'s also sets
     `milestones: []`; a milestone past a role's last epoch is never reached.
 
-    `optimizer: adamw` is for transformers and what was pre-trained so: `momentum` is then its beta 1 (beta 2 is .999),
-    and `lr` and `weight_decay` are by default those of ADAMW. What has another optimizer than `main` starts from that
-    optimizer's defaults, not from `main`'s rate, momentum and decay.
+    `optimizer: adamw` is what pre-trained transformers are fine-tuned by as a rule: `momentum` is then its beta 1 (beta
+    2 is .999), and `lr` and `weight_decay` are by default those of ADAMW. What has another optimizer than `main` starts
+    from that optimizer's defaults, not from `main`'s rate, momentum and decay.
     """
 
     loss: Literal["mixup", "ce", "ce+ne"] = "mixup"

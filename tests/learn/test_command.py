@@ -253,6 +253,25 @@ def test_weights_from_elsewhere(learn: Learn, config: Config, tiny_snapshot: Pat
         learn("rog", "learn.from=nowhere")
 
 
+def test_phases_keep_the_folders_that_they_had(learn: Learn, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[dict[str, Any]] = []
+
+    def note(stage: str, version: int, fields: dict[str, Any], inputs: list[str]) -> str:
+        seen.append(fields)
+        return ""
+
+    monkeypatch.setattr("rayclean.learn.course.fingerprint", note)
+    command._course(opened(config), Inline(), Console(quiet=True)).plain()
+    assert set(seen[-1]) == {
+        *("train", "model", "weights", "start", "stop", "judged", "leaves_state", "spec", "precision", "score_batch"),
+        *("feed", "block_rows", "exams"),
+    }
+    assert set(seen[-1]["train"]) == {
+        *("loss", "mixup_alpha", "epochs", "optimizer", "lr", "momentum", "weight_decay", "schedule", "batch_size"),
+        *("augment", "trajectories"),
+    }
+
+
 @pytest.mark.parametrize("score", ["loss", "iofm", "inn", "joint"])
 def test_dividemix_by_any_score(score: str, learn: Learn, config: Config) -> None:
     fields = f"{{score: {score}, epochs: 2, warmup: 1, schedule: cosine, batch_size: 8}}"
