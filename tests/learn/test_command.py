@@ -19,7 +19,6 @@ from rayclean.errors import ConfigError, InputError
 from rayclean.evaluate.evaluate import read_truth
 from rayclean.learn import command
 from rayclean.learn.lesson_jobs import read_columns
-from rayclean.learn.phase import Phase, run_phase
 from rayclean.run.run import Run
 from rayclean.run.start import ONE_WORKER, start
 from rayclean.schema import Array
@@ -356,10 +355,9 @@ def test_verified_samples_may_be_named_only_now(
 
 
 @pytest.mark.parametrize("more", ["", ", optimizer: adamw, lr: 0.001, augment: random_resized_crop"])
-def test_a_phase_that_was_killed_goes_on_bit_for_bit(
-    more: str, learn: Learn, config: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (unbroken,) = learn("plain", f"learn.train={{epochs: 4{more}}}").trials
+def test_a_phase_that_was_killed_goes_on_bit_for_bit(more: str, learn: Learn, config: Config) -> None:
+    train = f"learn.train={{epochs: 4{more}}}"
+    (unbroken,) = learn("plain", train).trials
     expected = weights_of(config, unbroken, 4)
     store = Store(config.run.dir)
     store.remove(unbroken.facts["folder"])
@@ -369,17 +367,20 @@ def test_a_phase_that_was_killed_goes_on_bit_for_bit(
 
     states: list[Any] = []
 
-    def killed_once(function: Any, phase: Phase, *_: Any) -> None:
+    def killed_once(
+        function: Any, task: Any, store: Store, folder: str, lost: int | None = None, stop: int | None = None
+    ) -> None:
         def report(epoch: int, state: Any) -> None:
             states[:] = [dict(state)]
             if epoch == 2:
                 raise Killed
 
         with pytest.raises(Killed):
-            run_phase(phase, 0, 1, Resume(), report)
-        run_phase(phase, 0, 1, Resume(states[0]), lambda epoch, state: None)
+            function(task, 0, 1, Resume(), report)
+        function(task, 0, 1, Resume(states[0]), lambda epoch, state: None)
 
-    monkeypatch.setattr(command, "run_training", killed_once)
-    (resumed,) = learn("plain", f"learn.train={{epochs: 4{more}}}").trials
+    this = opened(override_config(config, [train]))
+    (resumed,) = command.learn_by(this, "plain", Inline(train=killed_once), Console(quiet=True)).trials
+    assert states
     assert resumed.accuracy == unbroken.accuracy
     assert weights_of(config, resumed, 4) == expected
