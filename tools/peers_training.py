@@ -30,9 +30,9 @@ from rayclean.schema import Array
 from rayclean.scores.aum import aum_threshold
 from rayclean.train.augment import augment_float
 from rayclean.train.forward import Forward, ForwardSettings
-from rayclean.train.loop import learning_rate
 from rayclean.train.losses import cross_entropy, mixup, mixup_loss
 from rayclean.train.models import Network
+from rayclean.train.optimizer import learning_rate, make_optimizer, set_rate
 from rayclean.train.plan import batch_bounds, role_seed, steps_of
 from rayclean.train.precision import autocast
 from rayclean.train.spec import NetworkSpec
@@ -112,20 +112,13 @@ def train_network(
     torch.manual_seed(seed)  # of dropout
     network = replace(setup.spec, num_classes=num_classes).build(seed, setup.weights)
     network = network.to(device).to(memory_format=torch.channels_last).train()
-    optimizer = torch.optim.SGD(
-        network.parameters(),
-        lr=train.lr,
-        momentum=train.momentum,
-        weight_decay=train.weight_decay,
-        nesterov=train.momentum > 0,
-    )
+    optimizer = make_optimizer(network, train)
     steps = steps_of(len(rows), train.batch_size)
     for epoch in range(epochs):
         order = rng.permutation(rows)
         for step, (start, stop) in enumerate(batch_bounds(len(rows), steps)):
             here = order[start:stop]
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(train, (epoch + step / steps) / epochs)
+            set_rate(optimizer, learning_rate(train, (epoch + step / steps) / epochs))
             images = augment_float(_images(setup, here), train.augment, generator)
             targets = torch.from_numpy(labels[here]).to(device)
             optimizer.zero_grad(set_to_none=True)

@@ -9,14 +9,16 @@ from rayclean.config.load import dump_config, load_config, override_config, pars
 from rayclean.config.sections import (
     DataSection,
     InfluenceSection,
+    InnSection,
+    IofmSection,
     MergeSection,
     ModelSection,
     NoiseSection,
     Pool,
     ResourcesSection,
     SimulatedLossSection,
-    TrainSection,
 )
+from rayclean.config.train_section import TrainSection
 from rayclean.config.tree import MAIN, PLANT, SELF, THRESHOLDED, Config
 
 __all__ = [
@@ -28,6 +30,8 @@ __all__ = [
     "DataSection",
     "DivideMixSection",
     "InfluenceSection",
+    "InnSection",
+    "IofmSection",
     "LearnSection",
     "MergeSection",
     "ModelSection",

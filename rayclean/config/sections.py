@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from rayclean.config.noise_kinds import IMBALANCES, NOISE_KINDS
 
 Positive = Annotated[int, Field(gt=0, lt=2**63)]
 PositiveNumber = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
-
-
-# What is more is a slip of the pen: lists as long as these are made before anything is read.
-MAX_EPOCHS = 10**6
+# What is more is a slip of the pen: lists as long as this are made before anything is read.
 MAX_CLASSES = 10**6
 
 
@@ -121,52 +118,6 @@ class ModelSection(Section):
     weights: str | None = None
     bottleneck: Positive | None = None
     size: Positive | None = None
-
-
-class TrainSection(Section):
-    """How role `main` is trained; `roles` holds what other roles do otherwise, by name.
-
-    `schedule: step` keeps the rate through an epoch and multiplies it by `decay` after each of the `milestones`, as
-    the papers divide it by 10 at epochs 40 and 80. A role with another schedule than `main`'s also sets
-    `milestones: []`; a milestone past a role's last epoch is never reached.
-    """
-
-    loss: Literal["mixup", "ce", "ce+ne"] = "mixup"
-    mixup_alpha: float = Field(default=1.0, gt=0)
-    epochs: int = Field(default=40, ge=0, le=MAX_EPOCHS)
-    snapshot_every: Positive = 4
-    from_: str | None = Field(default=None, alias="from")
-    optimizer: Literal["sgd"] = "sgd"
-    lr: float = Field(default=0.1, gt=0)
-    momentum: Share = 0.9
-    weight_decay: float = Field(default=5e-4, ge=0)
-    schedule: Literal["cosine", "constant", "step"] = "cosine"
-    milestones: Annotated[list[Positive], Field(validate_default=True)] = []
-    decay: float = Field(default=0.1, gt=0, lt=1)
-    batch_size: Positive = 128
-    augment: Literal["none", "crop_flip", "autoaugment"] = "crop_flip"
-    workers: Positive = 1
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    trajectories: Literal["exact"] = "exact"
-    roles: dict[str, dict[str, Any]] = {}
-
-    @field_validator("milestones")
-    @classmethod
-    def _check_milestones(cls, milestones: list[int], info: ValidationInfo) -> list[int]:
-        schedule = info.data.get("schedule", "step" if milestones else "cosine")  # it may be wrong itself
-        if schedule == "step" and not milestones:
-            raise ValueError("schedule step needs the epochs after which the rate falls, such as [40, 80]")
-        if schedule != "step" and milestones:
-            raise ValueError(f"schedule {schedule} has no milestones; set schedule=step, or milestones=[]")
-        if milestones != sorted(set(milestones)):
-            raise ValueError("epochs that grow expected, such as [40, 80]")
-        return milestones
-
-    def snapshot_epochs(self) -> tuple[int, ...]:
-        """Epochs (from 1) after which weights are kept; the last one always is. Epoch 0: `epochs: 0`."""
-        if self.epochs == 0:
-            return (0,)
-        return tuple(e for e in range(1, self.epochs + 1) if e % self.snapshot_every == 0 or e == self.epochs)
 
 
 class ScoreSection(Section):

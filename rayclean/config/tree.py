@@ -25,8 +25,8 @@ from rayclean.config.sections import (
     ScoreSection,
     Section,
     SimulatedLossSection,
-    TrainSection,
 )
+from rayclean.config.train_section import TrainSection
 from rayclean.errors import ConfigError
 from rayclean.schema import JOINT, SCORES
 
@@ -159,9 +159,7 @@ class Config(Section):
             raise ValueError(f"{where}.{'; '.join(explain(error, TrainSection) for error in e.errors())}") from e
 
     def _changed(self, changes: dict[str, Any], others: dict[str, Any]) -> TrainSection:
-        same = self.train.model_dump(by_alias=True, exclude={"roles"})
-        changes = {name: value for name, value in changes.items() if name != "model"}
-        return TrainSection.model_validate({**same, **others, **changes})
+        return self.train.changed(others, {name: value for name, value in changes.items() if name != "model"})
 
     @property
     def learn_role(self) -> str:
@@ -170,8 +168,7 @@ class Config(Section):
 
     def train_to_learn(self) -> TrainSection:
         """How networks are trained with the result: as the role, but for `learn.train`, and from the start."""
-        same = self.train_of(self.learn_role).model_dump(by_alias=True, exclude={"roles"})
-        return TrainSection.model_validate({**same, "from": None, **self.learn.train})
+        return self.train_of(self.learn_role).changed({"from": None}, self.learn.train)
 
     def test_data(self) -> DataSection | None:
         """How test samples are read; None without any."""

@@ -23,9 +23,9 @@ from rayclean.storage.store import Store
 from rayclean.storage.units import Job
 from rayclean.train.feed import FeedSettings
 from rayclean.train.forward import ForwardSettings
-from rayclean.train.plan import role_seed
 from rayclean.train.snapshots import Snapshot, find_snapshot, publish_weights, snapshot_name
 from rayclean.train.spec import NetworkSpec, network_spec
+from rayclean.train.task import feed_settings, image_fields, train_fields
 from rayclean.train.weights import load_weights_from, weights_digest
 
 VERSION = 1
@@ -144,16 +144,11 @@ class Course:
 
     def feed(self, batch_size: int, purpose: str = LEARN) -> FeedSettings:
         """How training images are read."""
-        data = self.config.data
-        return FeedSettings(
-            size=self.spec.size,
-            max_pixels=data.max_pixels,
-            cache_bytes=data.cache_bytes,
-            shuffle_rows=data.shuffle_rows,
-            batch_size=batch_size,
-            seed=role_seed(self.config.run.seed, purpose),
-            node_cache_bytes=data.node_cache_bytes,
-        )
+        return feed_settings(self.config, self.spec.size, batch_size, purpose)
+
+    def exam_marks(self) -> list[list[str]]:
+        """What a training's name holds of its exams."""
+        return [[exam.name, exam.catalog.fingerprint, digest(exam.rows.tobytes())] for exam in self.exams]
 
     @cached_property
     def people(self) -> str | None:
@@ -182,24 +177,21 @@ class Course:
             raise ConfigError("train.epochs is 0: networks that are trained here need learn.train.epochs")
         lesson = lesson or self.people
         forward, workers, stop = self.examined, self.workers["train"], stop or train.epochs
-        unread = {"workers", "precision", "from_", "roles", "snapshot_every"}
-        unread |= set() if train.schedule == "step" else {"milestones", "decay"}
         feed = self.feed(train.batch_size, purpose)
         new = start is None and goes_on is None
         fields = {
-            "train": train.model_dump(exclude=unread),
+            "train": train_fields(train, "snapshot_every"),
             "model": self.model.model_dump(exclude={"size"}),
             "weights": weights_digest(self.model.weights) if new else None,
             "start": weights_digest(start),
             "stop": stop,
             "judged": judged,
             "leaves_state": leaves_state,
-            "spec": [self.spec.size, self.spec.mean, self.spec.std],
             "precision": self.precision,
             "score_batch": forward.batch_size,
-            "feed": [feed.cache_bytes, feed.shuffle_rows, feed.seed],
             "block_rows": self.config.blocks.rows,
-            "exams": [[exam.name, exam.catalog.fingerprint, digest(exam.rows.tobytes())] for exam in self.exams],
+            "exams": self.exam_marks(),
+            **image_fields(self.spec, feed),
         }
         inputs = [self.catalog.fingerprint, lesson or "", goes_on.folder if goes_on else ""]
         return Phase(
@@ -208,9 +200,8 @@ class Course:
             folder=f"learn-{fingerprint(LEARN, VERSION, fields, inputs)}",
             catalog=self.catalog,
             spec=self.spec,
-            train=train,
+            train=train.model_copy(update={"from_": start}),
             lesson=lesson,
-            start=start,
             goes_on=None if goes_on is None else goes_on.state_file,
             stop=stop,
             judged=judged,
@@ -226,11 +217,13 @@ class Course:
 
     def learn(self, phase: Phase) -> Learned:
         """Does a phase, or finds it done."""
-        self.train_phase(phase, run_phase)
-        snapshot = find_snapshot(self.store, phase.folder, LEARN, phase.stop)
-        found = {exam: accuracies(phase, exam) for exam in ("test", "validation")}
-        trial = Trial(phase.name, found["test"], found["validation"], {"folder": phase.folder})
-        return Learned(phase, snapshot, trial)
+        trial = self.graded(phase, run_phase)
+        return Learned(phase, find_snapshot(self.store, phase.folder, LEARN, phase.stop), trial)
+
+    def graded(self, phase: Graded, function: TrainFunction) -> Trial:
+        """Does a training by what each rank runs, or finds it done; its accuracies."""
+        self.train_phase(phase, function)
+        return Trial(phase.name, accuracies(phase, "test"), accuracies(phase, "validation"), {"folder": phase.folder})
 
     def embed(self, snapshot: Snapshot, catalog: Catalog | None = None) -> EmbedJob:
         """What a network makes of all rows, or of those of another catalog."""

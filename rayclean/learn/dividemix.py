@@ -35,8 +35,9 @@ from rayclean.learn.rescoring import rescore
 from rayclean.schema import Array
 from rayclean.storage.draws import drawn_of_each_class
 from rayclean.train.augment import augment_float, augment_uint8, normalize
-from rayclean.train.loop import Rank, State, learning_rate, memory_as_it_comes, same_buffers
+from rayclean.train.loop import Rank, State, memory_as_it_comes, same_buffers
 from rayclean.train.models import Network
+from rayclean.train.optimizer import learning_rate, set_rate
 from rayclean.train.plan import epoch_seed
 from rayclean.train.precision import autocast
 from rayclean.train.spec import NetworkSpec
@@ -80,10 +81,11 @@ def dividemix_epochs(
         ConfigError: scores that the settings want are missing, or do not fit.
         UnitError: training diverged.
     """
-    check_scores(settings, source, given_scores, starts)
+    check_scores(settings.section, source, given_scores, starts)
     torch.set_num_threads(settings.threads)
-    torch.use_deterministic_algorithms(True, warn_only=settings.device != "cpu")
-    learners = [make_learner(settings, network, index, rank) for index, network in enumerate(networks)]
+    device = settings.forward.device
+    torch.use_deterministic_algorithms(True, warn_only=device != "cpu")
+    learners = [make_learner(settings.train, network, device, index, rank) for index, network in enumerate(networks)]
     first = 1
     if state is not None:
         for learner, each in zip(learners, state["learners"], strict=True):
@@ -91,7 +93,7 @@ def dividemix_epochs(
         first = state["epoch"] + 1
     training = _Training(settings, spec, source, rank, given_scores, starts)
     with memory_as_it_comes():
-        for epoch in range(first, settings.epochs + 1):
+        for epoch in range(first, settings.section.epochs + 1):
             facts = training.epoch(learners[0], learners[1], epoch)
             after = {"learners": [learner.state() for learner in learners], "epoch": epoch}
             yield epoch, (learners[0].network, learners[1].network), facts, after
@@ -110,13 +112,13 @@ class _Training:
 
     def epoch(self, one: Learner, two: Learner, epoch: int) -> Facts:
         """Splits the rows where it is time, then trains one network after the other."""
-        settings, both = self.settings, (one, two)
-        if settings.splits(epoch):
+        section, both = self.settings.section, (one, two)
+        if section.splits(epoch):
             for learner in both:
                 self._split(learner, epoch)
         means: list[dict[str, float]] = []
         for learner, other in ((one, two), (two, one)):
-            warm_up = settings.is_warm_up(epoch)
+            warm_up = section.is_warm_up(epoch)
             steps = self._warm_up(learner, epoch) if warm_up else self._mixmatch(learner, other, epoch)
             means.append(self._take_steps(learner, steps, epoch))
         for learner in both:
@@ -125,12 +127,12 @@ class _Training:
         if one.split is not None and two.split is not None:
             for name in one.split.facts:
                 facts[name] = [one.split.facts[name], two.split.facts[name]]
-            facts["lambda_u"] = ramped(settings.lambda_u, settings.epochs_since(epoch, 1.0), settings.ramp)
+            facts["lambda_u"] = ramped(section.lambda_u, section.epochs_since(epoch, 1.0), section.ramp)
         return facts
 
     def _rows(self, learner: Learner, epoch: int, share: int = 1) -> Array:
         """Rows that a network draws for an epoch, ascending; all where none are drawn."""
-        source, wanted = self.source, share * self.settings.sample_rows
+        source, wanted = self.source, share * self.settings.section.sample_rows
         if not wanted:
             return np.arange(len(source.labels))
         a_class = -(-wanted // len(np.unique(source.labels)))
@@ -141,19 +143,19 @@ class _Training:
 
     def _split(self, learner: Learner, epoch: int) -> None:
         """Splits rows by the network's scores, or by those that are given. Rank 0's split is that of all ranks."""
-        settings, rows = self.settings, self._rows(learner, epoch)
-        if self.given_scores is not None and settings.score == "joint":
+        section, rows = self.settings.section, self._rows(learner, epoch)
+        if self.given_scores is not None and section.score == "joint":
             scores = self.given_scores[rows]
-        elif settings.is_given(epoch) and self.starts is not None:
+        elif section.is_given(epoch) and self.starts is not None:
             scores = self.starts[learner.index][rows]
         else:
-            scores = rescore(settings, self.spec, learner.network, self.source, rows, self.rank)
-        values = cleanness(scores, settings.mixture_kind, settings.score == "loss")
-        if settings.history > 1 and not settings.is_given(epoch):
-            learner.history = [*learner.history, values][-settings.history :]
+            scores = rescore(self.settings, self.spec, learner.network, self.source, rows, self.rank)
+        values = cleanness(scores, section.mixture_kind, section.score == "loss")
+        if section.history > 1 and not section.is_given(epoch):
+            learner.history = [*learner.history, values][-section.history :]
             values = np.mean(learner.history, axis=0)
-        clean = clean_posterior(values, settings.mixture_kind)
-        split = split_rows(values, clean, settings.p_threshold, settings.batch_size * self.rank.count)
+        clean = clean_posterior(values, section.mixture_kind)
+        split = split_rows(values, clean, section.p_threshold, section.batch_size * self.rank.count)
         # Ranks of different processors may differ in the last bit, and then in the number of steps: they would hang.
         for part in (split.clean, split.is_labelled):
             self._as_rank_0(part)
@@ -162,7 +164,7 @@ class _Training:
     def _as_rank_0(self, values: Array) -> None:
         """Overwrites values by rank 0's."""
         if self.rank.count > 1:
-            tensor = torch.from_numpy(values).to(self.settings.device)
+            tensor = torch.from_numpy(values).to(self.settings.forward.device)
             dist.broadcast(tensor, 0)
             values[:] = tensor.cpu().numpy()
 
@@ -171,14 +173,13 @@ class _Training:
 
         Every draw comes from (seed, epoch, rank, network), so an epoch repeats.
         """
-        rates, settings = self.settings.rates, self.settings
+        settings, train = self.settings, self.settings.train
         torch.manual_seed(epoch_seed(settings.seed, epoch, self.rank.index, f"dropout-{learner.index}"))
         learner.wrapped.train()
         totals: dict[str, torch.Tensor] = {}
         num_steps = 0
         for progress, parts in steps:
-            for group in learner.optimizer.param_groups:
-                group["lr"] = learning_rate(rates, (epoch - 1 + progress) / settings.epochs)
+            set_rate(learner.optimizer, learning_rate(train, (epoch - 1 + progress) / train.epochs))
             learner.optimizer.zero_grad(set_to_none=True)
             parts.pop("total").backward()  # type: ignore[no-untyped-call]
             learner.optimizer.step()
@@ -188,33 +189,33 @@ class _Training:
         if not all(math.isfinite(mean) for mean in means.values()):
             raise UnitError(
                 f"training diverged: the loss is not finite in epoch {epoch}; lower learn.dividemix.lr "
-                f"({settings.lr:g}) or set train.precision=float32"
+                f"({train.lr:g}) or set train.precision=float32"
             )
         return means
 
     def _warm_up(self, learner: Learner, epoch: int) -> Iterator[tuple[float, StepLosses]]:
         """Cross-entropy of all rows with their given labels, in batches of 2 B."""
-        settings, generator = self.settings, self._generator(learner, epoch)
-        rows, size = self._rows(learner, epoch, share=2), 2 * settings.batch_size
+        section, generator = self.settings.section, self._generator(learner, epoch)
+        rows, size = self._rows(learner, epoch, share=2), 2 * section.batch_size
         total = self.source.num_batches(rows, size)
         for step, (some, images) in enumerate(self.source.batches(rows, epoch, f"warm-up-{learner.index}", size)):
             (view,) = self._views(images, generator, 1)
             logits = self._forward(learner.wrapped, view)
             loss = F.cross_entropy(logits, self._labels(some))
-            if settings.penalty == "entropy":
+            if section.penalty == "entropy":
                 loss = loss + negative_entropy(logits)
             yield step / total, {"total": loss, "loss": loss}
 
     def _mixmatch(self, learner: Learner, other: Learner, epoch: int) -> Iterator[tuple[float, StepLosses]]:
         """Steps on the other network's split; as many as it has labelled batches."""
-        settings, generator, split = self.settings, self._generator(learner, epoch), other.split
+        section, generator, split = self.settings.section, self._generator(learner, epoch), other.split
         if split is None:
             raise ValueError("rows are split before they are trained on")
         rows = self._rows(other, other.split_epoch)
         labelled, rest = rows[split.is_labelled], rows[~split.is_labelled]
         names = [f"{part}-{learner.index}" for part in ("labelled", "unlabelled")]
-        total = self.source.num_batches(labelled, settings.batch_size)
-        batches = self.source.batches(labelled, epoch, names[0], settings.batch_size)
+        total = self.source.num_batches(labelled, section.batch_size)
+        batches = self.source.batches(labelled, epoch, names[0], section.batch_size)
         partners = self._again_and_again(rest, epoch, names[1])
         other.network.eval()
         for step, (some, images) in enumerate(batches):
@@ -222,15 +223,15 @@ class _Training:
             views = self._views(images, generator, 2)
             unlabelled_views = [] if unlabelled is None else self._views(unlabelled, generator, 2)
             # In the authors' order: BatchNorm's running statistics depend on it.
-            guesses = self._guess(learner, other, unlabelled_views, settings.is_given(epoch))
+            guesses = self._guess(learner, other, unlabelled_views, section.is_given(epoch))
             targets = self._refine(learner, views, some, split.clean[np.searchsorted(rows, some)], epoch)
-            mixing = draw_mixing(2 * (len(targets) + len(guesses)), settings.alpha, generator)
+            mixing = draw_mixing(2 * (len(targets) + len(guesses)), section.alpha, generator)
             num_labelled = 2 * len(targets)
-            num_mixed = None if settings.use_unlabelled else num_labelled
+            num_mixed = None if section.use_unlabelled else num_labelled
             inputs = mix(torch.cat([*views, *unlabelled_views]), mixing, num_mixed)
             wanted = mix(torch.cat([targets, targets, guesses, guesses]), mixing, num_mixed)
             parts = mixmatch_loss(self._forward(learner.wrapped, inputs), wanted, num_labelled)
-            weight = ramped(settings.lambda_u, settings.epochs_since(epoch, step / total), settings.ramp)
+            weight = ramped(section.lambda_u, section.epochs_since(epoch, step / total), section.ramp)
             yield (
                 step / total,
                 {
@@ -246,29 +247,29 @@ class _Training:
         while not len(rows):
             yield None
         for number in itertools.count():
-            for _, images in self.source.batches(rows, epoch, f"{name}-{number}", self.settings.batch_size):
+            for _, images in self.source.batches(rows, epoch, f"{name}-{number}", self.settings.section.batch_size):
                 yield images
 
     @torch.no_grad()
     def _guess(self, learner: Learner, other: Learner, views: list[torch.Tensor], alone: bool) -> torch.Tensor:
         """(U, K) targets of unlabelled rows from two views of each; (0, K) where there are none."""
         if not views:
-            return torch.zeros((0, self.spec.num_classes), device=self.settings.device)
+            return torch.zeros((0, self.spec.num_classes), device=self.settings.forward.device)
         predictions = [self._predict(learner, view) for view in views]
         if not alone:
             predictions += self._predict(other, torch.cat(views)).chunk(2)
-        return co_guess(torch.stack(predictions), self.settings.temperature)
+        return co_guess(torch.stack(predictions), self.settings.section.temperature)
 
     @torch.no_grad()
     def _refine(
         self, learner: Learner, views: list[torch.Tensor], rows: Array, clean: Array, epoch: int
     ) -> torch.Tensor:
         """(B, K) targets of labelled rows; MixMatch takes labels as they are."""
-        labels = self._labels(rows)
-        if self.settings.is_given(epoch):
+        labels, section = self._labels(rows), self.settings.section
+        if section.is_given(epoch):
             return F.one_hot(labels, self.spec.num_classes).float()
         predictions = torch.stack([self._predict(learner, view) for view in views])
-        return co_refine(labels, torch.from_numpy(clean).to(labels.device), predictions, self.settings.temperature)
+        return co_refine(labels, torch.from_numpy(clean).to(labels.device), predictions, section.temperature)
 
     def _predict(self, learner: Learner, inputs: torch.Tensor) -> torch.Tensor:
         """(M, K) softmax of the bare network, in whatever mode it is."""
@@ -276,21 +277,21 @@ class _Training:
 
     def _forward(self, network: torch.nn.Module, inputs: torch.Tensor) -> torch.Tensor:
         """(M, K) float32 logits."""
-        with autocast(self.settings.precision, self.settings.device):
+        with autocast(self.settings.precision, self.settings.forward.device):
             logits: torch.Tensor = network(inputs.contiguous(memory_format=torch.channels_last))
         return logits.float()
 
     def _views(self, images: torch.Tensor, generator: torch.Generator, number: int) -> list[torch.Tensor]:
         """Augmented normalised images on the device, (B, 3, S, S) each; draws are the CPU's."""
-        kind, spec = self.settings.augment, self.spec
+        kind, spec = self.settings.train.augment, self.spec
         views = []
         for _ in range(number):
-            pixels = augment_uint8(images, kind, generator).to(self.settings.device)
+            pixels = augment_uint8(images, kind, generator).to(self.settings.forward.device)
             views.append(augment_float(normalize(pixels, spec.mean, spec.std), kind, generator))
         return views
 
     def _labels(self, rows: Array) -> torch.Tensor:
-        return torch.from_numpy(self.source.labels[rows].astype(np.int64)).to(self.settings.device)
+        return torch.from_numpy(self.source.labels[rows].astype(np.int64)).to(self.settings.forward.device)
 
     def _generator(self, learner: Learner, epoch: int) -> torch.Generator:
         seed = epoch_seed(self.settings.seed, epoch, self.rank.index, f"batches-{learner.index}")

@@ -9,64 +9,53 @@ from typing import Any
 import numpy as np
 import torch
 
-from rayclean.catalog.table import Catalog
+from rayclean.config import DivideMixSection, InnSection, IofmSection, TrainSection
 from rayclean.learn.course import VERSION, Course, Trial
 from rayclean.learn.dividemix import Networks, dividemix_epochs
-from rayclean.learn.dividemix_settings import DivideMixSettings, Starts
+from rayclean.learn.dividemix_settings import DivideMixSettings, Starts, divided_train
 from rayclean.learn.lesson_jobs import read_columns
-from rayclean.learn.phase import Exam, Report, accuracies, examine, read_lesson
+from rayclean.learn.phase import Graded, examine
 from rayclean.learn.rescoring import rescore
 from rayclean.schema import Array
 from rayclean.storage.contents import encode, map_arrays, read_json
-from rayclean.storage.fingerprint import digest, fingerprint
+from rayclean.storage.executor import Report
+from rayclean.storage.fingerprint import fingerprint
 from rayclean.storage.published import Published
 from rayclean.storage.resume import Resume
-from rayclean.storage.store import Store
-from rayclean.train.feed import Feed, FeedSettings
 from rayclean.train.forward import Forward
 from rayclean.train.loop import Rank
 from rayclean.train.plan import epoch_seed, role_seed, steps_of
 from rayclean.train.snapshots import load_snapshot, publish_weights
-from rayclean.train.spec import NetworkSpec
+from rayclean.train.task import image_fields
 
 STARTS_FILE = "starts.safetensors"
 PURPOSES = ("dividemix-0", "dividemix-1")  # whose draws the two networks begin with
 
 
-@dataclass(frozen=True)
-class DividePhase:
-    """One DivideMix training: picklable, the same on every rank.
+@dataclass(frozen=True, kw_only=True)
+class DividePhase(Graded):
+    """One DivideMix training, examined by the sum of both networks' logits.
 
     Attributes:
-        folder: `learn-<fingerprint>`.
-        lesson: file of the labels; None for the given ones.
+        section: how rows are divided and networks trained; `train` is `divided_train` of it.
+        walks: whose L and H the paths have.
         is_joint: whether rows are split by the table's `label_score`.
         starts: snapshots of the two networks whose scores the first split is made by; None to warm up.
-        exams: what both networks are examined on after each epoch, by the sum of their logits.
+        seeds: of the two networks' weights.
     """
 
-    name: str
-    store: Store
-    folder: str
-    catalog: Catalog
-    spec: NetworkSpec
-    settings: DivideMixSettings
-    lesson: str | None
+    section: DivideMixSection
+    walks: IofmSection | InnSection
     is_joint: bool
     starts: tuple[str, str] | None
-    exams: tuple[Exam, ...]
-    weights: str | None
     seeds: tuple[int, int]
-    feed: FeedSettings
 
     @property
-    def stop(self) -> int:
-        """The last epoch."""
-        return self.settings.epochs
-
-    def accuracy_file(self, epoch: int) -> str:
-        """What the networks of an epoch got right."""
-        return f"{self.folder}/accuracy/epoch-{epoch:04d}.json"
+    def settings(self) -> DivideMixSettings:
+        """What the training reads of it."""
+        return DivideMixSettings(
+            self.section, self.walks, self.train, self.feed.seed, self.precision, self.forward, self.threads
+        )
 
     def facts_file(self, epoch: int) -> str:
         """What was split and lost in an epoch."""
@@ -77,11 +66,11 @@ class FeedSource:
     """The rows of a lesson, counted from 0 without those that are left out, as DivideMix reads them."""
 
     def __init__(self, phase: DividePhase, rank: Rank) -> None:
-        lesson = read_lesson(phase.store, phase.lesson, phase.catalog)
+        lesson = phase.read_lesson()
         self.rows, self.rank = lesson.rows, rank
         self.labels = lesson.labels[self.rows]
         self.digests, self.draws = phase.catalog.digest[self.rows], phase.catalog.draw_id[self.rows]
-        self.feed = Feed(phase.catalog, phase.feed, rank.index, rank.count, lesson)
+        self.feed = phase.open_feed(rank, lesson)
 
     def images(self, rows: Array) -> Array:
         """(R, S, S, 3) uint8."""
@@ -101,9 +90,9 @@ class FeedSource:
 class Ensemble(Forward):
     """Two networks that predict by the sum of their logits."""
 
-    def __init__(self, networks: Networks, spec: NetworkSpec, settings: DivideMixSettings) -> None:
-        super().__init__(networks[0], spec, settings.forward)
-        self.other = Forward(networks[1], spec, settings.forward)
+    def __init__(self, networks: Networks, phase: DividePhase) -> None:
+        super().__init__(networks[0], phase.spec, phase.forward)
+        self.other = phase.forward_of(networks[1])
 
     def logits(self, inputs: torch.Tensor) -> torch.Tensor:
         """(N, K) float32."""
@@ -114,12 +103,12 @@ def run_dividemix(phase: DividePhase, index: int, ranks: int, resume: Resume, re
     """Trains as one rank, from a state or from the start, to the last epoch."""
     rank, settings = Rank(index, ranks), phase.settings
     source = FeedSource(phase, rank)
-    one, two = (phase.spec.build(seed, phase.weights) for seed in phase.seeds)
+    one, two = (phase.new_network(seed) for seed in phase.seeds)
     given = read_columns(phase.store, ["label_score"])["label_score"][source.rows] if phase.is_joint else None
     starts = _start_scores(phase, source, rank)
     epochs = dividemix_epochs(settings, phase.spec, (one, two), source, rank, resume.state, given, starts)
     for epoch, networks, facts, after in epochs:
-        examine(phase, Ensemble(networks, phase.spec, settings), epoch, rank)
+        examine(phase, Ensemble(networks, phase), epoch, rank)
         if rank.index == 0:
             phase.store.publish(phase.facts_file(epoch), encode(phase.facts_file(epoch), facts, "{}"))
             if epoch == phase.stop:
@@ -160,14 +149,13 @@ def dividemix(course: Course) -> list[Trial]:
         trials = [each.trial for each in learned]
         starts = learned[0].snapshot.file, learned[1].snapshot.file
         marks += starts
-    settings = _settings(course)
-    feed = course.feed(settings.batch_size, PURPOSES[0])
+    walks = course.config.inn if section.score == "inn" else course.config.iofm
+    train, feed = divided_train(section, course.train), course.feed(section.batch_size, PURPOSES[0])
     fields = {
-        "settings": {n: v for n, v in vars(settings).items() if n not in ("device", "threads")},
+        "settings": _read_fields(course, train, walks, feed.seed),
         "model": course.model.model_dump(exclude={"size"}),
-        "spec": [course.spec.size, course.spec.mean, course.spec.std],
-        "feed": [feed.cache_bytes, feed.shuffle_rows, feed.seed],
-        "exams": [[exam.name, exam.catalog.fingerprint, digest(exam.rows.tobytes())] for exam in course.exams],
+        "exams": course.exam_marks(),
+        **image_fields(course.spec, feed),
     }
     name = "DivideMix" if section.score == "loss" else f"DivideMix by {section.score}"
     phase = DividePhase(
@@ -176,39 +164,40 @@ def dividemix(course: Course) -> list[Trial]:
         folder=f"learn-{fingerprint('dividemix', VERSION, fields, marks)}",
         catalog=course.catalog,
         spec=course.spec,
-        settings=settings,
+        train=train,
+        weights=course.model.weights,
+        feed=feed,
+        forward=course.examined,
+        precision=course.precision[0],
+        block_rows=course.config.blocks.rows,
+        threads=course.workers["train"].threads,
         lesson=course.people,
+        exams=course.exams,
+        stop=section.epochs,
+        section=section,
+        walks=walks,
         is_joint=is_joint,
         starts=starts,
-        exams=course.exams,
-        weights=course.model.weights,
-        seeds=(role_seed(course.config.run.seed, PURPOSES[0]), role_seed(course.config.run.seed, PURPOSES[1])),
-        feed=feed,
+        seeds=(feed.seed, role_seed(course.config.run.seed, PURPOSES[1])),
     )
-    course.train_phase(phase, run_dividemix)
-    found = {exam: accuracies(phase, exam) for exam in ("test", "validation")}
-    facts = {"folder": phase.folder, "last": read_json(course.store, phase.facts_file(phase.stop))}
-    return [*trials, Trial(name, found["test"], found["validation"], facts)]
+    trial = course.graded(phase, run_dividemix)
+    trial.facts["last"] = read_json(course.store, phase.facts_file(phase.stop))
+    return [*trials, trial]
 
 
-def _settings(course: Course) -> DivideMixSettings:
-    """The section's fields, and what stands elsewhere in the config."""
-    section, config, train = course.config.learn.dividemix, course.config, course.train
-    walks = config.inn if section.score == "inn" else config.iofm
-    fields: dict[str, Any] = section.model_dump(exclude={"milestones", "mixture"})
-    return DivideMixSettings(
-        **fields,
-        milestones=tuple(section.milestones),
-        mixture=None if section.mixture == "auto" else section.mixture,
-        num=walks.num,
-        steps=walks.steps,
-        momentum=train.momentum,
-        weight_decay=train.weight_decay,
-        augment=train.augment,
-        seed=role_seed(config.run.seed, PURPOSES[0]),
-        precision=course.precision[0],
-        score_precision=course.precision[1],
-        score_batch_size=config.score.batch_size,
-        device=course.examined.device,
-        threads=course.workers["train"].threads,
-    )
+def _read_fields(course: Course, train: TrainSection, walks: IofmSection | InnSection, seed: int) -> dict[str, Any]:
+    """What the networks depend on, by the names that it had before the section was passed on as it is."""
+    section = course.config.learn.dividemix
+    fields = section.model_dump() | {
+        "mixture": None if section.mixture == "auto" else section.mixture,
+        "num": walks.num,
+        "steps": walks.steps,
+        "momentum": train.momentum,
+        "weight_decay": train.weight_decay,
+        "augment": train.augment,
+        "seed": seed,
+        "precision": course.precision[0],
+        "score_precision": course.precision[1],
+        "score_batch_size": course.config.score.batch_size,
+    }
+    return fields if train.optimizer == "sgd" else fields | {"optimizer": train.optimizer}

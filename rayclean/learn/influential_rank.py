@@ -59,9 +59,7 @@ def _post_train(course: Course) -> TrainSection:
     settings = course.config.learn.rank
     milestones = [epoch for epoch in settings.milestones if epoch < settings.epochs]
     schedule = {"schedule": "step", "milestones": milestones, "decay": 0.1} if milestones else {"schedule": "constant"}
-    changes = {"epochs": settings.epochs, **schedule}
-    same = course.train.model_dump(by_alias=True, exclude={"roles"})
-    return TrainSection.model_validate(same | {"milestones": []} | changes)
+    return course.train.changed({"milestones": [], "epochs": settings.epochs, **schedule})
 
 
 def _removal(course: Course, known: Catalog, network: Snapshot, kept: str | None) -> RankLesson:

@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 
+from rayclean.config import TrainSection
 from rayclean.learn.divide import Split
-from rayclean.learn.dividemix_settings import DivideMixSettings
 from rayclean.schema import Array
 from rayclean.train.loop import Rank, State
 from rayclean.train.models import Network
+from rayclean.train.optimizer import make_optimizer
 
 
 @dataclass
@@ -30,7 +31,7 @@ class Learner:
     index: int
     network: Network
     wrapped: torch.nn.Module
-    optimizer: torch.optim.SGD
+    optimizer: torch.optim.Optimizer
     split: Split | None = None
     split_epoch: int = 0
     history: list[Array] = field(default_factory=list)
@@ -63,11 +64,9 @@ class Learner:
         self.history = [each.numpy() for each in state["history"]]
 
 
-def make_learner(settings: DivideMixSettings, network: Network, index: int, rank: Rank) -> Learner:
+def make_learner(train: TrainSection, network: Network, device: str, index: int, rank: Rank) -> Learner:
     """A network before its first step, on its device."""
-    network = network.to(torch.device(settings.device)).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(
-        network.parameters(), lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
-    )
+    network = network.to(torch.device(device)).to(memory_format=torch.channels_last)
+    optimizer = make_optimizer(network, train, nesterov=False)
     wrapped = network if rank.count == 1 else torch.nn.parallel.DistributedDataParallel(network)
     return Learner(index, network, wrapped, optimizer)

@@ -8,36 +8,27 @@ optimizer's state for the phase that goes on from it.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
 from rayclean.catalog.table import Catalog
-from rayclean.config import TrainSection
 from rayclean.errors import UnitError
 from rayclean.schema import Array
 from rayclean.shards.access import PixelSettings
 from rayclean.storage.contents import encode, map_arrays, read_bytes, read_json
+from rayclean.storage.executor import Report
 from rayclean.storage.resume import Resume
-from rayclean.storage.store import Store
-from rayclean.storage.units import num_blocks
 from rayclean.train.batches import Lesson
-from rayclean.train.feed import Feed, FeedSettings
-from rayclean.train.forward import Forward, ForwardSettings
-from rayclean.train.loop import LoopSettings, Rank, State, train_epochs
-from rayclean.train.snapshots import publish_weights, snapshot_name
-from rayclean.train.spec import NetworkSpec
-from rayclean.train.weights import load_weights_from
+from rayclean.train.forward import Forward
+from rayclean.train.loop import Rank, State, train_epochs
+from rayclean.train.task import WorkerTask
 from rayclean.train.worker import write_trajectories
 
 STATE_FILE = "state.pt"
 ROWS_AT_ONCE = 1024
-
-Report = Callable[[int, State | None], None]
 
 
 @dataclass(frozen=True)
@@ -69,72 +60,48 @@ class Exam:
         return found
 
 
-class Graded(Protocol):
-    """A training that is examined after each epoch."""
-
-    @property
-    def name(self) -> str:
-        """For people."""
-
-    @property
-    def store(self) -> Store:
-        """The run's files."""
-
-    @property
-    def folder(self) -> str:
-        """Where it leaves what it gives."""
-
-    @property
-    def exams(self) -> tuple[Exam, ...]:
-        """What it is examined on."""
-
-    @property
-    def stop(self) -> int:
-        """The last epoch."""
-
-    def accuracy_file(self, epoch: int) -> str:
-        """What the network of an epoch got right."""
-
-
-@dataclass(frozen=True)
-class Phase:
-    """One network's training: picklable, the same on every rank.
+@dataclass(frozen=True, kw_only=True)
+class Graded(WorkerTask):
+    """A training on a lesson that is examined after each epoch.
 
     Attributes:
         name: for people.
-        folder: `learn-<fingerprint>`.
         lesson: file of the rows to train on, with labels and weights; None for all rows and the given labels.
-        start: file or URL of the weights to start from; None for new ones.
-        goes_on: file of the state that an earlier phase left, to go on from; None to begin at epoch 1.
+        exams: what is examined.
         stop: the last epoch; the rate follows `train.epochs`.
-        judged: epochs after which the losses of all rows are written.
-        leaves_state: whether another phase goes on from this one.
-        exams: what the network is examined on after each epoch.
     """
 
     name: str
-    store: Store
-    folder: str
-    catalog: Catalog
-    spec: NetworkSpec
-    train: TrainSection
     lesson: str | None
-    start: str | None
-    goes_on: str | None
-    stop: int
-    judged: tuple[int, ...]
-    leaves_state: bool
     exams: tuple[Exam, ...]
-    weights: str | None
-    feed: FeedSettings
-    forward: ForwardSettings
-    precision: str
-    block_rows: int
-    threads: int
+    stop: int
+
+    def read_lesson(self) -> Lesson:
+        """What the lesson says, or the given labels."""
+        if self.lesson is None:
+            return Lesson(self.catalog.label)
+        arrays = map_arrays(self.store, self.lesson)
+        return Lesson(arrays["labels"], arrays.get("weights"))
 
     def accuracy_file(self, epoch: int) -> str:
-        """What the network of an epoch got right."""
+        """What an epoch got right."""
         return f"{self.folder}/accuracy/epoch-{epoch:04d}.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase(Graded):
+    """One network's training. It starts from the weights of `train.from`, from new ones, or where another phase ended.
+
+    Attributes:
+        folder: `learn-<fingerprint>`.
+        goes_on: file of the state that an earlier phase left, to go on from; None to begin at epoch 1.
+        judged: epochs after which the losses of all rows are written.
+        leaves_state: whether another phase goes on from this one.
+    """
+
+    goes_on: str | None
+    judged: tuple[int, ...]
+    leaves_state: bool
 
     @property
     def state_file(self) -> str:
@@ -142,45 +109,23 @@ class Phase:
         return f"{self.folder}/{STATE_FILE}"
 
 
-def read_lesson(store: Store, file: str | None, catalog: Catalog) -> Lesson:
-    """What a file of labels and weights says, or the given labels."""
-    if file is None:
-        return Lesson(catalog.label)
-    arrays = map_arrays(store, file)
-    return Lesson(arrays["labels"], arrays.get("weights"))
-
-
 def run_phase(phase: Phase, index: int, ranks: int, resume: Resume, report: Report) -> None:
     """Trains a phase as one rank, from a state or from its start, to its last epoch."""
-    state = resume.state
-    rank = Rank(index, ranks)
-    lesson = read_lesson(phase.store, phase.lesson, phase.catalog)
-    settings = LoopSettings(
-        train=phase.train,
-        spec=phase.spec,
-        seed=phase.feed.seed,
-        rank_rows=num_blocks(len(lesson.rows), rank.count),
-        precision=phase.precision,
-        device=phase.forward.device,
-        threads=phase.threads,
-        stop=phase.stop,
-    )
-    network = phase.spec.build(phase.feed.seed, phase.weights)
-    if phase.start is not None:
-        load_weights_from(phase.start, network)
+    state, rank = resume.state, Rank(index, ranks)
+    lesson, network = phase.read_lesson(), phase.new_network()
     if state is None and phase.goes_on is not None:
         data = read_bytes(phase.store, phase.goes_on)
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    elif state is None and phase.start is not None:
-        examine(phase, Forward(network, phase.spec, phase.forward), 0, rank)
-    feed = Feed(phase.catalog, phase.feed, rank.index, rank.count, lesson)
+    elif state is None and phase.train.from_ is not None:
+        examine(phase, phase.forward_of(network), 0, rank)
+    feed, settings = phase.open_feed(rank, lesson), phase.loop(rank, len(lesson.rows), phase.stop)
     for epoch, bare, after in train_epochs(settings, network, feed.batches, rank, state):
-        forward = Forward(bare, phase.spec, phase.forward)
+        forward = phase.forward_of(bare)
         examine(phase, forward, epoch, rank)
         if epoch in phase.judged:
             write_trajectories(phase, forward, feed, epoch, rank)
         if rank.index == 0 and epoch == phase.stop:
-            publish_weights(phase.store, f"{phase.folder}/{snapshot_name(epoch)}", bare)
+            phase.publish_snapshot(epoch, bare)
             if phase.leaves_state:
                 _leave(phase, after)
         report(epoch, after if rank.index == 0 else None)

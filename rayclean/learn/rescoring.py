@@ -58,7 +58,7 @@ def rescore(
     forward = Forward(network, spec, settings.forward)
     mine = share_of(len(rows), rank)
     scores = np.empty(len(mine), np.float32)
-    if settings.score == "loss":
+    if settings.section.score == "loss":
         for block in _blocks(forward, len(mine)):
             here = rows[mine[block]]
             logits = _finite(forward.logits(forward.normalized(source.images(here))), settings)
@@ -107,7 +107,7 @@ def _interpolate(
     logits = gathered(logits, len(rows), rank, forward.device)
 
     points = Points(rows, source.labels, source.digests, source.draws, lambda positions: features[positions])
-    lists = list_neighbors(points, mine, settings.num, settings.any_label, forward.device).rows
+    lists = list_neighbors(points, mine, settings.walks.num, settings.section.any_label, forward.device).rows
     lists = np.where(lists >= 0, np.searchsorted(rows, lists), NO_NEIGHBOR)
 
     def own(positions: Array) -> Array:
@@ -122,14 +122,14 @@ def _interpolate(
         lambda positions: forward.normalized(source.images(rows[positions])),
         own,
         forward,
-        settings.steps,
+        settings.walks.steps,
         TRAPEZOID,
         max(1, BLOCK_VALUES // (6 * forward.spec.size**2)),  # two ends of three channels
     )
     for block in blocks:
         here = mine[block]
         labels = source.labels[rows[here]]
-        scores[block] = path_means(own(here), sums[block], num_paths[block], settings.steps, labels).score
+        scores[block] = path_means(own(here), sums[block], num_paths[block], settings.walks.steps, labels).score
 
 
 def _blocks(forward: Forward, num_rows: int) -> list[slice]:
@@ -144,6 +144,6 @@ def _finite(logits: torch.Tensor, settings: DivideMixSettings) -> Array:
     if not np.isfinite(found).all():
         raise UnitError(
             "training diverged: a network's output is not finite; lower learn.dividemix.lr "
-            f"({settings.lr:g}) or set train.precision=float32"
+            f"({settings.section.lr:g}) or set train.precision=float32"
         )
     return found

@@ -6,15 +6,20 @@ on bytes, while the crop pads with zeros after normalising, so with the mean col
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch.nn import functional as F
 
+from rayclean.config.train_section import AUGMENT_NAMES
 from rayclean.errors import ConfigError
 from rayclean.train.models.torchvision_models import autoaugment_cifar10
 
-AUGMENT_NAMES = ("none", "crop_flip", "autoaugment")
+# Torchvision's defaults of RandomResizedCrop: a box's share of the image, its width / height, tries for one that fits.
+CROP_SHARE = (0.08, 1.0)
+CROP_RATIO = (3 / 4, 4 / 3)
+CROP_TRIES = 10
 
 
 def normalize(images: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
@@ -55,12 +60,12 @@ def augment_float(images: torch.Tensor, kind: str, generator: torch.Generator) -
     """The part of an augmentation that comes after `normalize`: crop and flip, for `autoaugment` too [IR].
 
     Args:
-        images: (N, 3, H, W) float; not changed.
+        images: (N, 3, S, S) float; not changed.
         kind: one of `AUGMENT_NAMES`.
         generator: of all draws.
 
     Returns:
-        (N, 3, H, W) of the same dtype.
+        (N, 3, S, S) of the same dtype.
 
     Raises:
         ConfigError: there is no such augmentation.
@@ -68,6 +73,9 @@ def augment_float(images: torch.Tensor, kind: str, generator: torch.Generator) -
     _check_kind(kind)
     if kind == "none":
         return images
+    if kind == "random_resized_crop":
+        boxes = draw_boxes(len(images), images.shape[2], generator)
+        return resized_crop_flip(images, boxes, _draw_flips(len(images), generator))
     padding = images.shape[2] // 8  # 4 of 32 pixels, as the papers
     top, left, flipped = draw_crop_flip(len(images), padding, generator)
     return crop_flip(images, padding, top, left, flipped)
@@ -79,8 +87,11 @@ def draw_crop_flip(
     """Draws where each image is cropped, top and left in [0, 2 * padding], and whether it is flipped; each (N,)."""
     device = generator.device
     offsets = torch.randint(2 * padding + 1, (2, num_images), generator=generator, device=device)
-    flipped = torch.randint(2, (num_images,), generator=generator, device=device).bool()
-    return offsets[0], offsets[1], flipped
+    return offsets[0], offsets[1], _draw_flips(num_images, generator)
+
+
+def _draw_flips(num_images: int, generator: torch.Generator) -> torch.Tensor:
+    return torch.randint(2, (num_images,), generator=generator, device=generator.device).bool()
 
 
 def crop_flip(
@@ -109,6 +120,57 @@ def crop_flip(
     pixels = (first_row + rows)[:, :, None] * padded.shape[2] + columns[:, None, :]
     chosen = padded.reshape(-1, channels).index_select(0, pixels.reshape(-1))
     return chosen.reshape(num_images, height, width, channels).permute(0, 3, 1, 2)
+
+
+def draw_boxes(num_images: int, size: int, generator: torch.Generator) -> torch.Tensor:
+    """Draws a box in each image, as torchvision's RandomResizedCrop does (Szegedy et al., CVPR 2015).
+
+    Its share of the image is uniform in CROP_SHARE, the logarithm of width / height in that of CROP_RATIO, the place
+    among all that fit. The first of CROP_TRIES boxes that fits is taken; where none does, the largest one in the
+    centre, in a square image all of it. All tries are drawn, so that the draws that follow do not hang on them.
+
+    Args:
+        num_images: N.
+        size: S, of images that are (S, S).
+        generator: of all draws.
+
+    Returns:
+        (N, 4) int64: top, left, height, width.
+    """
+    device = generator.device
+    share, ratio = torch.rand((2, CROP_TRIES, num_images), generator=generator, dtype=torch.float64, device=device)
+    place = torch.rand((2, num_images), generator=generator, dtype=torch.float64, device=device)
+    area = size**2 * (CROP_SHARE[0] + share * (CROP_SHARE[1] - CROP_SHARE[0]))
+    low, high = (math.log(bound) for bound in CROP_RATIO)
+    aspect = torch.exp(low + ratio * (high - low))
+    sides = torch.stack([torch.sqrt(area / aspect), torch.sqrt(area * aspect)]).round().long()
+    fits = ((sides > 0) & (sides <= size)).all(dim=0)
+    first = fits.int().argmax(dim=0).expand(2, 1, num_images)
+    chosen = torch.where(fits.any(dim=0), sides.gather(1, first)[:, 0], size)
+    corner = (place * (size - chosen + 1)).floor().long()
+    return torch.cat([corner, chosen]).T
+
+
+def resized_crop_flip(images: torch.Tensor, boxes: torch.Tensor, flipped: torch.Tensor) -> torch.Tensor:
+    """Cuts a box out of each image, resizes it to the whole image's size and mirrors it left to right where told.
+
+    Bilinear, pixels' centres at halves, nothing beyond the box is looked at. A box is never larger than the image, so
+    that torchvision's antialiasing, which is for smaller results, would change nothing.
+
+    Args:
+        images: (N, C, H, W) float.
+        boxes: (N, 4) top, left, height, width.
+        flipped: (N,) bool.
+
+    Returns:
+        (N, C, H, W) in the images' memory format.
+    """
+    out = torch.empty_like(images)
+    for i, ((top, left, height, width), is_flipped) in enumerate(zip(boxes.tolist(), flipped.tolist(), strict=True)):
+        box = images[i : i + 1, :, top : top + height, left : left + width]
+        resized = F.interpolate(box, images.shape[2:], mode="bilinear", align_corners=False)[0]
+        out[i] = resized.flip(2) if is_flipped else resized
+    return out
 
 
 def _check_kind(kind: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from rayclean.train.augment import augment_float, augment_uint8, normalize
 from rayclean.train.batches import Batch
 from rayclean.train.losses import training_loss
 from rayclean.train.models import Network
+from rayclean.train.optimizer import learning_rate, make_optimizer, set_rate
 from rayclean.train.plan import epoch_seed, steps_of
 from rayclean.train.precision import autocast
 from rayclean.train.spec import NetworkSpec
@@ -78,13 +78,7 @@ def train_epochs(
     torch.set_num_threads(settings.threads)
     torch.use_deterministic_algorithms(True, warn_only=settings.device != "cpu")
     network = network.to(torch.device(settings.device)).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(
-        network.parameters(),
-        lr=settings.train.lr,
-        momentum=settings.train.momentum,
-        weight_decay=settings.train.weight_decay,
-        nesterov=settings.train.momentum > 0,
-    )
+    optimizer = make_optimizer(network, settings.train)
     first = 1
     if state is not None:
         network.load_state_dict(state["model"])
@@ -119,20 +113,6 @@ def memory_as_it_comes() -> Iterator[None]:
         settings.fill_uninitialized_memory = fills
 
 
-def learning_rate(settings: TrainSection, progress: float) -> float:
-    """The rate at a share of the whole training in [0, 1).
-
-    With `step` the first step after milestone m, at share m / E, is the first one at the next rate: m / E is divided
-    out here as its caller does, so that no rounding moves it.
-    """
-    if settings.schedule == "constant":
-        return settings.lr
-    if settings.schedule == "step":
-        passed = sum(progress >= milestone / settings.epochs for milestone in settings.milestones)
-        return float(settings.lr * settings.decay**passed)
-    return settings.lr * 0.5 * (1 + math.cos(math.pi * progress))
-
-
 def _train_epoch(
     settings: LoopSettings,
     network: torch.nn.Module,
@@ -147,9 +127,7 @@ def _train_epoch(
     torch.manual_seed(epoch_seed(settings.seed, epoch, rank.index, "dropout"))
     steps = steps_of(settings.rank_rows, train.batch_size)
     for step, (images, labels, weights) in enumerate(batches):
-        rate = learning_rate(train, (epoch - 1 + step / steps) / train.epochs)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        set_rate(optimizer, learning_rate(train, (epoch - 1 + step / steps) / train.epochs))
         pixels = augment_uint8(images, train.augment, generator)
         inputs = augment_float(normalize(pixels, spec.mean, spec.std), train.augment, generator)
         inputs = inputs.to(device, memory_format=torch.channels_last)

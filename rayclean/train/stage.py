@@ -10,26 +10,20 @@ from typing import Any, ClassVar
 from rayclean.catalog.table import Catalog
 from rayclean.cluster.progress import watched
 from rayclean.cluster.sizing import Workers
-from rayclean.config import MAIN, Config, TrainSection
+from rayclean.config import MAIN, Config
 from rayclean.storage.contents import content_digest, encode, read_json
 from rayclean.storage.executor import Meter, Report, Trainer, TrainingJob
 from rayclean.storage.fingerprint import fingerprint
 from rayclean.storage.resume import Resume
 from rayclean.storage.store import Store
 from rayclean.storage.units import num_blocks
-from rayclean.train.feed import FeedSettings
 from rayclean.train.forward import ForwardSettings
 from rayclean.train.loop import Rank
-from rayclean.train.plan import role_seed
-from rayclean.train.snapshots import (
-    Snapshot,
-    find_snapshot,
-    publish_weights,
-    snapshot_name,
-)
+from rayclean.train.snapshots import Snapshot, find_snapshot
 from rayclean.train.spec import NetworkSpec, network_spec
+from rayclean.train.task import feed_settings, image_fields, train_fields
 from rayclean.train.trajectories import trajectory_name
-from rayclean.train.weights import load_weights_from, weights_digest
+from rayclean.train.weights import weights_digest
 from rayclean.train.worker import TrainTask, train
 
 VERSION = 1
@@ -66,25 +60,16 @@ def train_task(
     spec = network_spec(config, catalog.num_classes, role)
     model, settings = config.model_of(role), config.train_of(role)
     forward = ForwardSettings(workers.device, precision[1], config.score.batch_size)
-    feed = FeedSettings(
-        size=spec.size,
-        max_pixels=config.data.max_pixels,
-        cache_bytes=config.data.cache_bytes,
-        shuffle_rows=config.data.shuffle_rows,
-        batch_size=settings.batch_size,
-        seed=role_seed(config.run.seed, role),
-        node_cache_bytes=config.data.node_cache_bytes,
-    )
+    feed = feed_settings(config, spec.size, settings.batch_size, role)
     fields = {
         "model": model.model_dump(exclude={"size"}) | {"weights": weights_digest(model.weights)},
-        "train": settings.model_dump(exclude=_not_read(settings)),
+        "train": train_fields(settings),
         "from": weights_digest(settings.from_),
         "also_kept": config.also_kept(role),
-        "spec": [spec.size, spec.mean, spec.std],
         "precision": precision,
         "score_batch": config.score.batch_size,
-        "feed": [feed.cache_bytes, feed.shuffle_rows, feed.seed],
         "block_rows": config.blocks.rows,
+        **image_fields(spec, feed),
     }
     folder = f"train-{role}-{fingerprint(f'train-{role}', VERSION, fields, [catalog.fingerprint])}"
     return TrainTask(
@@ -102,12 +87,6 @@ def train_task(
         block_rows=config.blocks.rows,
         threads=workers.threads,
     )
-
-
-def _not_read(settings: TrainSection) -> set[str]:
-    """Fields of a role's settings that its weights do not depend on, or that stand elsewhere in the fingerprint."""
-    names = {"workers", "precision", "from_", "roles"}
-    return names if settings.schedule == "step" else names | {"milestones", "decay"}
 
 
 def is_trained(task: TrainTask) -> bool:
@@ -167,10 +146,7 @@ def train_role(task: TrainTask, workers: Workers, trainer: Trainer, meter: Meter
     lost = lost_epochs(task) if is_trained(task) else ()
     if lost or not is_trained(task):
         if task.train.epochs == 0:
-            network = task.spec.build(task.feed.seed, task.weights)
-            if task.train.from_ is not None:
-                load_weights_from(task.train.from_, network)
-            publish_weights(task.store, f"{task.folder}/{snapshot_name(0)}", network)
+            task.publish_snapshot(0, task.new_network())
         else:
             _note_workers(task, workers)
             with watched(meter, lambda: _num_finished(task), task.catalog.num_rows):

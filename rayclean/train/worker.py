@@ -2,50 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
-from rayclean.catalog.table import Catalog
-from rayclean.config import TrainSection
 from rayclean.errors import UnitError
 from rayclean.storage.contents import encode
+from rayclean.storage.executor import Report
 from rayclean.storage.resume import Resume
-from rayclean.storage.store import Store
 from rayclean.storage.units import block_range, num_blocks
-from rayclean.train.feed import Feed, FeedSettings
-from rayclean.train.forward import Forward, ForwardSettings
-from rayclean.train.loop import LoopSettings, Rank, State, train_epochs
-from rayclean.train.models import Network
-from rayclean.train.snapshots import publish_weights, snapshot_name
-from rayclean.train.spec import NetworkSpec
+from rayclean.train.feed import Feed
+from rayclean.train.forward import Forward
+from rayclean.train.loop import Rank, train_epochs
+from rayclean.train.task import WorkerTask
 from rayclean.train.trajectories import trajectory_name, trajectory_table
-from rayclean.train.weights import load_weights_from
 
 
-@dataclass(frozen=True)
-class TrainTask:
-    """One role's training: picklable, the same on every rank.
+@dataclass(frozen=True, kw_only=True)
+class TrainTask(WorkerTask):
+    """One role's training.
 
     Attributes:
         also_kept: epochs whose weights are kept beside those of `train.snapshot_epochs`.
     """
 
     role: str
-    store: Store
-    folder: str
-    catalog: Catalog
-    spec: NetworkSpec
-    train: TrainSection
     also_kept: tuple[int, ...]
-    weights: str | None
-    feed: FeedSettings
-    forward: ForwardSettings
-    precision: str
-    block_rows: int
-    threads: int
 
     def kept_epochs(self) -> tuple[int, ...]:
         """Epochs after which weights are published as snapshots."""
@@ -57,12 +40,12 @@ class TrainTask:
         names = {f"{self.folder}/{trajectory_name(epoch, block)}" for block in range(blocks)}
         folders = {f"{self.folder}/{trajectory_name(epoch, 0)}".rpartition("/")[0]}
         if epoch in self.kept_epochs():
-            names.add(f"{self.folder}/{snapshot_name(epoch)}")
-            folders.add(f"{self.folder}/{snapshot_name(epoch)}".rpartition("/")[0])
+            names.add(self.snapshot_file(epoch))
+            folders.add(self.snapshot_file(epoch).rpartition("/")[0])
         return names - {f"{folder}/{name}" for folder in folders for name in self.store.list(folder)}
 
 
-def train(task: TrainTask, rank: Rank, resume: Resume, report: Callable[[int, State | None], None]) -> None:
+def train(task: TrainTask, rank: Rank, resume: Resume, report: Report) -> None:
     """Trains from a state, or from the start, to the last epoch.
 
     Of epochs whose files are final only what is missing is written: their other files have been read, and weights that
@@ -76,64 +59,22 @@ def train(task: TrainTask, rank: Rank, resume: Resume, report: Callable[[int, St
             The snapshot and trajectories of the epoch lie in the store by then.
     """
     state, stop = resume.state, resume.stop or task.train.epochs
-    settings = LoopSettings(
-        train=task.train,
-        spec=task.spec,
-        seed=task.feed.seed,
-        rank_rows=num_blocks(task.catalog.num_rows, rank.count),
-        precision=task.precision,
-        device=task.forward.device,
-        threads=task.threads,
-        stop=stop,
-    )
-    network = _start_network(task)
+    network = task.new_network()
     if state is not None and state["epoch"] >= stop and not task.missing_of(state["epoch"]):
         return
-    feed = Feed(task.catalog, task.feed, rank.index, rank.count)
+    feed, settings = task.open_feed(rank), task.loop(rank, task.catalog.num_rows, stop)
     for epoch, bare, after in train_epochs(settings, network, feed.batches, rank, state, again=True):
         missing = task.missing_of(epoch) if epoch <= resume.final else None
-        write_trajectories(task, Forward(bare, task.spec, task.forward), feed, epoch, rank, missing)
-        snapshot = f"{task.folder}/{snapshot_name(epoch)}"
-        if rank.index == 0 and epoch in task.kept_epochs() and (missing is None or snapshot in missing):
-            publish_weights(task.store, snapshot, bare)
+        write_trajectories(task, task.forward_of(bare), feed, epoch, rank, missing)
+        is_wanted = missing is None or task.snapshot_file(epoch) in missing
+        if rank.index == 0 and epoch in task.kept_epochs() and is_wanted:
+            task.publish_snapshot(epoch, bare)
         if state is None or epoch != state["epoch"]:
             report(epoch, after if rank.index == 0 else None)
 
 
-def _start_network(task: TrainTask) -> Network:
-    """The network before the first step: drawn from the seed, pre-trained, or taken from elsewhere."""
-    network = task.spec.build(task.feed.seed, task.weights)
-    if task.train.from_ is not None:
-        load_weights_from(task.train.from_, network)
-    return network
-
-
-class Judged(Protocol):
-    """Whose trajectories are written: a role's training, or a phase of learning with the result."""
-
-    @property
-    def store(self) -> Store:
-        """Where they go."""
-
-    @property
-    def folder(self) -> str:
-        """Below which folder."""
-
-    @property
-    def catalog(self) -> Catalog:
-        """Of which rows."""
-
-    @property
-    def block_rows(self) -> int:
-        """In blocks of how many."""
-
-    @property
-    def train(self) -> TrainSection:
-        """How it is trained, for the error."""
-
-
 def write_trajectories(
-    task: Judged, forward: Forward, feed: Feed, epoch: int, rank: Rank, wanted: Collection[str] | None = None
+    task: WorkerTask, forward: Forward, feed: Feed, epoch: int, rank: Rank, wanted: Collection[str] | None = None
 ) -> None:
     """Writes the trajectories of an epoch; the ranks share the blocks out.
 

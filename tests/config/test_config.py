@@ -28,6 +28,11 @@ def tree(**sections: Any) -> dict[str, Any]:
     return base
 
 
+def divided(**fields: Any) -> dict[str, Any]:
+    """A config of which DivideMix has these fields."""
+    return tree(learn={"dividemix": fields})
+
+
 def write(folder: Path, content: Any) -> Path:
     path = folder / "config.yaml"
     path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
@@ -180,6 +185,22 @@ def test_names_that_are_wrong_or_missing(content: Any, said: str, tmp_path: Path
         (tree(train={"schedule": "step", "milestones": [0]}), "train.milestones: .*found 0"),
         (tree(train={"schedule": "step", "milestones": [4], "decay": 1}), "train.decay: .*found 1"),
         (tree(train={"lr": float("inf")}), "train.lr: .*found inf"),
+        (tree(train={"optimizer": "adam"}), "train.optimizer: .*'sgd' or 'adamw'.*found 'adam'"),
+        (tree(train={"optimizer": "adamw", "lr": 0.1}), r"train.lr: at most 0.01 .*take 0.0001 or so.*\(found 0.1\)"),
+        (tree(train={"momentum": 1}), "train.momentum: .*less than 1.*found 1"),
+        (tree(train={"augment": "random_crop"}), "train.augment: .*'random_resized_crop'.*found 'random_crop'"),
+        (tree(train={"roles": {"ce": {"optimizer": "adamw", "lr": 0.1}}}), "train.roles.ce.lr: at most 0.01"),
+        (tree(learn={"train": {"optimizer": "adamw", "lr": 0.1}}), "learn.train.lr: at most 0.01"),
+        (divided(epochs=0), "learn.dividemix.epochs: .*found 0"),
+        (divided(temperature=0), "learn.dividemix.temperature: .*found 0"),
+        (divided(warmup=-1), "learn.dividemix.warmup: .*found -1"),
+        (divided(p_threshold=1.0), "learn.dividemix.p_threshold: .*found 1.0"),
+        (divided(score="margin"), "learn.dividemix.score: .*found 'margin'"),
+        (divided(mixture="none"), "learn.dividemix.mixture: gauss or beta .*a loss is no probability"),
+        (divided(milestones=[]), "learn.dividemix.milestones: epochs that grow"),
+        (divided(milestones=[9, 3]), r"learn.dividemix.milestones: epochs that grow.*found \[9, 3\]"),
+        (divided(history=5, sample_rows=100), "learn.dividemix.sample_rows: 0 expected with a history"),
+        (divided(use_unlabelled=False), "learn.dividemix.use_unlabelled: true expected, or lambda_u=0"),
         (tree(data={"max_pixels": float("nan")}), "data.max_pixels: .*found nan"),
         (tree(data={"max_pixels": 0}), "data.max_pixels: .*found 0"),
         (tree(data={"std": [1, 0, 1]}), r"data.std\S*: .*found 0"),
@@ -401,6 +422,27 @@ def test_a_role_has_the_steps_of_main_or_its_own() -> None:
         ("step", [3], 0.2),
         ("cosine", [], 0.1),
     ]
+    assert parse_config(dump_config(config)) == config
+
+
+def test_another_optimizer_starts_from_its_own_defaults() -> None:
+    roles = {"adam": {"optimizer": "adamw"}, "own": {"optimizer": "adamw", "lr": 1e-3}, "same": {"optimizer": "sgd"}}
+    main = {"lr": 0.3, "weight_decay": 0.1, "momentum": 0.5, "epochs": 7}
+    config = parse_config(tree(train={**main, "roles": roles}, learn={"from": "adam", "train": {"epochs": 3}}))
+
+    def fields(train: TrainSection) -> tuple[float, ...]:
+        return train.lr, train.weight_decay, train.momentum, train.epochs
+
+    assert [fields(config.train_of(role)) for role in ("main", "adam", "own", "same")] == [
+        (0.3, 0.1, 0.5, 7),
+        (1e-4, 0.05, 0.9, 7),
+        (1e-3, 0.05, 0.9, 7),
+        (0.3, 0.1, 0.5, 7),
+    ]
+    assert fields(config.train_to_learn()) == (1e-4, 0.05, 0.9, 3)
+    adamw = parse_config(tree(train={"optimizer": "adamw", "roles": {"sgd": {"optimizer": "sgd"}}}))
+    assert fields(adamw.train_of("ce")) == (1e-4, 0.05, 0.9, 40)
+    assert fields(adamw.train_of("sgd")) == (0.1, 5e-4, 0.9, 40)
     assert parse_config(dump_config(config)) == config
 
 

@@ -19,12 +19,12 @@ from rayclean.errors import ConfigError, InputError
 from rayclean.evaluate.evaluate import read_truth
 from rayclean.learn import command
 from rayclean.learn.lesson_jobs import read_columns
-from rayclean.learn.phase import Phase, run_phase
 from rayclean.run.run import Run
 from rayclean.run.start import ONE_WORKER, start
 from rayclean.schema import Array
 from rayclean.storage.contents import map_arrays
 from rayclean.storage.executor import Inline
+from rayclean.storage.fingerprint import fingerprint
 from rayclean.storage.resume import Resume
 from rayclean.storage.store import Store
 
@@ -252,12 +252,54 @@ def test_weights_from_elsewhere(learn: Learn, config: Config, tiny_snapshot: Pat
         learn("rog", "learn.from=nowhere")
 
 
+def test_phases_keep_the_folders_that_they_had(learn: Learn, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[dict[str, Any]] = []
+
+    def note(stage: str, version: int, fields: dict[str, Any], inputs: list[str]) -> str:
+        seen.append(fields)
+        return ""
+
+    monkeypatch.setattr("rayclean.learn.course.fingerprint", note)
+    command._course(opened(config), Inline(), Console(quiet=True)).plain()
+    assert set(seen[-1]) == {
+        *("train", "model", "weights", "start", "stop", "judged", "leaves_state", "spec", "precision", "score_batch"),
+        *("feed", "block_rows", "exams"),
+    }
+    assert set(seen[-1]["train"]) == {
+        *("loss", "mixup_alpha", "epochs", "optimizer", "lr", "momentum", "weight_decay", "schedule", "batch_size"),
+        *("augment", "trajectories"),
+    }
+
+
 @pytest.mark.parametrize("score", ["loss", "iofm", "inn", "joint"])
 def test_dividemix_by_any_score(score: str, learn: Learn, config: Config) -> None:
     fields = f"{{score: {score}, epochs: 2, warmup: 1, schedule: cosine, batch_size: 8}}"
     (trial,) = learn("dividemix", f"learn.dividemix={fields}").trials
     assert list(trial.accuracy) == [1, 2]
     assert all(0 < share < 1 for share in trial.facts["last"]["labelled_share"])
+
+
+def test_dividemix_keeps_the_folders_that_it_had(learn: Learn, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its name is made of; another name among these would train every DivideMix of earlier releases anew."""
+    seen: list[dict[str, Any]] = []
+
+    def note(stage: str, version: int, fields: dict[str, Any], inputs: list[str]) -> str:
+        seen.append(fields)
+        return fingerprint(stage, version, fields, inputs)
+
+    monkeypatch.setattr("rayclean.learn.dividemix_phase.fingerprint", note)
+    for more in ("", ", optimizer: adamw"):
+        section = "learn.dividemix={epochs: 1, warmup: 1, lr: 0.01, batch_size: 8}"
+        learn("dividemix", section, f"learn.train={{epochs: 3{more}}}")
+    sgd, adamw = (fields["settings"] for fields in seen)
+    assert set(sgd) == {
+        *("epochs", "warmup", "start", "score", "mixture", "rescore_every", "history", "num", "steps", "sample_rows"),
+        *("batch_size", "lr", "momentum", "weight_decay", "schedule", "milestones", "decay", "alpha", "temperature"),
+        *("p_threshold", "lambda_u", "ramp", "use_unlabelled", "penalty", "augment"),
+        *("seed", "precision", "score_precision", "score_batch_size"),
+    }
+    assert sgd["mixture"] is None
+    assert set(adamw) - set(sgd) == {"optimizer"}
 
 
 def test_dividemix_can_begin_with_the_scores_of_two_networks(learn: Learn, config: Config) -> None:
@@ -312,10 +354,10 @@ def test_verified_samples_may_be_named_only_now(
     assert Store(config.run.dir).read("catalog.json") == marks  # the run's own start still holds
 
 
-def test_a_phase_that_was_killed_goes_on_bit_for_bit(
-    learn: Learn, config: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (unbroken,) = learn("plain", "learn.train={epochs: 4}").trials
+@pytest.mark.parametrize("more", ["", ", optimizer: adamw, lr: 0.001, augment: random_resized_crop"])
+def test_a_phase_that_was_killed_goes_on_bit_for_bit(more: str, learn: Learn, config: Config) -> None:
+    train = f"learn.train={{epochs: 4{more}}}"
+    (unbroken,) = learn("plain", train).trials
     expected = weights_of(config, unbroken, 4)
     store = Store(config.run.dir)
     store.remove(unbroken.facts["folder"])
@@ -325,17 +367,20 @@ def test_a_phase_that_was_killed_goes_on_bit_for_bit(
 
     states: list[Any] = []
 
-    def killed_once(function: Any, phase: Phase, *_: Any) -> None:
+    def killed_once(
+        function: Any, task: Any, store: Store, folder: str, lost: int | None = None, stop: int | None = None
+    ) -> None:
         def report(epoch: int, state: Any) -> None:
             states[:] = [dict(state)]
             if epoch == 2:
                 raise Killed
 
         with pytest.raises(Killed):
-            run_phase(phase, 0, 1, Resume(), report)
-        run_phase(phase, 0, 1, Resume(states[0]), lambda epoch, state: None)
+            function(task, 0, 1, Resume(), report)
+        function(task, 0, 1, Resume(states[0]), lambda epoch, state: None)
 
-    monkeypatch.setattr(command, "run_training", killed_once)
-    (resumed,) = learn("plain", "learn.train={epochs: 4}").trials
+    this = opened(override_config(config, [train]))
+    (resumed,) = command.learn_by(this, "plain", Inline(train=killed_once), Console(quiet=True)).trials
+    assert states
     assert resumed.accuracy == unbroken.accuracy
     assert weights_of(config, resumed, 4) == expected

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 import rayclean.learn.rescoring as rescoring
+from rayclean.config import DivideMixSection, IofmSection, TrainSection
 from rayclean.errors import UnitError
-from rayclean.learn.dividemix_settings import DivideMixSettings
+from rayclean.learn.dividemix_settings import DivideMixSettings, divided_train
 from rayclean.learn.rescoring import rescore, share_of
 from rayclean.neighbors import brute
 from rayclean.neighbors.brute import list_neighbors, propose_among
 from rayclean.neighbors.select import NO_NEIGHBOR, Points
 from rayclean.schema import Array
 from rayclean.train.batches import cached_rows
-from rayclean.train.forward import Forward
+from rayclean.train.forward import Forward, ForwardSettings
 from rayclean.train.loop import Rank
 from rayclean.train.models import Network
 from rayclean.train.plan import epoch_seed, steps_of
@@ -28,6 +30,16 @@ ALONE = Rank(0, 1)
 SPEC = NetworkSpec("small_resnet", 3, 4, None, 8, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def settings_of(seed: int = 0, score_batch_size: int = 256, **fields: Any) -> DivideMixSettings:
+    """Settings by the names of fields, of walks, of `train`, or else of the section; the others are the authors'."""
+    walks = IofmSection(num=fields.pop("num", 10), steps=fields.pop("steps", 3))
+    names = ("optimizer", "momentum", "weight_decay", "augment")
+    train = TrainSection.model_validate({name: fields.pop(name) for name in names if name in fields})
+    section = DivideMixSection.model_validate(fields)
+    forward = ForwardSettings("cpu", "float32", score_batch_size)
+    return DivideMixSettings(section, walks, divided_train(section, train), seed, "float32", forward, 1)
 
 
 @dataclass
@@ -82,19 +94,19 @@ def plain_scores(settings: DivideMixSettings, network: Network, source: MemorySo
     labels, digests = source.labels[rows], source.digests[rows]
     found = np.zeros(len(rows))
     for row in range(len(rows)):
-        if settings.score == "loss":
+        if settings.section.score == "loss":
             found[row] = -np.log(forward.probabilities(images[row : row + 1])[0, labels[row]].item())
             continue
         same = labels == labels[row]
-        allowed = np.ones(len(rows), bool) if settings.score == "inn" else same.copy()
+        allowed = np.ones(len(rows), bool) if settings.section.score == "inn" else same.copy()
         allowed &= ~((digests == digests[row]).all(axis=1) & same)
         distances = np.where(allowed, ((features - features[row]) ** 2).sum(axis=1), np.inf)
-        near = np.argsort(distances)[: settings.num]
+        near, steps = np.argsort(distances)[: settings.walks.num], settings.walks.steps
         beliefs = []
         for other in near[np.isfinite(distances[near])]:
-            shares = torch.arange(settings.steps + 1)[:, None, None, None] / settings.steps
+            shares = torch.arange(steps + 1)[:, None, None, None] / steps
             belief = forward.probabilities((1 - shares) * images[row] + shares * images[other])[:, labels[row]]
-            beliefs.append(np.trapezoid(belief.numpy(), dx=1 / settings.steps))
+            beliefs.append(np.trapezoid(belief.numpy(), dx=1 / steps))
         found[row] = np.mean(beliefs) if beliefs else forward.probabilities(images[row : row + 1])[0, labels[row]]
     return found
 
@@ -103,7 +115,7 @@ def plain_scores(settings: DivideMixSettings, network: Network, source: MemorySo
 @pytest.mark.parametrize("rows", [np.arange(40), np.arange(3, 40, 2)])
 def test_scores_are_the_plain_formulas(score: str, rows: Array, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rescoring, "BLOCK_VALUES", 8 * 8 * 3 * 10)  # several blocks
-    settings = DivideMixSettings(score=score, num=3, steps=4, score_batch_size=8)  # type: ignore[arg-type]
+    settings = settings_of(score=score, num=3, steps=4, score_batch_size=8)
     network, source = network_of(0), MemorySource.random(40)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     found = rescore(settings, SPEC, network.train(), source, rows, ALONE)
@@ -113,7 +125,7 @@ def test_scores_are_the_plain_formulas(score: str, rows: Array, monkeypatch: pyt
 
 
 def test_a_row_without_neighbors_keeps_its_own_belief() -> None:
-    settings, source, network = DivideMixSettings(score="iofm", num=2), MemorySource.random(12), network_of(1)
+    settings, source, network = settings_of(score="iofm", num=2), MemorySource.random(12), network_of(1)
     source.labels[:] = [0, 1] + [2] * 10
     forward = Forward(network, SPEC, settings.forward)
     own = forward.probabilities(forward.normalized(source.pixels[:2]))
@@ -126,7 +138,7 @@ def test_a_network_that_diverged_is_said_to_have(score: str) -> None:
     network = network_of(0)
     with torch.no_grad():
         network.head.bias.fill_(float("nan"))
-    settings = DivideMixSettings(score=score, lr=7.5)  # type: ignore[arg-type]
+    settings = settings_of(score=score, lr=7.5)
     with pytest.raises(UnitError, match=r"not finite.*7\.5"):
         rescore(settings, SPEC, network, MemorySource.random(10), np.arange(10), ALONE)
 

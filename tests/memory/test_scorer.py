@@ -91,8 +91,9 @@ def test_inn_by_its_own_features_is_a_runs(
 
 def test_a_fit_is_a_runs_training(tiny_config: Tiny, finish: Finish, tmp_path: Path) -> None:
     names = ["loss", "ens_loss", "aum", "wrong_events", "iofm", "aum_excess", "odd", "loss_ce"]
-    train = {"epochs": 3, "snapshot_every": 2, "batch_size": 16, "precision": "float32"}
-    changes = ("train.epochs=3", "train.from=", "train.snapshot_every=2")
+    role = {"optimizer": "adamw", "lr": 0.001, "augment": "random_resized_crop"}
+    train = {"epochs": 3, "snapshot_every": 2, "batch_size": 16, "precision": "float32", "roles": {"ce": role}}
+    changes = ("train.epochs=3", "train.from=", "train.snapshot_every=2", f"train.roles.ce={role}")
     run = finish(tiny_config(tmp_path / "run", f"scores=[{', '.join(names)}]", *changes))
     scorer = LabelScorer({"width": 4}, names, device="cpu", **SAME, train=train).fit(**arrays_of(run))
     assert_same(scorer, run, 1e-5)

@@ -21,7 +21,8 @@ from rayclean.schema import Array
 from rayclean.storage.resume import Resume
 from rayclean.storage.store import Store
 from rayclean.train.forward import Forward
-from rayclean.train.loop import Rank, State, learning_rate
+from rayclean.train.loop import Rank, State
+from rayclean.train.optimizer import learning_rate
 from rayclean.train.sample_losses import sample_losses
 from rayclean.train.snapshots import load_snapshot, snapshot_name
 from rayclean.train.stage import train_task
@@ -81,6 +82,7 @@ def base(scored: Run, tmp_path_factory: pytest.TempPathFactory) -> TrainTask:
         ("cached", {}, {}),
         ("streamed", {"loss": "ce"}, {"cache_bytes": 0, "shuffle_rows": 20}),
         ("autoaugment", {"loss": "ce+ne", "augment": "autoaugment", "schedule": "constant", "momentum": 0}, {}),
+        ("crops", {"optimizer": "adamw", "lr": 1e-3, "augment": "random_resized_crop"}, {"cache_bytes": 0}),
         # It is broken off where the rate has just fallen; the next epoch starts at the lower one.
         ("steps", {"loss": "ce", "schedule": "step", "milestones": [2, 3], "decay": 0.5}, {}),
     ],

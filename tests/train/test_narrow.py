@@ -21,7 +21,7 @@ from rayclean.train.models.layers import SAFE_CHANNELS, Projection, convolutions
 TRAINING = """
 import sys
 import torch
-from rayclean.config.sections import TrainSection
+from rayclean.config import TrainSection
 from rayclean.train.loop import LoopSettings, Rank, train_epochs
 from rayclean.train.spec import NetworkSpec
 

@@ -1,0 +1,95 @@
+"""The section `train`: how networks are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from rayclean.config.sections import Positive, Section
+
+Augment = Literal["none", "crop_flip", "autoaugment", "random_resized_crop"]
+AUGMENT_NAMES: tuple[str, ...] = get_args(Augment)
+MAX_EPOCHS = 10**6  # more is a slip of the pen: lists as long as this are made before anything is read
+# Defaults of `train.optimizer: adamw`: for fine-tuning in batches of about 128; new weights want a rate of 1e-3 or so.
+ADAMW = {"lr": 1e-4, "weight_decay": 0.05}
+ADAMW_MAX_RATE = 0.01  # a rate above it was meant for SGD
+OF_OPTIMIZER = ("lr", "momentum", "weight_decay")
+
+
+class TrainSection(Section):
+    """How role `main` is trained; `roles` holds what other roles do otherwise, by name.
+
+    `schedule: step` keeps the rate through an epoch and multiplies it by `decay` after each of the `milestones`, as
+    the papers divide it by 10 at epochs 40 and 80. A role with another schedule than `main`'s also sets
+    `milestones: []`; a milestone past a role's last epoch is never reached.
+
+    `optimizer: adamw` is what pre-trained transformers are fine-tuned by as a rule: `momentum` is then its beta 1 (beta
+    2 is .999), and `lr` and `weight_decay` are by default those of ADAMW. What has another optimizer than `main` starts
+    from that optimizer's defaults, not from `main`'s rate, momentum and decay.
+    """
+
+    loss: Literal["mixup", "ce", "ce+ne"] = "mixup"
+    mixup_alpha: float = Field(default=1.0, gt=0)
+    epochs: int = Field(default=40, ge=0, le=MAX_EPOCHS)
+    snapshot_every: Positive = 4
+    from_: str | None = Field(default=None, alias="from")
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: float = Field(default=0.1, gt=0)
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: float = Field(default=5e-4, ge=0)
+    schedule: Literal["cosine", "constant", "step"] = "cosine"
+    milestones: list[Positive] = Field(default=[], validate_default=True)
+    decay: float = Field(default=0.1, gt=0, lt=1)
+    batch_size: Positive = 128
+    augment: Augment = "crop_flip"
+    workers: Positive = 1
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    trajectories: Literal["exact"] = "exact"
+    roles: dict[str, dict[str, Any]] = Field(default={})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _optimizers_defaults(cls, fields: Any) -> Any:
+        is_adamw = isinstance(fields, dict) and fields.get("optimizer") == "adamw"
+        return {**ADAMW, **fields} if is_adamw else fields
+
+    @field_validator("lr")
+    @classmethod
+    def _check_lr(cls, lr: float, info: ValidationInfo) -> float:
+        if info.data.get("optimizer") == "adamw" and lr > ADAMW_MAX_RATE:
+            raise ValueError(
+                f"at most {ADAMW_MAX_RATE} expected with optimizer adamw, which moves every weight by about the rate "
+                f"at each step, however small its gradient; take {ADAMW['lr']:g} or so, or set optimizer=sgd"
+            )
+        return lr
+
+    @field_validator("milestones")
+    @classmethod
+    def _check_milestones(cls, milestones: list[int], info: ValidationInfo) -> list[int]:
+        schedule = info.data.get("schedule", "step" if milestones else "cosine")  # it may be wrong itself
+        if schedule == "step" and not milestones:
+            raise ValueError("schedule step needs the epochs after which the rate falls, such as [40, 80]")
+        if schedule != "step" and milestones:
+            raise ValueError(f"schedule {schedule} has no milestones; set schedule=step, or milestones=[]")
+        if milestones != sorted(set(milestones)):
+            raise ValueError("epochs that grow expected, such as [40, 80]")
+        return milestones
+
+    def changed(self, *changes: Mapping[str, Any]) -> TrainSection:
+        """The same, without roles, but for some fields by their names in a config; the later changes win.
+
+        Raises:
+            pydantic.ValidationError: a field is unknown, or does not fit the others.
+        """
+        new = {name: value for each in changes for name, value in each.items()}
+        is_other = new.get("optimizer", self.optimizer) != self.optimizer
+        left_out = {"roles", *(OF_OPTIMIZER if is_other else ())}
+        return TrainSection.model_validate(self.model_dump(by_alias=True, exclude=left_out) | new)
+
+    def snapshot_epochs(self) -> tuple[int, ...]:
+        """Epochs (from 1) after which weights are kept; the last one always is. Epoch 0: `epochs: 0`."""
+        if self.epochs == 0:
+            return (0,)
+        return tuple(e for e in range(1, self.epochs + 1) if e % self.snapshot_every == 0 or e == self.epochs)
