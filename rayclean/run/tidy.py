@@ -12,8 +12,8 @@ def tidy(run: Run) -> None:
     """Removes what no later stage reads, unless `run.keep` is `all`.
 
     Stay the targets of its graph: scores, beliefs, the last snapshots' embeddings, the table; and what is named by its
-    content: catalogs, snapshots, trajectories. A later start with another merge needs no more; one with other neighbours
-    computes them again.
+    content: catalogs, snapshots, trajectories. A later start with another merge needs no more; one with other
+    neighbours computes them again.
     """
     if run.config.run.keep == "all":
         return

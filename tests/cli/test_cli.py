@@ -87,7 +87,7 @@ def test_a_run_is_looked_at_where_it_lies_by_path_or_url(moved: str, trained: Ru
     status = json.loads(_invoke("status", moved, "--json"))
     assert (status["done"], [stage["stage"] for stage in status["stages"]]) == (
         True,
-        [stage for stage in STAGES if stage not in ("influence", "simulate", "aum")],
+        [stage for stage in STAGES if stage not in ("influence", "aum")],
     )
     assert "none yet" in _invoke("show", moved, "k03")  # of the copy, whose table is not whole; the original's is
     assert _invoke("status", moved).splitlines()[0].startswith("catalog      done")
