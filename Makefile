@@ -6,7 +6,7 @@ DIGITS := demo/digits/digits-000003.tar
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-slow check format wheel clean
+.PHONY: help setup demo unit test test-slow check format wheel clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ $(DIGITS): tools/make_digits.py | $(STAMP)
 test: check ## Checks, then all tests but the slow ones; installs a browser where there is none
 	sh tools/install_browser.sh
 	$(BIN)/python -m pytest -m "not slow"
+
+unit: $(STAMP) ## The tests that need no browser, no Ray and no whole run: for every edit
+	$(BIN)/python -m pytest -m unit
 
 test-slow: $(STAMP) ## The tests that need minutes
 	$(BIN)/python -m pytest -m slow

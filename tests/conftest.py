@@ -33,6 +33,28 @@ from rayclean.train.models import build_model
 from rayclean.train.snapshots import publish_weights
 from tests.helpers import Content, image_bytes, write_tar
 
+# Fixtures of whole runs, of a browser and of Ray, and modules that start any of them by themselves.
+WHOLE = {"finish", "scored", "trained", "chromium", "window", "logical_cpus", "four_cpus", "object_store", "bucket"}
+STARTERS = (
+    "tests/e2e/",
+    "tests/tools/",
+    "tests/review/",
+    "tests/cluster/test_",
+    "tests/learn/test_command",
+    "tests/test_notebook",
+    "tests/test_packaging",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks as `unit` what needs no browser, no Ray and no whole run."""
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        starts = any(part in item.nodeid for part in STARTERS) or hasattr(getattr(item, "module", None), "ray")
+        if not (fixtures & WHOLE or starts or item.get_closest_marker("slow")):
+            item.add_marker("unit")
+
+
 settings.register_profile("rayclean", deadline=None)  # machines are shared: no test is a timing
 settings.load_profile("rayclean")
 
