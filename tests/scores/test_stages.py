@@ -22,8 +22,10 @@ from rayclean.schema import Array
 from rayclean.scores.interpolate_stage import reduce_by_row
 from rayclean.scores.trajectory import trajectory_scores
 from rayclean.storage.contents import encode, map_arrays, read_table
+from rayclean.storage.executor import POOLS, TRAIN, Inline, JobReport, TrainingJob, Watcher
+from rayclean.storage.graph import Graph, Schedule
 from rayclean.storage.store import Store
-from rayclean.storage.units import Job, compute_and_publish, num_blocks
+from rayclean.storage.units import compute_and_publish, num_blocks
 from rayclean.train.trajectories import read_trajectory
 from tests.helpers import Content, sample
 
@@ -57,15 +59,26 @@ def unit_files(run: Run) -> list[str]:
     return sorted(name for name in names if not name.startswith(("catalog-", "train-")) and not BESIDE.search(name))
 
 
-def in_order(order: Callable[[list[str]], Sequence[str]]) -> Callable[[Sequence[Job]], None]:
-    """Computes what is missing unit by unit, each opened anew as by an actor of its own; the last job first."""
+class InOrder(Inline):
+    """Computes what is ready in some order, each unit opened anew as by an actor of its own."""
 
-    def compute(jobs: Sequence[Job]) -> None:
-        for job in reversed(jobs):
-            for unit in order(job.missing()):
-                compute_and_publish(job, job.open(), unit, "{}")
+    def __init__(self, order: Callable[[list[str]], Sequence[str]]) -> None:
+        super().__init__()
+        self.order = order
 
-    return compute
+    def run(self, grow: Callable[[], Graph], watcher: Watcher | None = None) -> list[JobReport]:
+        schedule = Schedule(grow)
+        while True:
+            ready = list(iter(lambda: schedule.pop((*POOLS, TRAIN)), None))
+            if not ready:
+                return []
+            for place in self.order([str(i) for i in range(len(ready))]):
+                job, unit = ready[int(place)]
+                if isinstance(job, TrainingJob):
+                    job.train(self.train, Watcher().meter(job.stage))
+                else:
+                    compute_and_publish(job, job.open(), unit, "{}")
+                schedule.done(job)
 
 
 def shuffled(seed: int) -> Callable[[list[str]], Sequence[str]]:
@@ -76,7 +89,7 @@ def shuffled(seed: int) -> Callable[[list[str]], Sequence[str]]:
 def test_any_order_of_units_gives_the_same_bytes(
     order: Callable[[list[str]], Sequence[str]], scored: Run, tiny_config: Tiny, finish: Finish, tmp_path: Path
 ) -> None:
-    other = finish(tiny_config(tmp_path / "other"), in_order(order))
+    other = finish(tiny_config(tmp_path / "other"), InOrder(order))
     assert unit_files(other) == unit_files(scored)
     assert [name for name in unit_files(scored) if other.store.read(name) != scored.store.read(name)] == []
     assert labels_digest(other) == labels_digest(scored)
@@ -92,7 +105,7 @@ def test_whatever_is_deleted_comes_back_the_same(
     for name in rng.permutation(unit_files(run))[: len(unit_files(run)) * (seed + 1) // 4]:
         run.store.remove(str(name))
     run.store.remove("labels")
-    again = finish(config, in_order(shuffled(seed)))
+    again = finish(config, InOrder(shuffled(seed)))
     assert labels_digest(again) == labels_digest(scored)
     assert [name for name in unit_files(again) if again.store.read(name) != scored.store.read(name)] == []
 
