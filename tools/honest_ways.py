@@ -44,27 +44,28 @@ class Judged(NamedTuple):
     """What rayclean makes of labels.
 
     Attributes:
-        right: (N,) float64 `label_score`.
-        predicted: (N,) int64, -1 none of the classes.
-        scores: (N,) float64 by name.
+        table: `LabelScorer.labels_`.
         summary: `LabelScorer.summary_`.
     """
 
-    right: Array
-    predicted: Array
-    scores: dict[str, Array]
+    table: pa.Table
     summary: dict[str, Any]
 
-    @classmethod
-    def of(cls, table: pa.Table, summary: dict[str, Any]) -> Judged:
-        """From `LabelScorer`'s table and summary."""
-        named = [name for name in table.column_names if name.startswith(COLUMN)]
-        return cls(
-            right=table["label_score"].to_numpy().astype(np.float64),
-            predicted=table["predicted_label"].to_numpy().astype(np.int64),
-            scores={name.removeprefix(COLUMN): table[name].to_numpy().astype(np.float64) for name in named},
-            summary=summary,
-        )
+    @property
+    def right(self) -> Array:
+        """(N,) float64 `label_score`."""
+        return np.asarray(self.table["label_score"].to_numpy().astype(np.float64))
+
+    @property
+    def predicted(self) -> Array:
+        """(N,) int64, -1 none of the classes."""
+        return np.asarray(self.table["predicted_label"].to_numpy().astype(np.int64))
+
+    @property
+    def scores(self) -> dict[str, Array]:
+        """(N,) float64 by name."""
+        named = [name for name in self.table.column_names if name.startswith(COLUMN)]
+        return {name.removeprefix(COLUMN): self.table[name].to_numpy().astype(np.float64) for name in named}
 
 
 class Way(Protocol):
@@ -94,7 +95,7 @@ class ByPredictions:
         """As of `Way`."""
         scorer = LabelScorer(seed=self.seed)
         scorer.fit_predictions(self.rows.labels, self.rows.inputs, verified=verified)
-        return Judged.of(scorer.labels_, scorer.summary_)
+        return Judged(scorer.labels_, scorer.summary_)
 
     @property
     def belief(self) -> Array:
@@ -109,10 +110,15 @@ class ByPredictions:
 
 @dataclass
 class ByFeatures:
-    """`LabelScorer.fit_features` in steps, so that verified labels need no second training."""
+    """`LabelScorer.fit_features` in steps, so that verified labels need no second training.
+
+    Attributes:
+        kind: what the scorer's parts are made by.
+    """
 
     rows: Rows
     seed: int
+    kind: type[FeatureScoring] = FeatureScoring
 
     @cached_property
     def scoring(self) -> FeatureScoring:
@@ -128,7 +134,7 @@ class ByFeatures:
         samples = Samples.without_images(rows.labels, [pixel_digest(row) for row in features], keys)
         config = parse_config(tree, "honest cells")
         groups = find_groups(samples.digests, None)
-        return FeatureScoring(config, samples, features, groups, rows.num_classes, "cpu")
+        return self.kind(config, samples, features, groups, rows.num_classes, "cpu")
 
     @cached_property
     def block(self) -> BlockScores:
@@ -139,7 +145,7 @@ class ByFeatures:
         """As of `Way`."""
         fitted, block = self.scoring.fit(self.block, verified)
         keys = [str(row) for row in range(len(verified))]
-        return Judged.of(*merged(self.scoring.config, self.scoring.samples, keys, block, fitted, verified))
+        return Judged(*merged(self.scoring.config, self.scoring.samples, keys, block, fitted, verified))
 
     @cached_property
     def belief(self) -> Array:

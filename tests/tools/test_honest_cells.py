@@ -13,6 +13,7 @@ from tools import honest_cells
 from tools.honest_cells import main, run_cell, settings
 from tools.honest_data import Folders
 from tools.honest_table import tables
+from tools.honest_ways import Way
 
 NOW = {"commit": "abc", "dirty": False}
 
@@ -22,15 +23,16 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, in
     """What was computed, in place of computing it; results go to a folder of the test."""
     done: list[tuple[str, int]] = []
 
-    def judge(_: Any, __: Folders, seed: int) -> dict[str, Any]:
+    def judge(_: Way, seed: int) -> dict[str, Any]:
         done.append(("judge", seed))
         return {"label_score": {"auroc": 0.9}}
 
-    def verify(_: Any, __: Folders, seed: int, num_draws: int) -> dict[str, Any]:
-        done.append((f"verify {num_draws}", seed))
+    def verify(_: Way, seed: int, num_draws: int, kind: str) -> dict[str, Any]:
+        done.append((f"{kind} {num_draws}", seed))
         return {}
 
     monkeypatch.setattr(honest_cells, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(honest_cells, "read_cell", lambda *_: None)
     monkeypatch.setattr(honest_cells, "judge_cell", judge)
     monkeypatch.setattr(honest_cells, "verify_cell", verify)
     monkeypatch.setattr(honest_cells, "settings", lambda: dict(NOW))
@@ -40,9 +42,10 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, in
 def test_a_rerun_adds_what_is_missing(asked: list[tuple[str, int]]) -> None:
     run_cell("human_0", Folders(), [0], 0)
     run_cell("human_0", Folders(), [0, 1, 2], 0)
-    run_cell("human_0", Folders(), [1], 5)
-    run_cell("human_0", Folders(), [1], 5)
-    assert asked == [("judge", 0), ("judge", 1), ("judge", 2), ("verify 5", 1)]
+    run_cell("human_0", Folders(), [1], 5, ["verified"])
+    run_cell("human_0", Folders(), [1], 5, ["verified", "proposed"])
+    run_cell("human_0", Folders(), [1], 5, ["verified"])
+    assert asked == [("judge", 0), ("judge", 1), ("judge", 2), ("verified 5", 1), ("proposed 5", 1)]
     kept = json.loads((honest_cells.RESULTS / "human_0.json").read_text())
     assert kept["settings"] == NOW
     assert list(kept["seeds"]) == ["0", "1", "2"]
@@ -98,6 +101,8 @@ def figures(auroc: float, verdict: str, best: str) -> dict[str, Any]:
         "calibration_error": 0.05,
         "predicted_none": 0,
         "flagged": {"share": 0.3, "precision": 0.9, "recall": 0.7},
+        "removed": {"wrong": auroc, "share": 0.2, "recall": 0.5},
+        "removed_by_word": {"wrong": None, "share": 0.3, "recall": 0.6},
         "reliable": True,
         "seconds": 9.6,
     }
@@ -105,8 +110,10 @@ def figures(auroc: float, verdict: str, best: str) -> dict[str, Any]:
 
 def test_the_tables() -> None:
     seeds = {"0": figures(0.9, "tie", "aum"), "1": figures(0.91, "more", "loss")}
-    verified = {number: {"calibration_error": 0.02, "noise_rate_error": 0.01} for number in ("100", "400")}
-    one = {"0": figures(0.8, "less", "aum") | {"verified": verified}}
+    errors = {"calibration_error": 0.02, "noise_rate_error": 0.01, "sampled_rate_error": 0.03, "removed_wrong": None}
+    verified = dict.fromkeys(("100", "400"), errors)
+    proposed = {number: errors | {"removed_wrong": 0.9} for number in ("100", "400")}
+    one = {"0": figures(0.8, "less", "aum") | {"verified": verified, "proposed": proposed}}
     found = tables([{"cell": "two", "seeds": seeds}, {"cell": "one", "seeds": one}])
     assert found[2] == (
         "| two | 100 | .9050 (.5000) | .9050 (.5000) aum, loss | .9050 (.5000) heads self_confidence | .9050 (.5000) "
@@ -116,11 +123,10 @@ def test_the_tables() -> None:
         "| two | .750 | .600 | .700 | .800 | .350 [.200, .500] of .400, held 2 of 2 | .050 | .000 "
         "| .300, .900, .700 | 2 of 2 | 10 |"
     )
-    assert found[9:] == [
-        "",
-        "| cell | 100 verified: calibration error | 100 verified: noise rate off by | 400 verified: calibration error "
-        "| 400 verified: noise rate off by |",
-        "|---|---|---|---|---|",
-        "| one | .020 | .010 | .020 | .010 |",
+    assert found[12:14] == [
+        "| two | .905 | .900 | .200 | .500 | - | .600 |",
+        "| one | .800 | .800 | .200 | .500 | - | .600 |",
     ]
+    assert found[-1] == "| one |" + " .020, .020 | .010, .010 | .030, .030 | -, .900 |" * 2
+    assert [line.count("|") for line in found[-3:]] == [10, 10, 10]
     assert tables([]) == []

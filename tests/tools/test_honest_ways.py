@@ -33,7 +33,7 @@ def test_what_is_measured_of_features_is_what_the_scorer_gives(rows: Rows) -> No
     verified[:40] = np.where(rows.truth < 0, DROPPED, rows.truth)[:40]
     scorer = LabelScorer(seed=3, device="cpu")
     scorer.fit_features(rows.inputs, rows.labels, num_classes=CLASSES, verified=verified)
-    found, expected = ByFeatures(rows, seed=3).judge(verified), Judged.of(scorer.labels_, scorer.summary_)
+    found, expected = ByFeatures(rows, seed=3).judge(verified), Judged(scorer.labels_, scorer.summary_)
     np.testing.assert_array_equal(found.right, expected.right)
     np.testing.assert_array_equal(found.predicted, expected.predicted)
     assert found.summary == expected.summary
