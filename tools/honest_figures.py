@@ -17,7 +17,8 @@ from rayclean.export.options import ExportOptions
 from rayclean.report.metrics import auroc, average_precision, flag_metrics
 from rayclean.schema import UNKNOWN
 from tools.honest_data import Rows
-from tools.honest_ways import Judged, Way, cleanlab_scores, oracle
+from tools.honest_steps import Judged
+from tools.honest_ways import Way, cleanlab_scores, oracle
 
 DRAWS = 1000  # of the bootstrap
 TAILS = (2.5, 97.5)  # percent

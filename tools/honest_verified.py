@@ -22,7 +22,7 @@ from rayclean.review.estimate import stratified
 from rayclean.review.survey import draw_survey
 from tools.honest_data import Rows
 from tools.honest_figures import calibration_error, removed_figures
-from tools.honest_ways import Judged
+from tools.honest_steps import Judged
 
 VERIFIED = (100, 400)
 VERIFIED_DRAWS = 20

@@ -9,63 +9,34 @@ import time
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
-import pyarrow as pa
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from rayclean.arrays import Array
 from rayclean.config import parse_config
 from rayclean.memory import Samples
+from rayclean.memory_blind import HEADS, PREDICTIONS, fit_predicted, score_predictions
 from rayclean.memory_features import DEFAULT_SCORES, FeatureScoring, find_groups
-from rayclean.memory_inputs import read_features
-from rayclean.memory_merge import MEMORY, merged
+from rayclean.memory_inputs import read_features, read_probabilities
 from rayclean.merge.table import NO_LABEL
 from rayclean.merge.transition import adjusted
 from rayclean.report.metrics import auroc
-from rayclean.scorer import LabelScorer
 from rayclean.scores.block import BlockScores
 from rayclean.scores.sources import BELIEF_FLOOR
 from rayclean.storage.draws import pixel_digest
 from tools.honest_data import Rows
+from tools.honest_steps import InSteps, Judged, tree_of
 from tools.peers_training import peer_package
 from tools.run_peers import METHODS
 
-COLUMN = "score_"
+PREDICTED_SCORES = ("loss", "margin")
 MAX_STEPS = 1000  # of logistic regression on few classes
 FEW_CLASSES, MAX_STEPS_OF_MANY = 20, 200
 SHARPNESSES = (0.6, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
 PSEUDO_COUNTS = 2.0  # of T's rows
-
-
-class Judged(NamedTuple):
-    """What rayclean makes of labels.
-
-    Attributes:
-        table: `LabelScorer.labels_`.
-        summary: `LabelScorer.summary_`.
-    """
-
-    table: pa.Table
-    summary: dict[str, Any]
-
-    @property
-    def right(self) -> Array:
-        """(N,) float64 `label_score`."""
-        return np.asarray(self.table["label_score"].to_numpy().astype(np.float64))
-
-    @property
-    def predicted(self) -> Array:
-        """(N,) int64, -1 none of the classes."""
-        return np.asarray(self.table["predicted_label"].to_numpy().astype(np.int64))
-
-    @property
-    def scores(self) -> dict[str, Array]:
-        """(N,) float64 by name."""
-        named = [name for name in self.table.column_names if name.startswith(COLUMN)]
-        return {name.removeprefix(COLUMN): self.table[name].to_numpy().astype(np.float64) for name in named}
 
 
 class Way(Protocol):
@@ -91,11 +62,21 @@ class ByPredictions:
     rows: Rows
     seed: int
 
+    @cached_property
+    def steps(self) -> InSteps:
+        """The scorer's."""
+        labels, beliefs = self.rows.labels, read_probabilities(self.rows.inputs, False)
+        config = parse_config(tree_of(self.rows, self.seed, PREDICTED_SCORES), "honest cells")
+        digests = [pixel_digest(np.array(row)) for row in range(len(labels))]
+        samples = Samples.without_images(labels, digests, [str(row) for row in range(len(labels))])
+        predicted = score_predictions(config, samples, beliefs, None)
+        fitted, block = fit_predicted(config, samples, predicted, True, np.full(len(labels), NO_LABEL))
+        sources = {"pred_probs": beliefs}
+        return InSteps(config, samples, fitted, block, sources, ("pred_probs",), PREDICTIONS, none=False)
+
     def judge(self, verified: Array) -> Judged:
         """As of `Way`."""
-        scorer = LabelScorer(seed=self.seed)
-        scorer.fit_predictions(self.rows.labels, self.rows.inputs, verified=verified)
-        return Judged(scorer.labels_, scorer.summary_)
+        return self.steps.judge(verified)
 
     @property
     def belief(self) -> Array:
@@ -110,7 +91,7 @@ class ByPredictions:
 
 @dataclass
 class ByFeatures:
-    """`LabelScorer.fit_features` in steps, so that verified labels need no second training.
+    """`LabelScorer.fit_features`.
 
     Attributes:
         kind: what the scorer's parts are made by.
@@ -124,15 +105,10 @@ class ByFeatures:
     def scoring(self) -> FeatureScoring:
         """The scorer's parts."""
         rows = self.rows
-        tree = {
-            "run": {"dir": MEMORY, "seed": self.seed},
-            "scores": list(DEFAULT_SCORES),
-            "data": {"shards": MEMORY, "classes": rows.num_classes},
-        }
         keys = [str(row) for row in range(len(rows.labels))]
         features = read_features(rows.inputs, len(keys))
         samples = Samples.without_images(rows.labels, [pixel_digest(row) for row in features], keys)
-        config = parse_config(tree, "honest cells")
+        config = parse_config(tree_of(rows, self.seed, DEFAULT_SCORES), "honest cells")
         groups = find_groups(samples.digests, None)
         return self.kind(config, samples, features, groups, rows.num_classes, "cpu")
 
@@ -141,16 +117,22 @@ class ByFeatures:
         """All scores."""
         return self.scoring.block(self.scoring.config.score_names())
 
+    @cached_property
+    def steps(self) -> InSteps:
+        """The scorer's."""
+        scoring = self.scoring
+        fitted, block = scoring.fit(self.block, np.full(len(self.rows.labels), NO_LABEL))
+        sources, reference = scoring.beliefs(), scoring.reference
+        return InSteps(scoring.config, scoring.samples, fitted, block, sources, reference, HEADS, none=True)
+
     def judge(self, verified: Array) -> Judged:
         """As of `Way`."""
-        fitted, block = self.scoring.fit(self.block, verified)
-        keys = [str(row) for row in range(len(verified))]
-        return Judged(*merged(self.scoring.config, self.scoring.samples, keys, block, fitted, verified))
+        return self.steps.judge(verified)
 
-    @cached_property
+    @property
     def belief(self) -> Array:
         """As of `Way`."""
-        return self.scoring.fit(self.block, np.full(len(self.rows.labels), NO_LABEL))[1].belief
+        return self.steps.block.belief
 
     def probabilities(self) -> dict[str, tuple[Array, dict[str, Any]]]:
         """As of `Way`: of logistic regression, and the geometric mean of rayclean's heads."""

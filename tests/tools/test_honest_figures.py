@@ -23,7 +23,7 @@ from tools.honest_figures import (
     filled,
     removed_figures,
 )
-from tools.honest_ways import Judged
+from tools.honest_steps import Judged
 
 
 def judged(right: Array, verified: list[int | None] | None = None, **scores: Array) -> Judged:

@@ -10,8 +10,8 @@ from rayclean.merge.joint import DROPPED
 from rayclean.merge.table import NO_LABEL
 from tests.tools.test_honest_figures import judged
 from tools.honest_data import Rows
+from tools.honest_steps import Judged
 from tools.honest_verified import CHOOSERS, proposed_rows, random_rows, verified_figures
-from tools.honest_ways import Judged
 
 NUM_ROWS = 900
 

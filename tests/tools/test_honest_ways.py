@@ -10,7 +10,8 @@ from rayclean.merge.table import NO_LABEL
 from rayclean.report.metrics import auroc
 from rayclean.scorer import LabelScorer
 from tools.honest_data import Rows
-from tools.honest_ways import ByFeatures, ByPredictions, Judged, logistic_beliefs, oracle
+from tools.honest_steps import Judged
+from tools.honest_ways import ByFeatures, ByPredictions, logistic_beliefs, oracle
 
 CLASSES = 3
 
@@ -48,6 +49,13 @@ def test_predictions_are_judged_as_they_are(rows: Rows) -> None:
     way = ByPredictions(Rows(rows.labels, rows.truth, CLASSES, belief), seed=0)
     found = way.judge(np.full(len(rows.labels), NO_LABEL))
     assert auroc(found.right, rows.clean) > 0.9
+    for num_verified in (0, 40):
+        verified = np.where(
+            np.arange(len(rows.labels)) < num_verified, np.where(rows.truth < 0, DROPPED, rows.truth), -1
+        )
+        scorer = LabelScorer(seed=0).fit_predictions(rows.labels, belief, verified=verified)
+        assert way.judge(verified).table.equals(scorer.labels_)
+        assert way.judge(verified).summary == scorer.summary_
     assert set(found.scores) == {"loss", "margin"}
     np.testing.assert_allclose(way.probabilities()["predictions"][0], belief)
 
