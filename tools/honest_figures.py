@@ -49,8 +49,6 @@ def judged_figures(judged: Judged, rows: Rows, belief: Array) -> dict[str, Any]:
         "interval_holds": bool(low <= wrong <= high),
         "calibration_error": calibration_error(right, clean),
         "flagged": {"share": flags.num_flagged / len(clean), "precision": flags.precision, "recall": flags.recall},
-        "removed": removed_figures(judged, clean, caution_of(summary)),
-        "removed_by_word": removed_figures(judged, clean, 0.0),
         "reliable": summary["reliable"],
         "reason": summary["reason"],
     }
@@ -88,6 +86,14 @@ def classed_figures(judged: Judged, rows: Rows) -> dict[str, Any]:
         "label_score": ranking(judged.right[there], clean),
         "best": best,
         "single": ranking(singles[best][there], clean),
+    }
+
+
+def export_figures(judged: Judged, clean: Array) -> dict[str, Any]:
+    """What `rayclean export --precision` lets go, and what it would at the table's word."""
+    return {
+        "cautious": removed_figures(judged, clean, caution_of(judged.summary)),
+        "by_word": removed_figures(judged, clean, 0.0),
     }
 
 

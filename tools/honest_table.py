@@ -101,14 +101,17 @@ WORTH: Mapping[str, Column] = {
     "seconds": lambda seeds: f"{np.mean([seed['seconds'] for seed in seeds]):.0f}",
 }
 REMOVED: Mapping[str, Column] = {
-    "of what goes wrong": mean_there("removed", "wrong"),
-    "least of the seeds": least_there("removed", "wrong"),
-    "rows that go": mean_of("removed", "share"),
-    "of the wrong labels": mean_of("removed", "recall"),
-    "by the table's word: of what goes wrong": mean_there("removed_by_word", "wrong"),
-    "of the wrong labels then": mean_of("removed_by_word", "recall"),
+    "seeds": lambda seeds: str(len(seeds)),
+    "of what goes wrong": mean_there("removed", "cautious", "wrong"),
+    "least of the seeds": least_there("removed", "cautious", "wrong"),
+    "rows that go": mean_of("removed", "cautious", "share"),
+    "of the wrong labels": mean_of("removed", "cautious", "recall"),
+    "by the table's word: of what goes wrong": mean_there("removed", "by_word", "wrong"),
+    "of the wrong labels then": mean_of("removed", "by_word", "recall"),
 }
 WITH_VERIFIED: Mapping[str, Column] = {
+    "seeds": lambda seeds: str(len(seeds)),
+} | {
     f"{number}: {words}": beside(mean_there("verified", number, figure), mean_there("proposed", number, figure))
     for number in ("100", "400")
     for words, figure in (
@@ -123,24 +126,38 @@ OF_A_CLASS: Mapping[str, Column] = {
     "best single, of a class": quality_of("of_a_class", "single"),
 }
 
-TABLES: Sequence[tuple[Mapping[str, Column], set[str]]] = (
-    (ORDER, {"best"}),
-    (WORTH, {"best"}),
-    (REMOVED, {"removed"}),
-    (WITH_VERIFIED, {"verified", "proposed"}),
-    (OF_A_CLASS, {"of_a_class"}),
+TABLES: Sequence[tuple[Mapping[str, Column], Sequence[str], str]] = (
+    (ORDER, ("judged",), "best"),
+    (WORTH, ("judged",), "best"),
+    (REMOVED, ("removed",), "removed"),
+    (WITH_VERIFIED, ("verified", "proposed"), "proposed"),
+    (OF_A_CLASS, ("judged",), "of_a_class"),
 )
 
 
 def tables(results: Sequence[Figures]) -> list[str]:
-    """Markdown, a table for each kind of figures; cells that lack a kind with some seed are left out of its table."""
+    """Markdown, a table for some kinds of figures; cells that lack them are left out of it."""
     lines: list[str] = []
-    for columns, kinds in TABLES:
-        there = {result["cell"]: list(result["seeds"].values()) for result in results}
-        there = {cell: seeds for cell, seeds in there.items() if all(kinds <= set(seed) for seed in seeds)}
+    for columns, kinds, needed in TABLES:
+        there = {result["cell"]: seeds_of(result, kinds) for result in results}
+        there = {cell: seeds for cell, seeds in there.items() if seeds and all(needed in seed for seed in seeds)}
         if there:
             lines += ["", *_table(there, columns)] if lines else _table(there, columns)
     return lines
+
+
+def seeds_of(result: Figures, kinds: Sequence[str]) -> list[Figures]:
+    """The figures of the seeds that have all of some kinds; those of `judged` as they are, others under their kind."""
+    found = [result["kinds"].get(kind, {"seeds": {}})["seeds"] for kind in kinds]
+    seeds = [seed for seed in found[0] if all(seed in each for each in found)]
+    return [
+        {
+            name: value
+            for kind, each in zip(kinds, found, strict=True)
+            for name, value in (each[seed] if kind == "judged" else {kind: each[seed]}).items()
+        }
+        for seed in seeds
+    ]
 
 
 def _table(cells: Mapping[str, Sequence[Figures]], columns: Mapping[str, Column]) -> list[str]:
