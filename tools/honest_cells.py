@@ -3,11 +3,14 @@
     pip install -e .[peers]
     .venv/bin/python tools/honest_cells.py --features /elsewhere human_0 aggregate_0    # a rerun adds missing seeds
     .venv/bin/python tools/honest_cells.py --peers /elsewhere worst-resnet18_0
-    .venv/bin/python tools/honest_cells.py --features /elsewhere --verified human_0     # with rows that people verify
+    .venv/bin/python tools/honest_cells.py --features /elsewhere human_0 --kinds removed verified proposed
     .venv/bin/python tools/honest_cells.py --table                                      # Markdown from what is there
 
-Features are of tools/frozen_features.py. A result is kept with the commit that decided it; what another commit, or a
-change that is not committed, decided is made anew. The truth is for the figures only.
+Kinds of figures: `judged`, labels beside others' methods; `removed`, what an export by precision lets go; `verified`
+and `proposed`, what rows add that people verify, at random or as a review proposes them.
+
+Features are of tools/frozen_features.py. Each kind is kept with the commit that decided it; what another commit, or a
+change that is not committed, decided is made anew where it is asked for. The truth is for the figures only.
 """
 
 from __future__ import annotations
@@ -28,8 +31,9 @@ import torch
 from rayclean.errors import RaycleanError
 from rayclean.schema import NO_LABEL
 from tools.honest_data import CELLS, Cell, FeatureCell, Folders
-from tools.honest_figures import VERIFIED_DRAWS, classed_figures, judged_figures, rival_figures, verified_figures
+from tools.honest_figures import classed_figures, export_figures, judged_figures, rival_figures
 from tools.honest_table import tables
+from tools.honest_verified import CHOOSERS, VERIFIED_DRAWS, verified_figures
 from tools.honest_ways import ByFeatures, ByPredictions, Way
 
 RESULTS = Path("docs/results/honest")
@@ -39,6 +43,7 @@ DECIDING = (
     "rayclean/memory/blind.py",
     "rayclean/memory/features.py",
 )
+KINDS = ("judged", "removed", *CHOOSERS)
 Figures = dict[str, Any]
 
 
@@ -51,42 +56,52 @@ def _git(*command: str) -> str:
     return subprocess.run(["git", *command, "--", *DECIDING], check=True, capture_output=True, text=True).stdout.strip()
 
 
-def judge_cell(cell: Cell, folders: Folders, seed: int) -> Figures:
-    """The figures of a cell with one seed."""
-    way, began_s = _way(cell, folders, seed), time.perf_counter()
-    rows = way.rows
+def figures_of(kind: str, way: Way, seed: int, num_draws: int) -> Figures:
+    """The figures of a cell with one seed.
+
+    Args:
+        kind: of `KINDS`.
+        way: of `read_cell`.
+        seed: of the figures' own draws.
+        num_draws: of verified rows.
+    """
+    if kind == "judged":
+        return _judged(way, seed)
+    if kind == "removed":
+        return export_figures(way.judge(np.full(len(way.rows.labels), NO_LABEL)), way.rows.clean)
+    return verified_figures(way.judge, way.rows, CHOOSERS[kind], seed, num_draws)
+
+
+def _judged(way: Way, seed: int) -> Figures:
+    rows, began_s = way.rows, time.perf_counter()
     judged = way.judge(np.full(len(rows.labels), NO_LABEL))
     seconds = time.perf_counter() - began_s
     found = judged_figures(judged, rows, way.belief) | {"seconds": seconds} | rival_figures(way, judged, rows, seed)
     return found if (rows.truth >= 0).all() else found | {"of_a_class": classed_figures(judged, rows)}
 
 
-def verify_cell(cell: Cell, folders: Folders, seed: int, num_draws: int) -> Figures:
-    """What verified rows add to a cell with one seed."""
-    way = _way(cell, folders, seed)
-    return verified_figures(way.judge, way.rows, seed, num_draws)
-
-
-def _way(cell: Cell, folders: Folders, seed: int) -> Way:
+def read_cell(cell: Cell, folders: Folders, seed: int) -> Way:
+    """The rows of a cell with one seed, and how they are judged."""
     rows = cell.read(folders, seed)
     return ByFeatures(rows, seed) if isinstance(cell, FeatureCell) else ByPredictions(rows, seed)
 
 
-def run_cell(name: str, folders: Folders, seeds: Sequence[int], num_draws: int) -> None:
-    """Adds what a cell's result lacks: seeds, and verified rows where `num_draws` is not 0."""
+def run_cell(name: str, folders: Folders, seeds: Sequence[int], kinds: Sequence[str], num_draws: int) -> None:
+    """Adds what a cell's result lacks of some kinds of figures with some seeds."""
     cell, file, now = CELLS[name], RESULTS / f"{name}.json", settings()
-    result = json.loads(file.read_text()) if file.exists() else {}
-    if now["dirty"] or result.get("settings") != now:
-        result = {"cell": name, "settings": now, "seeds": {}}
+    result: Figures = json.loads(file.read_text()) if file.exists() else {"cell": name, "kinds": {}}
+    found = result["kinds"]  # by kind
+    for kind in kinds:
+        if now["dirty"] or found.get(kind, {}).get("settings") != now:
+            found[kind] = {"settings": now, "seeds": {}}
     for seed in [seed for seed in cell.seeds if seed in seeds]:
-        there = result["seeds"].setdefault(str(seed), {})
-        if "label_score" not in there:
-            there |= judge_cell(cell, folders, seed)
+        missing = [kind for kind in kinds if str(seed) not in found[kind]["seeds"]]
+        if missing:
+            way = read_cell(cell, folders, seed)
+        for kind in missing:
+            found[kind]["seeds"][str(seed)] = figures_of(kind, way, seed, num_draws)
             _keep(file, result)
-        if num_draws and "verified" not in there:
-            there["verified"] = verify_cell(cell, folders, seed, num_draws)
-            _keep(file, result)
-        print(f"{name}, seed {seed}: AUROC {there['label_score']['auroc']:.4f}", flush=True)
+        print(f"{name}, seed {seed}: made {', '.join(missing) or 'nothing, all was there'}", flush=True)
 
 
 def _keep(file: Path, result: Figures) -> None:
@@ -104,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--peers", type=Path, help="folder of worst-resnet18.npz, ...: pred_probs, given, true")
     parser.add_argument("--images", type=Path, help="folder of the shards, for noise that depends on images")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the cells by features (0 1 2)")
-    parser.add_argument("--verified", action="store_true", help="also with rows that people have verified")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS[:2], help="of figures (judged removed)")
     parser.add_argument("--draws", type=int, default=VERIFIED_DRAWS, help=f"of verified rows ({VERIFIED_DRAWS})")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--table", action="store_true", help="print Markdown")
@@ -112,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     folders = Folders(options.features, options.peers, options.images)
     for name in options.cells:
-        run_cell(name, folders, options.seeds, options.draws if options.verified else 0)
+        run_cell(name, folders, options.seeds, options.kinds, options.draws)
     if options.table:
         there = [RESULTS / f"{name}.json" for name in CELLS]
         print("\n".join(tables([json.loads(file.read_text()) for file in there if file.exists()])))

@@ -5,21 +5,25 @@ Clean is the positive class of AUROC, wrong that of average precision. Letters: 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from rayclean.evaluate.metrics import auroc, average_precision, expected_calibration_error, flag_metrics
-from rayclean.schema import DROPPED, NO_LABEL, Array
+from rayclean.evaluate.metrics import auroc, average_precision, flag_metrics
+from rayclean.export.choose import Lines, settle
+from rayclean.export.cut import caution_of
+from rayclean.export.options import ExportOptions
+from rayclean.schema import UNKNOWN, Array
 from tools.honest_data import Rows
-from tools.honest_ways import Judged, Way, cleanlab_scores, oracle
+from tools.honest_steps import Judged
+from tools.honest_ways import Way, cleanlab_scores, oracle
 
 DRAWS = 1000  # of the bootstrap
 TAILS = (2.5, 97.5)  # percent
-NUM_MASSES = 10  # bins of equally many rows
-VERIFIED = (100, 400)
-VERIFIED_DRAWS = 20
+NUM_WIDTHS, NUM_MASSES = 15, 10  # bins of equal width, and of equally many rows
+PRECISION = 0.9  # of `rayclean export`
+NO_THRESHOLD = 0.0  # beside a precision none is read
 
 
 def ranking(values: Array, clean: Array) -> dict[str, float]:
@@ -84,34 +88,50 @@ def classed_figures(judged: Judged, rows: Rows) -> dict[str, Any]:
     }
 
 
-def verified_figures(judge: Callable[[Array], Judged], rows: Rows, seed: int, num_draws: int) -> dict[str, Any]:
-    """By number of verified rows the medians, over draws of these, of the errors among all other rows."""
-    found = {}
-    for num_verified in VERIFIED:
-        errors = []
-        for draw in range(num_draws):
-            rng = np.random.default_rng((seed, num_verified, draw))
-            looked_at = rng.permutation(len(rows.labels)) < num_verified
-            truth = np.where(rows.truth < 0, DROPPED, rows.truth)
-            right = judge(np.where(looked_at, truth, NO_LABEL)).right[~looked_at]
-            clean = rows.clean[~looked_at]
-            errors.append((calibration_error(right, clean), abs(float((1 - right).mean() - (~clean).mean()))))
-        calibration, rate = np.median(errors, axis=0)
-        found[str(num_verified)] = {
-            "draws": num_draws,
-            "calibration_error": float(calibration),
-            "noise_rate_error": float(rate),
-        }
-    return found
+def export_figures(judged: Judged, clean: Array) -> dict[str, Any]:
+    """What `rayclean export --precision` lets go, and what it would at the table's word."""
+    return {
+        "cautious": removed_figures(judged, clean, caution_of(judged.summary)),
+        "by_word": removed_figures(judged, clean, 0.0),
+    }
 
 
-def calibration_error(right: Array, clean: Array) -> float:
-    """The larger of the errors over bins of equal width and over bins of equally many rows."""
-    by_width = expected_calibration_error(right, clean).error
-    order = np.argsort(right, kind="stable")
-    masses = [part for part in np.array_split(order, NUM_MASSES) if len(part)]
-    gaps = [abs(float(right[part].mean() - clean[part].mean())) * len(part) for part in masses]
-    return max(by_width, sum(gaps) / len(right))
+def removed_figures(judged: Judged, clean: Array, caution: float) -> dict[str, Any]:
+    """What `rayclean export --precision` lets go of rows that nobody has verified.
+
+    Args:
+        judged: of N rows.
+        clean: (N,) bool, whether labels are right.
+        caution: of `caution_of`; 0 takes the table at its word.
+
+    Returns:
+        `wrong`: the share of wrong labels in what goes, None where nothing goes; `share` of the rows that go; `recall`:
+        the share of the wrong labels that go.
+    """
+    lines = Lines.of(judged.table)
+    rule = settle(ExportOptions(precision=PRECISION), NO_THRESHOLD, lambda: [lines], caution)
+    unseen = lines.verified == UNKNOWN
+    gone, bad = unseen & ~rule.decide(lines).kept, unseen & ~clean
+    return {
+        "wrong": float(bad[gone].mean()) if gone.any() else None,
+        "share": float(gone.sum() / max(unseen.sum(), 1)),
+        "recall": float(gone[bad].mean()) if bad.any() else None,
+    }
+
+
+def calibration_error(right: Array, clean: Array, weights: Array | None = None) -> float:
+    """The larger of the errors over bins of equal width and over bins of equally many rows.
+
+    Args:
+        right: (N,) P(label right).
+        clean: (N,) bool, whether it is.
+        weights: (N,) for how many rows each stands; None for itself alone.
+    """
+    stands_for = np.ones(len(right)) if weights is None else weights
+    gaps = stands_for * (right - clean)
+    by_width = np.bincount(np.minimum((right * NUM_WIDTHS).astype(np.int64), NUM_WIDTHS - 1), gaps)
+    by_mass = [gaps[part].sum() for part in np.array_split(np.argsort(right, kind="stable"), NUM_MASSES)]
+    return float(max(np.abs(by_width).sum(), np.abs(by_mass).sum()) / stands_for.sum())
 
 
 def filled(values: Array) -> Array:

@@ -48,6 +48,21 @@ def difference_of(name: str) -> Column:
     return column
 
 
+def mean_there(*path: str) -> Column:
+    """As `mean_of`, of the seeds that have the figure."""
+    return lambda seeds: _of_there(seeds, path, np.mean)
+
+
+def least_there(*path: str) -> Column:
+    """The least of the seeds that have the figure."""
+    return lambda seeds: _of_there(seeds, path, np.min)
+
+
+def beside(*columns: Column) -> Column:
+    """Several in one."""
+    return lambda seeds: ", ".join(column(seeds) for column in columns)
+
+
 def noise_rate(seeds: Sequence[Figures]) -> str:
     """The mean rate that is found, with its interval, and the true one; how many intervals hold it."""
     found, low, high, true = (mean_of("noise_rate", part)(seeds) for part in ("found", "low", "high", "true"))
@@ -85,26 +100,64 @@ WORTH: Mapping[str, Column] = {
     "reliable": count_of("reliable"),
     "seconds": lambda seeds: f"{np.mean([seed['seconds'] for seed in seeds]):.0f}",
 }
+REMOVED: Mapping[str, Column] = {
+    "seeds": lambda seeds: str(len(seeds)),
+    "of what goes wrong": mean_there("removed", "cautious", "wrong"),
+    "least of the seeds": least_there("removed", "cautious", "wrong"),
+    "rows that go": mean_of("removed", "cautious", "share"),
+    "of the wrong labels": mean_of("removed", "cautious", "recall"),
+    "by the table's word: of what goes wrong": mean_there("removed", "by_word", "wrong"),
+    "of the wrong labels then": mean_of("removed", "by_word", "recall"),
+}
 WITH_VERIFIED: Mapping[str, Column] = {
-    f"{number} verified: {words}": mean_of("verified", number, figure)
+    "seeds": lambda seeds: str(len(seeds)),
+} | {
+    f"{number}: {words}": beside(mean_there("verified", number, figure), mean_there("proposed", number, figure))
     for number in ("100", "400")
-    for words, figure in (("calibration error", "calibration_error"), ("noise rate off by", "noise_rate_error"))
+    for words, figure in (
+        ("calibration error", "calibration_error"),
+        ("noise rate off by", "noise_rate_error"),
+        ("these rows' own rate off by", "sampled_rate_error"),
+        ("of what goes wrong", "removed_wrong"),
+    )
 }
 OF_A_CLASS: Mapping[str, Column] = {
     "label_score, of a class": quality_of("of_a_class", "label_score"),
     "best single, of a class": quality_of("of_a_class", "single"),
 }
 
+TABLES: Sequence[tuple[Mapping[str, Column], Sequence[str], str]] = (
+    (ORDER, ("judged",), "best"),
+    (WORTH, ("judged",), "best"),
+    (REMOVED, ("removed",), "removed"),
+    (WITH_VERIFIED, ("verified", "proposed"), "proposed"),
+    (OF_A_CLASS, ("judged",), "of_a_class"),
+)
+
 
 def tables(results: Sequence[Figures]) -> list[str]:
-    """Markdown, a table for each kind of figures; cells that lack a kind with some seed are left out of its table."""
+    """Markdown, a table for some kinds of figures; cells that lack them are left out of it."""
     lines: list[str] = []
-    for columns, kind in ((ORDER, "best"), (WORTH, "best"), (WITH_VERIFIED, "verified"), (OF_A_CLASS, "of_a_class")):
-        there = {result["cell"]: list(result["seeds"].values()) for result in results}
-        there = {cell: seeds for cell, seeds in there.items() if all(kind in seed for seed in seeds)}
+    for columns, kinds, needed in TABLES:
+        there = {result["cell"]: seeds_of(result, kinds) for result in results}
+        there = {cell: seeds for cell, seeds in there.items() if seeds and all(needed in seed for seed in seeds)}
         if there:
             lines += ["", *_table(there, columns)] if lines else _table(there, columns)
     return lines
+
+
+def seeds_of(result: Figures, kinds: Sequence[str]) -> list[Figures]:
+    """The figures of the seeds that have all of some kinds; those of `judged` as they are, others under their kind."""
+    found = [result["kinds"].get(kind, {"seeds": {}})["seeds"] for kind in kinds]
+    seeds = [seed for seed in found[0] if all(seed in each for each in found)]
+    return [
+        {
+            name: value
+            for kind, each in zip(kinds, found, strict=True)
+            for name, value in (each[seed] if kind == "judged" else {kind: each[seed]}).items()
+        }
+        for seed in seeds
+    ]
 
 
 def _table(cells: Mapping[str, Sequence[Figures]], columns: Mapping[str, Column]) -> list[str]:
@@ -121,7 +174,16 @@ def short(value: float, digits: int) -> str:
     return f"{value:.{digits}f}".removeprefix("0")
 
 
-def _at(figures: Any, path: Sequence[str]) -> float:
+def _of_there(seeds: Sequence[Figures], path: Sequence[str], summed: Callable[[list[float]], Any]) -> str:
+    there = [float(value) for value in (_found(seed, path) for seed in seeds) if value is not None]
+    return short(float(summed(there)), 3) if there else "-"
+
+
+def _at(figures: Figures, path: Sequence[str]) -> float:
+    return float(_found(figures, path))
+
+
+def _found(figures: Any, path: Sequence[str]) -> Any:
     for name in path:
         figures = figures[name]
-    return float(figures)
+    return figures

@@ -9,61 +9,33 @@ import time
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
-import pyarrow as pa
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from rayclean.config import parse_config
 from rayclean.evaluate.metrics import auroc
+from rayclean.memory.blind import HEADS, PREDICTIONS, fit_predicted, score_predictions
 from rayclean.memory.features import DEFAULT_SCORES, FeatureScoring, find_groups
-from rayclean.memory.inputs import read_features
-from rayclean.memory.merge import MEMORY, merged
+from rayclean.memory.inputs import read_features, read_probabilities
 from rayclean.memory.rows import Samples
-from rayclean.memory.scorer import LabelScorer
 from rayclean.merge.transition import adjusted
 from rayclean.schema import NO_LABEL, Array
 from rayclean.scores.block import BlockScores
 from rayclean.scores.sources import BELIEF_FLOOR
 from rayclean.storage.draws import pixel_digest
 from tools.honest_data import Rows
+from tools.honest_steps import InSteps, Judged, tree_of
 from tools.peers_training import peer_package
 from tools.run_peers import METHODS
 
-COLUMN = "score_"
+PREDICTED_SCORES = ("loss", "margin")
 MAX_STEPS = 1000  # of logistic regression on few classes
 FEW_CLASSES, MAX_STEPS_OF_MANY = 20, 200
 SHARPNESSES = (0.6, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
 PSEUDO_COUNTS = 2.0  # of T's rows
-
-
-class Judged(NamedTuple):
-    """What rayclean makes of labels.
-
-    Attributes:
-        right: (N,) float64 `label_score`.
-        predicted: (N,) int64, -1 none of the classes.
-        scores: (N,) float64 by name.
-        summary: `LabelScorer.summary_`.
-    """
-
-    right: Array
-    predicted: Array
-    scores: dict[str, Array]
-    summary: dict[str, Any]
-
-    @classmethod
-    def of(cls, table: pa.Table, summary: dict[str, Any]) -> Judged:
-        """From `LabelScorer`'s table and summary."""
-        named = [name for name in table.column_names if name.startswith(COLUMN)]
-        return cls(
-            right=table["label_score"].to_numpy().astype(np.float64),
-            predicted=table["predicted_label"].to_numpy().astype(np.int64),
-            scores={name.removeprefix(COLUMN): table[name].to_numpy().astype(np.float64) for name in named},
-            summary=summary,
-        )
 
 
 class Way(Protocol):
@@ -89,11 +61,21 @@ class ByPredictions:
     rows: Rows
     seed: int
 
+    @cached_property
+    def steps(self) -> InSteps:
+        """The scorer's."""
+        labels, beliefs = self.rows.labels, read_probabilities(self.rows.inputs, False)
+        config = parse_config(tree_of(self.rows, self.seed, PREDICTED_SCORES), "honest cells")
+        digests = [pixel_digest(np.array(row)) for row in range(len(labels))]
+        samples = Samples.without_images(labels, digests, [str(row) for row in range(len(labels))])
+        predicted = score_predictions(config, samples, beliefs, None)
+        fitted, block = fit_predicted(config, samples, predicted, True, np.full(len(labels), NO_LABEL))
+        sources = {"pred_probs": beliefs}
+        return InSteps(config, samples, fitted, block, sources, ("pred_probs",), PREDICTIONS, none=False)
+
     def judge(self, verified: Array) -> Judged:
         """As of `Way`."""
-        scorer = LabelScorer(seed=self.seed)
-        scorer.fit_predictions(self.rows.labels, self.rows.inputs, verified=verified)
-        return Judged.of(scorer.labels_, scorer.summary_)
+        return self.steps.judge(verified)
 
     @property
     def belief(self) -> Array:
@@ -108,42 +90,48 @@ class ByPredictions:
 
 @dataclass
 class ByFeatures:
-    """`LabelScorer.fit_features` in steps, so that verified labels need no second training."""
+    """`LabelScorer.fit_features`.
+
+    Attributes:
+        kind: what the scorer's parts are made by.
+    """
 
     rows: Rows
     seed: int
+    kind: type[FeatureScoring] = FeatureScoring
 
     @cached_property
     def scoring(self) -> FeatureScoring:
         """The scorer's parts."""
         rows = self.rows
-        tree = {
-            "run": {"dir": MEMORY, "seed": self.seed},
-            "scores": list(DEFAULT_SCORES),
-            "data": {"shards": MEMORY, "classes": rows.num_classes},
-        }
         keys = [str(row) for row in range(len(rows.labels))]
         features = read_features(rows.inputs, len(keys))
         samples = Samples.without_images(rows.labels, [pixel_digest(row) for row in features], keys)
-        config = parse_config(tree, "honest cells")
+        config = parse_config(tree_of(rows, self.seed, DEFAULT_SCORES), "honest cells")
         groups = find_groups(samples.digests, None)
-        return FeatureScoring(config, samples, features, groups, rows.num_classes, "cpu")
+        return self.kind(config, samples, features, groups, rows.num_classes, "cpu")
 
     @cached_property
     def block(self) -> BlockScores:
         """All scores."""
         return self.scoring.block(self.scoring.config.score_names())
 
+    @cached_property
+    def steps(self) -> InSteps:
+        """The scorer's."""
+        scoring = self.scoring
+        fitted, block = scoring.fit(self.block, np.full(len(self.rows.labels), NO_LABEL))
+        sources, reference = scoring.beliefs(), scoring.reference
+        return InSteps(scoring.config, scoring.samples, fitted, block, sources, reference, HEADS, none=True)
+
     def judge(self, verified: Array) -> Judged:
         """As of `Way`."""
-        fitted, block = self.scoring.fit(self.block, verified)
-        keys = [str(row) for row in range(len(verified))]
-        return Judged.of(*merged(self.scoring.config, self.scoring.samples, keys, block, fitted, verified))
+        return self.steps.judge(verified)
 
-    @cached_property
+    @property
     def belief(self) -> Array:
         """As of `Way`."""
-        return self.scoring.fit(self.block, np.full(len(self.rows.labels), NO_LABEL))[1].belief
+        return self.steps.block.belief
 
     def probabilities(self) -> dict[str, tuple[Array, dict[str, Any]]]:
         """As of `Way`: of logistic regression, and the geometric mean of rayclean's heads."""

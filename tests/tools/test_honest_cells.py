@@ -13,6 +13,7 @@ from tools import honest_cells
 from tools.honest_cells import main, run_cell, settings
 from tools.honest_data import Folders
 from tools.honest_table import tables
+from tools.honest_ways import Way
 
 NOW = {"commit": "abc", "dirty": False}
 
@@ -22,46 +23,53 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, in
     """What was computed, in place of computing it; results go to a folder of the test."""
     done: list[tuple[str, int]] = []
 
-    def judge(_: Any, __: Folders, seed: int) -> dict[str, Any]:
-        done.append(("judge", seed))
-        return {"label_score": {"auroc": 0.9}}
-
-    def verify(_: Any, __: Folders, seed: int, num_draws: int) -> dict[str, Any]:
-        done.append((f"verify {num_draws}", seed))
+    def figures(kind: str, _: Way, seed: int, num_draws: int) -> dict[str, Any]:
+        done.append((f"{kind} {num_draws}", seed))
         return {}
 
     monkeypatch.setattr(honest_cells, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(honest_cells, "judge_cell", judge)
-    monkeypatch.setattr(honest_cells, "verify_cell", verify)
+    monkeypatch.setattr(honest_cells, "read_cell", lambda *_: None)
+    monkeypatch.setattr(honest_cells, "figures_of", figures)
     monkeypatch.setattr(honest_cells, "settings", lambda: dict(NOW))
     return done
 
 
+def kept_kinds() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((honest_cells.RESULTS / "human_0.json").read_text())["kinds"]
+    return found
+
+
 def test_a_rerun_adds_what_is_missing(asked: list[tuple[str, int]]) -> None:
-    run_cell("human_0", Folders(), [0], 0)
-    run_cell("human_0", Folders(), [0, 1, 2], 0)
-    run_cell("human_0", Folders(), [1], 5)
-    run_cell("human_0", Folders(), [1], 5)
-    assert asked == [("judge", 0), ("judge", 1), ("judge", 2), ("verify 5", 1)]
-    kept = json.loads((honest_cells.RESULTS / "human_0.json").read_text())
-    assert kept["settings"] == NOW
-    assert list(kept["seeds"]) == ["0", "1", "2"]
+    run_cell("human_0", Folders(), [0], ["judged"], 5)
+    run_cell("human_0", Folders(), [0, 1, 2], ["judged"], 5)
+    run_cell("human_0", Folders(), [1], ["verified"], 5)
+    run_cell("human_0", Folders(), [1], ["verified", "proposed"], 5)
+    run_cell("human_0", Folders(), [1], ["verified"], 5)
+    assert asked == [("judged 5", 0), ("judged 5", 1), ("judged 5", 2), ("verified 5", 1), ("proposed 5", 1)]
+    assert {kind: (each["settings"], list(each["seeds"])) for kind, each in kept_kinds().items()} == {
+        "judged": (NOW, ["0", "1", "2"]),
+        "verified": (NOW, ["1"]),
+        "proposed": (NOW, ["1"]),
+    }
 
 
+@pytest.mark.usefixtures("asked")
 @pytest.mark.parametrize("now", [{"commit": "abd", "dirty": False}, {"commit": "abc", "dirty": True}])
-def test_what_other_settings_decided_is_made_anew(
-    asked: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch, now: dict[str, Any]
+def test_what_other_settings_decided_is_made_anew_where_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, now: dict[str, Any]
 ) -> None:
-    run_cell("human_0", Folders(), [0, 1], 0)
+    run_cell("human_0", Folders(), [0, 1], ["judged", "removed"], 0)
     monkeypatch.setattr(honest_cells, "settings", lambda: now)
-    run_cell("human_0", Folders(), [1], 0)
-    kept = json.loads((honest_cells.RESULTS / "human_0.json").read_text())
-    assert (kept["settings"], list(kept["seeds"])) == (now, ["1"])
+    run_cell("human_0", Folders(), [1], ["judged"], 0)
+    assert {kind: (each["settings"], list(each["seeds"])) for kind, each in kept_kinds().items()} == {
+        "judged": (now, ["1"]),
+        "removed": (NOW, ["0", "1"]),
+    }
 
 
 def test_predictions_of_others_have_one_seed(asked: list[tuple[str, int]]) -> None:
-    run_cell("worst-resnet18_0", Folders(), [0, 1, 2], 0)
-    assert asked == [("judge", 0)]
+    run_cell("worst-resnet18_0", Folders(), [0, 1, 2], ["judged"], 0)
+    assert asked == [("judged 0", 0)]
 
 
 def test_a_folder_that_is_not_given_is_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -103,11 +111,27 @@ def figures(auroc: float, verdict: str, best: str) -> dict[str, Any]:
     }
 
 
+def removed(wrong: float) -> dict[str, Any]:
+    """Likewise, of an export."""
+    return {
+        "cautious": {"wrong": wrong, "share": 0.2, "recall": 0.5},
+        "by_word": {"wrong": None, "share": 0.3, "recall": 0.6},
+    }
+
+
+def kinds(**seeds: dict[str, Any]) -> dict[str, Any]:
+    """By kind the figures of some seeds, as files have them."""
+    return {kind: {"settings": NOW, "seeds": each} for kind, each in seeds.items()}
+
+
 def test_the_tables() -> None:
     seeds = {"0": figures(0.9, "tie", "aum"), "1": figures(0.91, "more", "loss")}
-    verified = {number: {"calibration_error": 0.02, "noise_rate_error": 0.01} for number in ("100", "400")}
-    one = {"0": figures(0.8, "less", "aum") | {"verified": verified}}
-    found = tables([{"cell": "two", "seeds": seeds}, {"cell": "one", "seeds": one}])
+    errors = {"calibration_error": 0.02, "noise_rate_error": 0.01, "sampled_rate_error": 0.03, "removed_wrong": None}
+    verified = {seed: dict.fromkeys(("100", "400"), errors) for seed in ("0", "1")}
+    proposed = {"1": dict.fromkeys(("100", "400"), errors | {"removed_wrong": 0.9})}
+    goes = {"0": removed(0.9), "1": removed(0.91)}
+    one = kinds(judged={"0": figures(0.8, "less", "aum")}, verified=verified, proposed=proposed)
+    found = tables([{"cell": "two", "kinds": kinds(judged=seeds, removed=goes)}, {"cell": "one", "kinds": one}])
     assert found[2] == (
         "| two | 100 | .9050 (.5000) | .9050 (.5000) aum, loss | .9050 (.5000) heads self_confidence | .9050 (.5000) "
         "| +0.0100 [-0.0100, +0.0300] 1 tie, 1 more | +0.0100 [-0.0100, +0.0300] more |"
@@ -116,11 +140,8 @@ def test_the_tables() -> None:
         "| two | .750 | .600 | .700 | .800 | .350 [.200, .500] of .400, held 2 of 2 | .050 | .000 "
         "| .300, .900, .700 | 2 of 2 | 10 |"
     )
-    assert found[9:] == [
-        "",
-        "| cell | 100 verified: calibration error | 100 verified: noise rate off by | 400 verified: calibration error "
-        "| 400 verified: noise rate off by |",
-        "|---|---|---|---|---|",
-        "| one | .020 | .010 | .020 | .010 |",
-    ]
+    assert found[9:13] == ["", *found[10:12], "| two | 2 | .905 | .900 | .200 | .500 | - | .600 |"]
+    assert found[13] == ""
+    assert found[-1] == "| one | 1 |" + " .020, .020 | .010, .010 | .030, .030 | -, .900 |" * 2
+    assert [line.count("|") for line in found[-3:]] == [11, 11, 11]
     assert tables([]) == []

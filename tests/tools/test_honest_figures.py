@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from rayclean.schema import DROPPED, NO_LABEL, Array
+from rayclean.evaluate.metrics import expected_calibration_error
+from rayclean.export.cut import caution_of
+from rayclean.schema import Array
 from tools import honest_figures
 from tools.honest_data import Rows
 from tools.honest_figures import (
@@ -18,15 +21,19 @@ from tools.honest_figures import (
     classed_figures,
     differences,
     filled,
-    verified_figures,
+    removed_figures,
 )
-from tools.honest_ways import Judged
+from tools.honest_steps import Judged
 
 
-def judged(right: Array, predicted: Array | None = None, **scores: Array) -> Judged:
-    """What rayclean says, made by hand."""
-    likeliest = np.zeros(len(right), np.int64) if predicted is None else predicted
-    return Judged(right, likeliest, scores, {})
+def judged(right: Array, verified: list[int | None] | None = None, **scores: Array) -> Judged:
+    """What rayclean says, made by hand; all labels and predictions are 0."""
+    columns = {name: pa.array(np.zeros(len(right), np.int32)) for name in ("given_label", "predicted_label")}
+    columns |= {"row": pa.array(np.arange(len(right))), "label_score": pa.array(right.astype(np.float32))}
+    columns |= {"predicted_score": columns["label_score"], "shard": pa.array(["s"] * len(right))}
+    columns |= {"key": pa.array([str(row) for row in range(len(right))])}
+    columns |= {"verified_label": pa.array(verified or [None] * len(right), pa.int32())}
+    return Judged(pa.table(columns | {f"score_{name}": pa.array(values) for name, values in scores.items()}), {})
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.booleans(), st.integers(0, 3)), min_size=2, max_size=40))
@@ -57,15 +64,43 @@ def test_a_score_is_better_by_more_than_chance_or_ties() -> None:
     assert found["same"]["low"] == found["same"]["difference"] == found["same"]["high"] == 0
 
 
-@given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=60))
-def test_the_calibration_error_is_the_larger_of_both_kinds_of_bins(rows: list[tuple[float, bool]]) -> None:
-    right, clean = (np.array(column) for column in zip(*rows, strict=True))
-    pairs = sorted(zip(right, clean, strict=True), key=lambda pair: pair[0])
-    wide = [[pair for pair in pairs if min(int(pair[0] * 15), 14) == b] for b in range(15)]
-    sizes = [len(pairs) // 10 + (b < len(pairs) % 10) for b in range(10)]
-    massive = [[pairs[i] for i in range(sum(sizes[:b]), sum(sizes[: b + 1]))] for b in range(10)]
-    errors = [sum(abs(sum(p - c for p, c in each)) for each in bins) / len(pairs) for bins in (wide, massive)]
-    assert calibration_error(right, clean) == pytest.approx(max(errors), abs=1e-9)
+@given(st.lists(st.tuples(st.floats(0, 1), st.booleans(), st.integers(1, 3)), min_size=1, max_size=60))
+def test_the_calibration_error_is_the_larger_of_both_kinds_of_bins(rows: list[tuple[float, bool, int]]) -> None:
+    right, clean, weights = (np.array(column) for column in zip(*rows, strict=True))
+    lines = sorted(rows, key=lambda row: row[0])
+    wide = [[row for row in lines if min(int(row[0] * 15), 14) == b] for b in range(15)]
+    sizes = [len(lines) // 10 + (b < len(lines) % 10) for b in range(10)]
+    massive = [[lines[i] for i in range(sum(sizes[:b]), sum(sizes[: b + 1]))] for b in range(10)]
+    for times, found in ((weights, calibration_error(right, clean, weights)), (None, calibration_error(right, clean))):
+        errors = [
+            sum(abs(sum((p - c) * (1 if times is None else w) for p, c, w in each)) for each in bins)
+            for bins in (wide, massive)
+        ]
+        total = len(rows) if times is None else times.sum()
+        assert found == pytest.approx(max(errors) / total, abs=1e-9)
+    assert calibration_error(right, clean) >= expected_calibration_error(right, clean).error - 1e-9
+
+
+def test_what_goes_is_what_export_lets_go() -> None:
+    right = np.array([0.01, 0.05, 0.1, 0.2, 0.6, 0.9])
+    clean = np.array([False, False, True, True, False, True])
+    # Wrong are .99, .95, .9 and .8 of rows like these: four have a mean of .91, five one of .808.
+    found = removed_figures(judged(right), clean, 0.0)
+    assert found == {"wrong": 0.5, "share": pytest.approx(4 / 6), "recall": pytest.approx(2 / 3)}
+    caution = caution_of({"noise_rate": 0.5, "noise_rate_low": 0.3, "calibrated": "none"})
+    assert removed_figures(judged(right), clean, caution) == {
+        "wrong": 1.0,
+        "share": pytest.approx(2 / 6),
+        "recall": pytest.approx(2 / 3),
+    }
+
+
+def test_what_people_have_verified_is_no_part_of_what_goes() -> None:
+    right, clean = np.array([0.01, 0.02, 0.03, 1.0]), np.array([False, True, False, True])
+    found = removed_figures(judged(right, verified=[1, None, None, 0]), clean, 0.0)
+    assert found == {"wrong": 0.5, "share": 1.0, "recall": 1.0}
+    nothing = removed_figures(judged(np.full(4, 0.9)), clean, 0.0)
+    assert nothing == {"wrong": None, "share": 0.0, "recall": 0.0}
 
 
 def test_what_is_undefined_lies_in_the_middle() -> None:
@@ -84,23 +119,3 @@ def test_rows_of_no_class_are_left_out_where_errors_of_a_class_are_meant() -> No
     found = classed_figures(judged(np.array([0.9, 0.95, 0.1, 0.8]), loss=np.array([0.0, 9, 1, 2])), rows)
     assert found["label_score"]["auroc"] == 1
     assert (found["best"], found["single"]["auroc"]) == ("loss", 0.5)
-
-
-def test_verified_rows_are_judged_by_and_left_out_of_the_figures() -> None:
-    rng = np.random.default_rng(0)
-    truth = np.where(rng.random(900) < 0.1, -1, rng.integers(0, 3, 900))
-    rows = Rows(np.where(truth < 0, 0, truth), truth, 3, np.zeros((900, 1)))
-    seen = []
-
-    def judge(verified: Array) -> Judged:
-        seen.append(verified)
-        return judged(np.where(verified == NO_LABEL, rows.clean, 0.5))  # right of all others, unsure of the verified
-
-    found = verified_figures(judge, rows, seed=0, num_draws=3)
-    assert [int((each != NO_LABEL).sum()) for each in seen] == [100, 100, 100, 400, 400, 400]
-    for each in seen:
-        looked_at = each != NO_LABEL
-        np.testing.assert_array_equal(each[looked_at], np.where(truth < 0, DROPPED, truth)[looked_at])
-    assert len({each.tobytes() for each in seen}) == 6
-    for number in ("100", "400"):
-        assert found[number] == {"draws": 3, "calibration_error": 0, "noise_rate_error": 0}

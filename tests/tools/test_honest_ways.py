@@ -9,7 +9,8 @@ from rayclean.evaluate.metrics import auroc
 from rayclean.memory.scorer import LabelScorer
 from rayclean.schema import DROPPED, NO_LABEL
 from tools.honest_data import Rows
-from tools.honest_ways import ByFeatures, ByPredictions, Judged, logistic_beliefs, oracle
+from tools.honest_steps import Judged
+from tools.honest_ways import ByFeatures, ByPredictions, logistic_beliefs, oracle
 
 CLASSES = 3
 
@@ -32,7 +33,7 @@ def test_what_is_measured_of_features_is_what_the_scorer_gives(rows: Rows) -> No
     verified[:40] = np.where(rows.truth < 0, DROPPED, rows.truth)[:40]
     scorer = LabelScorer(seed=3, device="cpu")
     scorer.fit_features(rows.inputs, rows.labels, num_classes=CLASSES, verified=verified)
-    found, expected = ByFeatures(rows, seed=3).judge(verified), Judged.of(scorer.labels_, scorer.summary_)
+    found, expected = ByFeatures(rows, seed=3).judge(verified), Judged(scorer.labels_, scorer.summary_)
     np.testing.assert_array_equal(found.right, expected.right)
     np.testing.assert_array_equal(found.predicted, expected.predicted)
     assert found.summary == expected.summary
@@ -47,6 +48,13 @@ def test_predictions_are_judged_as_they_are(rows: Rows) -> None:
     way = ByPredictions(Rows(rows.labels, rows.truth, CLASSES, belief), seed=0)
     found = way.judge(np.full(len(rows.labels), NO_LABEL))
     assert auroc(found.right, rows.clean) > 0.9
+    for num_verified in (0, 40):
+        verified = np.where(
+            np.arange(len(rows.labels)) < num_verified, np.where(rows.truth < 0, DROPPED, rows.truth), -1
+        )
+        scorer = LabelScorer(seed=0).fit_predictions(rows.labels, belief, verified=verified)
+        assert way.judge(verified).table.equals(scorer.labels_)
+        assert way.judge(verified).summary == scorer.summary_
     assert set(found.scores) == {"loss", "margin"}
     np.testing.assert_allclose(way.probabilities()["predictions"][0], belief)
 
