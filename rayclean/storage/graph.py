@@ -51,7 +51,9 @@ class Graph:
             self.jobs[job.key] = job
 
     def up_to(self, stage: str) -> Graph:
-        """The part that leads to the jobs of a stage."""
+        """The part that leads to the jobs of a stage; all of it while these have no name."""
+        if any(each.stage == stage for each in self.unnamed):
+            return self
         part = Graph(unnamed=self.unnamed)
         part.want(*(job for job in self.jobs.values() if job.stage == stage))
         return part

@@ -163,6 +163,8 @@ def test_a_part_of_a_graph_is_a_stage_and_what_leads_to_it() -> None:
     graph = Graph()
     graph.want(Counted(STORE, "last", 1, after=(middle,)))
     assert [job.folder for job in graph.up_to("other").jobs.values()] == ["first", "middle"]
+    graph.unnamed.append(Unnamed("later", "after last"))
+    assert graph.up_to("later").targets == graph.targets, "what names it must be done first"
 
 
 @dataclass(frozen=True)
