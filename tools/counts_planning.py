@@ -16,24 +16,25 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-# Where `start.look` and `steps.merge_jobs` lie: in a folder of the run, or at the root as it was before.
-LAYOUTS = ("rayclean.run", "rayclean")
-
 
 def planner(run_dir: str) -> Callable[[], Any]:
-    """What plans the merge of a run: `steps.merge_jobs(run, 0)` of `start.look(config, store)`.
+    """What plans the merge of a run that `start.look` looks at.
 
     Raises:
         SystemExit: this layout is not known here.
     """
     config = importlib.import_module("rayclean.config").load_config(f"{run_dir}/config.yaml")
     store = importlib.import_module("rayclean.storage.store").Store(run_dir)
-    for package in LAYOUTS:
+    for package in ("rayclean.run", "rayclean"):  # the folder of the run; the root, as it was before
         try:
-            start, steps = (importlib.import_module(f"{package}.{name}") for name in ("start", "steps"))
+            start = importlib.import_module(f"{package}.start")
         except ImportError:
             continue
         run = start.look(config, store)
+        try:
+            steps = importlib.import_module(f"{package}.steps")
+        except ImportError:  # the jobs follow from the graph
+            return lambda: (run.merge(), run.merge_clips())
         return lambda: steps.merge_jobs(run, 0)
     raise SystemExit(f"{run_dir}: how this layout plans a merge is not known here; add it to planner() in {__file__}")
 

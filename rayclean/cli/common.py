@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperCommand
 
-from rayclean.config import Config, parse_config, parse_yaml
+from rayclean.config import Config, parse_config, parse_yaml, without_retired
 from rayclean.config.registry import Registry
 from rayclean.config.secrets import refuse_secrets
 from rayclean.errors import InputError, RaycleanError
@@ -29,9 +29,6 @@ Overrides = Annotated[list[str] | None, typer.Argument(metavar="[section.field=v
 RunDir = Annotated[str, typer.Argument(metavar="RUN", help="The folder or URL of a run (run.dir).")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Let Ray speak.")]
-
-
-OLD_POOLS = ("catalog", "score", "merge")
 
 
 def listing(*registries: Registry[Any]) -> type[TyperCommand]:
@@ -75,18 +72,7 @@ def load_run(folder: str) -> Config:
         raise InputError(f"{folder}: {name} cannot be read: {error or type(error).__name__}") from error
     if isinstance(tree.get("run"), dict):
         tree["run"] = {**tree["run"], "dir": folder}
-    _drop_retired(tree)
-    return parse_config(tree, f"{folder}/{name}", lines)
-
-
-def _drop_retired(tree: dict[str, Any]) -> None:
-    """Takes fields of earlier releases that changed no result out of a run's own config, which had all fields."""
-    resources = tree.get("resources")
-    if isinstance(resources, dict):
-        tree["resources"] = {name: pool for name, pool in resources.items() if name not in OLD_POOLS}
-    for section in ("iofm", "inn"):
-        if isinstance(tree.get(section), dict) and not tree[section].get("rounds"):
-            tree[section].pop("rounds", None)
+    return parse_config(without_retired(tree), f"{folder}/{name}", lines)
 
 
 def print_json(value: Any) -> None:

@@ -5,7 +5,14 @@ fingerprint (`rayclean.storage.fingerprint`).
 """
 
 from rayclean.config.learn_section import DivideMixSection, LearnSection, RankSection
-from rayclean.config.load import dump_config, load_config, override_config, parse_config, parse_yaml
+from rayclean.config.load import (
+    dump_config,
+    load_config,
+    override_config,
+    parse_config,
+    parse_yaml,
+    without_retired,
+)
 from rayclean.config.sections import (
     DataSection,
     InfluenceSection,
@@ -46,4 +53,5 @@ __all__ = [
     "override_config",
     "parse_config",
     "parse_yaml",
+    "without_retired",
 ]

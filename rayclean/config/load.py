@@ -34,6 +34,7 @@ def _expand(value: Any) -> Any:
     return re.sub(r"\$\{(\w+)\}", lookup, value)
 
 
+OLD_POOLS = ("catalog", "score", "merge")  # of `resources`
 Lines = Mapping[tuple[str | int, ...], int]  # of each place in a config: sections, fields, positions in lists
 
 
@@ -113,6 +114,17 @@ def parse_config(tree: Mapping[str, Any], source: str = "config", lines: Lines |
     except ValidationError as e:
         said = dict.fromkeys(_line_of(error, lines or {}) + explain(error, Config) for error in e.errors())
         raise ConfigError(f"{source}: " + "; ".join(said)) from e
+
+
+def without_retired(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's own config, which has all fields, without those of earlier releases that changed no result."""
+    kept = dict(tree)
+    if isinstance(kept.get("resources"), dict):
+        kept["resources"] = {name: pool for name, pool in kept["resources"].items() if name not in OLD_POOLS}
+    for section in ("iofm", "inn"):
+        if isinstance(kept.get(section), dict) and not kept[section].get("rounds"):
+            kept[section] = {name: value for name, value in kept[section].items() if name != "rounds"}
+    return kept
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from rayclean.catalog.pictures import thumbnails
 from rayclean.catalog.table import SHARDS_FILE, Catalog
-from rayclean.config import Config, parse_config, parse_yaml
+from rayclean.config import Config, parse_config, parse_yaml, without_retired
 from rayclean.decisions.entries import Sample
 from rayclean.decisions.naming import REVIEW, Naming, note_classes
 from rayclean.errors import InputError
@@ -163,7 +163,7 @@ def take_in(store: Store) -> str:
     """The command that makes the run take the decisions in; a run that was moved needs its folder named."""
     source = store.full(CONFIG_FILE)
     tree, lines = parse_yaml(store.read(CONFIG_FILE), source, room=2)
-    then = parse_config(tree, source, lines).run.dir
+    then = parse_config(without_retired(tree), source, lines).run.dir
     moved = [] if Store(then).root == store.root else [f"run.dir={store.root}"]
     return shlex.join(["rayclean", "run", store.full(CONFIG_FILE), *moved, f"merge.verified={REVIEW}"])
 

@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rayclean.config import Config, TrainSection, dump_config, load_config, parse_config
+from rayclean.config import Config, TrainSection, dump_config, load_config, parse_config, without_retired
 from rayclean.errors import ConfigError
 from rayclean.schema import SCORES
 from rayclean.train.models.registry import check_model_name
@@ -523,3 +523,18 @@ def test_an_override_with_credentials_is_not_repeated_by_any_error(tmp_path: Pat
         with pytest.raises(ConfigError, match="a URL carries credentials") as caught:
             load_config(tmp_path / "a.yaml", [f"{name}=['https://me:secret@host/a.tar'"])
         assert "secret" not in str(caught.value)
+
+
+def test_a_runs_own_config_of_an_earlier_release_is_read(tmp_path: Path) -> None:
+    old = tree(
+        resources={"catalog": {"actors": 1}, "score": {}, "merge": {}, "train": {"cpus": 2}},
+        iofm={"num": 6, "rounds": []},
+        inn={"rounds": [2, 6]},
+    )
+    with pytest.raises(ConfigError, match=r"resources\.catalog: is resources\.cpu now"):
+        parse_config(old)
+    with pytest.raises(ConfigError, match=r"inn\.rounds: unknown field"):  # it changed a result: said, not dropped
+        parse_config(without_retired(old))
+    found = parse_config(without_retired(old | {"inn": {"rounds": []}}))
+    assert (found.resources.train.cpus, found.iofm.num) == (2, 6)
+    assert old["iofm"]["rounds"] == [], "what was given stays"
