@@ -34,7 +34,7 @@ def planner(run_dir: str) -> Callable[[], Any]:
         try:
             steps = importlib.import_module(f"{package}.steps")
         except ImportError:  # the jobs follow from the graph
-            return lambda: (run.merge(), run.merge_clips())
+            return lambda: [job for merge in (run.merge(), run.merge_clips()) if merge for job in merge]
         return lambda: steps.merge_jobs(run, 0)
     raise SystemExit(f"{run_dir}: how this layout plans a merge is not known here; add it to planner() in {__file__}")
 

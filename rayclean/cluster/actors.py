@@ -53,8 +53,7 @@ class Actors(AbstractContextManager["Actors"]):
         self.told = False
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        for pool in self.pools:
-            pool.close()
+        self.close()
 
     @property
     def facts(self) -> dict[str, float]:
@@ -86,7 +85,15 @@ class Actors(AbstractContextManager["Actors"]):
                 book.settle(schedule, what, row)
             if training.is_over:
                 training.end(schedule, book)
-        return book.close()
+        reports = book.close()
+        if any(report.damaged or report.error for report in reports):
+            self.close()  # actors may have mapped what is damaged, and would read it again from there
+        return reports
+
+    def close(self) -> None:
+        """Ends all actors; what is run later starts others."""
+        for pool in self.pools:
+            pool.close()
 
     def _fill(self, schedule: Schedule, training: _Training) -> None:
         """Sends what is ready to as many actors as there is room for."""

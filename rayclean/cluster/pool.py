@@ -265,4 +265,4 @@ class Pool:
         """Ends all actors."""
         for worker in [*self._starting.values(), *self._up]:
             ray.kill(worker.handle)
-        self._starting, self._up = {}, []
+        self._starting, self._up, self._back, self._suspects = {}, [], [], []

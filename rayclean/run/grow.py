@@ -12,7 +12,7 @@ from rayclean.catalog.table import Catalog
 from rayclean.config import THRESHOLDED, DataSection
 from rayclean.run.run import Run
 from rayclean.storage.contents import read_table
-from rayclean.storage.graph import Graph, Unnamed
+from rayclean.storage.graph import Graph, Missing, Unnamed
 from rayclean.storage.units import Job
 from rayclean.train.stage import TrainJob
 
@@ -37,9 +37,9 @@ STAGES = (
 def grow(run: Run) -> Graph:
     """The jobs of a run, as far as they can be named by now."""
     graph = Graph()
-    rows = catalog_jobs(run)
-    graph.want(*rows)
-    if any(job.missing() for job in rows):
+    graph.want(*catalog_jobs(run))
+    graph.want(*graph.jobs.values())  # the rows of each shard too: keys and truth are read from them later
+    if any(map(Missing(), graph.jobs.values())):
         graph.unnamed += [Unnamed(stage, "after catalog") for stage in STAGES[1:]]
         return graph
     trainings = train_jobs(run)

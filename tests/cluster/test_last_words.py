@@ -15,7 +15,7 @@ from rayclean.cluster.last_words import Death, deaths, in_words
 
 CODE = """
 import os, sys, time
-from rayclean.last_words import LastWords
+from rayclean.cluster.last_words import LastWords
 words = LastWords("pool")
 with words.doing("an earlier unit of a longer name"):
     pass

@@ -73,7 +73,7 @@ def test_a_long_folder_for_temporary_files_is_no_obstacle(tmp_path: Path) -> Non
     deep = tmp_path / ("deep" * 30)
     deep.mkdir()
     code = (
-        "import ray; from rayclean import cluster\n"
+        "import ray; from rayclean.cluster.connect import connect\n"
         "for _ in range(2):\n"
         "    with connect():\n"
         "        print(ray.get(ray.remote(lambda: 'works').remote()))\n"

@@ -32,9 +32,9 @@ NUM_ROWS = 240
 SERVE = """
 import sys
 from rich.console import Console
-from rayclean.cli import load_run
+from rayclean.cli.common import load_run
 from rayclean.review.survey import Survey
-from rayclean.reviewing import serve_review
+from rayclean.review.command import serve_review
 serve_review(load_run(sys.argv[1]), 0, sys.argv[2], Console(width=1000))
 """
 

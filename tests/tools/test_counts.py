@@ -95,7 +95,7 @@ def test_this_layout_is_known(
 ) -> None:
     run = finish(tiny_config(tmp_path / "run"))
     (tmp_path / "run/config.yaml").write_text(yaml.safe_dump(dump_config(run.config)))
-    assert [job.stage for job in planner(run.config.run.dir)()] == ["merge"]
+    assert [job.stage for job in planner(run.config.run.dir)()] == ["merge", "merge"]
     measure(run.config.run.dir)
     found = json.loads(capsys.readouterr().out)
     assert 1 < found["modules"] < found["functions"]

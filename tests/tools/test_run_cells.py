@@ -79,7 +79,7 @@ def test_a_scores_cost_is_that_of_what_it_needs(
     assert cost_of(run, "odd") == Cost(1, 3, 7, 0)
     assert cost_of(run, "iofm") == Cost(3, 1 + 1 + 1 + 10, 7, 4)
     assert cost_of(run, "iofm_last") == Cost(3, 1 + 10, 7, 2)
-    assert cost_of(run, "inn") == Cost(5, 1 + 100, 9, 2)  # the embedding by role ce has no record here
+    assert cost_of(run, "inn") == Cost(5, 1 + 1 + 100, 9, 2)
 
 
 def test_the_table_of_costs() -> None:
