@@ -23,9 +23,9 @@ from rayclean.cluster.pool import Pool, Row, Sent
 from rayclean.cluster.sizing import Workers, beside, in_words
 from rayclean.cluster.trainer import in_thread, is_placed, run_training
 from rayclean.errors import StageError
-from rayclean.storage.executor import POOLS, TRAIN, JobReport, Trainer, TrainingJob, Watcher
+from rayclean.storage.executor import POOLS, JobReport, Trainer, TrainingJob, Watcher
 from rayclean.storage.graph import Graph, Schedule
-from rayclean.storage.units import Job
+from rayclean.storage.units import TRAIN, Job
 
 POLL_S = 0.2  # how often a training is looked at
 LOOK_S = 5.0  # and what is waited for, where nothing trains
@@ -187,7 +187,7 @@ class _Training:
         """Begins."""
         job, self._started_s = self.job, time.monotonic()
         if job is not None:
-            self._future = in_thread(partial(job.train, trainer, watcher.meter(job.stage, job.epochs)))
+            self._future = in_thread(partial(job.train, trainer, watcher.meter(job.title, job.epochs)))
 
     def end(self, schedule: Schedule, book: Book) -> None:
         """Takes down what became of it."""

@@ -27,7 +27,7 @@ class Book:
         """Takes down a unit that has ended, and lets what waits for it go on."""
         report = self._note(what, row)
         if row.error:
-            schedule.fail(what.job, what.unit, row.error)
+            schedule.fail(what.job)
         elif schedule.done(what.job):
             self.watcher.ended(report)
 
@@ -55,7 +55,7 @@ class Book:
         self.reports[job.key] = report
         if error is not None:
             report.failed[job.label] = str(error)
-            schedule.fail(job, job.units()[0], str(error))
+            schedule.fail(job)
             return
         report.add(0, {})
         if schedule.done(job):

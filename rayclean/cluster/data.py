@@ -29,8 +29,9 @@ from rayclean.cluster.pool import TRIES, WORKER_DIED, Row, Sent, UnitActor
 from rayclean.cluster.sizing import Workers, room
 from rayclean.cluster.trainer import in_thread, run_training
 from rayclean.errors import StageError
-from rayclean.storage.executor import POOLS, TRAIN, JobReport, Trainer, TrainingJob, Watcher
+from rayclean.storage.executor import POOLS, JobReport, Trainer, TrainingJob, Watcher
 from rayclean.storage.graph import Graph, Schedule
+from rayclean.storage.units import TRAIN
 
 WAIT_S = 300  # for the first actors; no resources free is an error, not silence
 
@@ -78,7 +79,7 @@ class Data(AbstractContextManager["Data"]):
     def _train(self, job: Any, schedule: Schedule, book: Book) -> None:
         if not isinstance(job, TrainingJob):
             raise TypeError(f"{job.stage} is no training, but asks for pool {TRAIN}")
-        started_s, meter = time.monotonic(), book.watcher.meter(job.stage, job.epochs)
+        started_s, meter = time.monotonic(), book.watcher.meter(job.title, job.epochs)
         error = in_thread(partial(job.train, self.train, meter)).exception()
         book.trained(schedule, job, error, started_s)
 

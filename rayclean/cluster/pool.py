@@ -6,7 +6,6 @@ counts for the unit that was being computed; those behind it in its queue had no
 
 from __future__ import annotations
 
-import logging
 import os
 import resource
 import time
@@ -31,7 +30,6 @@ BROKEN = 3  # actors in a row that did not come up
 OPEN_JOBS = 4  # that an actor keeps open
 DEPTH = 2  # units sent to an actor: the next one is there when one ends
 WORKER_DIED = "its worker process died each time"
-log = logging.getLogger(__name__)
 
 
 class Row(NamedTuple):

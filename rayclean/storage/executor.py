@@ -11,10 +11,9 @@ from rayclean.errors import DamagedFile
 from rayclean.storage.graph import Graph, Key, Schedule
 from rayclean.storage.resume import Resume, State
 from rayclean.storage.store import Store
-from rayclean.storage.units import Job, UnitResult, check_environment, compute_and_publish
+from rayclean.storage.units import TRAIN, Job, UnitResult, check_environment, compute_and_publish
 
 POOLS = ("cpu", "gpu")
-TRAIN = "train"
 Report: TypeAlias = Callable[[int, State | None], None]
 # What each rank runs: the task, its index, the number of ranks, where to go on, and what to call after each epoch.
 TrainFunction: TypeAlias = Callable[[Any, int, int, Resume, Report], None]
@@ -126,7 +125,12 @@ class TrainingJob(Job):
     @property
     @abstractmethod
     def label(self) -> str:
-        """What people call it."""
+        """What failures and records call it."""
+
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """What its progress is shown as."""
 
     @property
     @abstractmethod
@@ -197,12 +201,15 @@ class Inline:
         schedule, watcher = Schedule(grow), watcher or Watcher()
         reports: dict[Key, JobReport] = {}
         key, compute = None, None
-        while found := schedule.pop((*POOLS, TRAIN)):
+        while True:
+            watcher.opened(schedule.num_open())
+            if (found := schedule.pop((*POOLS, TRAIN))) is None:
+                break
             job, unit = found
             report = reports.setdefault(job.key, JobReport(job))
             try:
                 if isinstance(job, TrainingJob):
-                    job.train(self.train, watcher.meter(job.stage, job.epochs))
+                    job.train(self.train, watcher.meter(job.title, job.epochs))
                     report.add(0, {})
                 else:
                     if compute is None or key != job.key:
@@ -210,9 +217,10 @@ class Inline:
                         key, compute = job.key, job.open()
                     result = compute_and_publish(job, compute, unit, self.stamp)
                     report.add(result.rows, result.facts)
+                    watcher.meter(job.stage).advance(rows=result.rows)
             except Exception as e:
                 report.note(unit, e)
-                schedule.fail(job, unit, str(e))
+                schedule.fail(job)
                 continue
             if schedule.done(job):
                 watcher.ended(report)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from rayclean.storage.units import Job
+from rayclean.storage.units import TRAIN, Job
 
 Key: TypeAlias = tuple[str, str]  # of a job: its kind and its folder
 
@@ -111,7 +111,6 @@ class Schedule:
     def __init__(self, grow: Callable[[], Graph]) -> None:
         self.grow = grow
         self.graph = Graph()
-        self.failed: dict[tuple[Key, str], str] = {}
         self._open: dict[Key, _Open] = {}
         self._done: set[Key] = set()
         self._wanted: dict[Key, Job] = {}
@@ -132,10 +131,11 @@ class Schedule:
         return sum(len(each.ready) for each in self._open.values() if each.job.pool in pools)
 
     def num_open(self) -> dict[str, int]:
-        """By stage, units of the jobs that can run by now: ready or at work."""
+        """By stage, units that can run by now: ready or at work; a training counts its epochs itself."""
         counts: Counter[str] = Counter()
         for each in self._open.values():
-            counts[each.job.stage] += len(each.ready) + each.at_work
+            if each.job.pool != TRAIN:
+                counts[each.job.stage] += len(each.ready) + each.at_work
         return counts
 
     def done(self, job: Job) -> bool:
@@ -152,11 +152,10 @@ class Schedule:
             self._advance(Missing(self._done))
         return True
 
-    def fail(self, job: Job, unit: str, error: str) -> None:
-        """A unit will not be there: what reads it never begins, all others go on."""
+    def fail(self, job: Job) -> None:
+        """A unit of a job will not be there: what reads it never begins, all others go on."""
         each = self._open[job.key]
         each.at_work, each.failed = each.at_work - 1, True
-        self.failed[job.key, unit] = error
 
     def _grow(self) -> None:
         """Takes in what can be named by now."""

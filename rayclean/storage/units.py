@@ -19,6 +19,7 @@ from rayclean.storage.contents import Content, encode, read_json
 from rayclean.storage.store import Store
 
 ENVIRONMENT_FILE = "_environment.json"
+TRAIN = "train"  # the pool of jobs that Ray Train does
 RETRY_PAUSES_S = (0.5, 2.0, 8.0)
 
 

@@ -128,6 +128,11 @@ class TrainJob(TrainingJob):
         return self.task.role
 
     @property
+    def title(self) -> str:
+        """With the role, but for the first one."""
+        return self.stage if self.label == MAIN else f"{self.stage} {self.label}"
+
+    @property
     def epochs(self) -> int:
         """Of the role, at least one."""
         return max(self.task.train.epochs, 1)

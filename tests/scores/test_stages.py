@@ -22,10 +22,10 @@ from rayclean.schema import Array
 from rayclean.scores.interpolate_stage import reduce_by_row
 from rayclean.scores.trajectory import trajectory_scores
 from rayclean.storage.contents import encode, map_arrays, read_table
-from rayclean.storage.executor import POOLS, TRAIN, Inline, JobReport, TrainingJob, Watcher
+from rayclean.storage.executor import POOLS, Inline, JobReport, TrainingJob, Watcher
 from rayclean.storage.graph import Graph, Schedule
 from rayclean.storage.store import Store
-from rayclean.storage.units import compute_and_publish, num_blocks
+from rayclean.storage.units import TRAIN, compute_and_publish, num_blocks
 from rayclean.train.trajectories import read_trajectory
 from tests.helpers import Content, sample
 

@@ -96,11 +96,11 @@ def test_what_reads_a_failed_unit_never_begins_and_all_else_does(graph: Graph) -
     schedule = Schedule(lambda: graph)
     begun = set()
     while found := schedule.pop(POOLS):
-        job, unit = found
+        job, _ = found
         begun.add(job.key)
         if job.folder == "job-0":
             failed.add(job.key)
-            schedule.fail(job, unit, "broken")
+            schedule.fail(job)
         else:
             schedule.done(job)
 
@@ -222,3 +222,14 @@ def test_jobs_are_told_apart_by_kind_and_folder(num: int, tmp_path: Path) -> Non
     graph = Graph()
     graph.want(one, another, Counted(store, "shared", num))
     assert len(graph.jobs) == 2
+
+
+def test_a_training_is_no_unit_of_its_stages_progress() -> None:
+    @dataclass(frozen=True)
+    class Trains(Counted):
+        stage: ClassVar[str] = "train"
+        pool: ClassVar[str] = "train"
+
+    graph = Graph()
+    graph.want(Trains(STORE, "train-main", 1), Counted(STORE, "other", 3))
+    assert Schedule(lambda: graph).num_open() == {"counted": 3}
