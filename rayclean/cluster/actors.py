@@ -18,9 +18,9 @@ from types import TracebackType
 import ray
 
 from rayclean.cluster.book import Book
-from rayclean.cluster.nodes import node_sizes
+from rayclean.cluster.nodes import node_sizes, what_is_there
 from rayclean.cluster.pool import Pool, Row, Sent
-from rayclean.cluster.sizing import Workers, beside, in_words
+from rayclean.cluster.sizing import Workers, beside
 from rayclean.cluster.trainer import in_thread, is_placed, run_training
 from rayclean.errors import StageError
 from rayclean.storage.executor import POOLS, JobReport, Trainer, TrainingJob, Watcher
@@ -134,12 +134,10 @@ class Actors(AbstractContextManager["Actors"]):
             return
         kinds = {(pool.workers.cpus, pool.workers.gpus) for pool in self.pools if pool.is_waiting}
         asked = " and ".join(f"an actor of {cpus:g} CPUs and {gpus:g} GPUs" for cpus, gpus in sorted(kinds))
-        free = ray.available_resources()
-        there = f"{in_words(node_sizes())}; free now: {free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs"
         if for_s >= SILENCE_S:
-            raise StageError(f"nothing has run for {for_s:.0f} s: waiting for {asked}; {there}")
+            raise StageError(f"nothing has run for {for_s:.0f} s: waiting for {asked}; {what_is_there()}")
         if not self.told:
-            log.warning("waiting for %s; %s", asked, there)
+            log.warning("waiting for %s; %s", asked, what_is_there())
             self.told = True
 
 

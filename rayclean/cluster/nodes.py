@@ -123,6 +123,12 @@ def call_on(function: Callable[[Workers], Found], workers: Workers) -> Found:
     return found
 
 
+def what_is_there() -> str:
+    """The nodes that live now, and what of them is free, for people who wait."""
+    free = ray.available_resources()
+    return f"{in_words(node_sizes())}; free now: {free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs"
+
+
 @contextlib.contextmanager
 def waiting_told(asked: str, waits: Callable[[], bool]) -> Iterator[None]:
     """Says in one line what is asked for and what is there when it does not come, as long as the block lasts.
@@ -136,11 +142,7 @@ def waiting_told(asked: str, waits: Callable[[], bool]) -> Iterator[None]:
     def watch() -> None:
         while not ended.wait(WAIT_TOLD_S):
             if waits() and not ended.is_set():
-                free = ray.available_resources()
-                log.warning(
-                    "waiting for %s; %s; free now: %g CPUs and %g GPUs",
-                    *(asked, in_words(node_sizes()), free.get("CPU", 0), free.get("GPU", 0)),
-                )
+                log.warning("waiting for %s; %s", asked, what_is_there())
                 return
 
     thread = threading.Thread(target=watch, daemon=True)

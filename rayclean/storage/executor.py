@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -206,7 +207,8 @@ class Inline:
             if (found := schedule.pop((*POOLS, TRAIN))) is None:
                 break
             job, unit = found
-            report = reports.setdefault(job.key, JobReport(job))
+            begun_s = time.monotonic()
+            report = reports.setdefault(job.key, JobReport(job, started_s=begun_s))
             try:
                 if isinstance(job, TrainingJob):
                     job.train(self.train, watcher.meter(job.title, job.epochs))
@@ -222,6 +224,9 @@ class Inline:
                 report.note(unit, e)
                 schedule.fail(job)
                 continue
+            finally:
+                report.ended_s = time.monotonic()
+                report.busy_s += report.ended_s - begun_s
             if schedule.done(job):
                 watcher.ended(report)
         for report in reports.values():
