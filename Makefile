@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.stamp
+# Two processes, since most tests of whole runs wait; a file's tests share what they set up.
+TOGETHER := -n 2 --dist loadfile
 DIGITS := demo/digits/digits-000003.tar
 
 .DEFAULT_GOAL := help
@@ -34,10 +36,10 @@ $(DIGITS): tools/make_digits.py | $(STAMP)
 
 test: check ## Checks, then all tests but the slow ones; installs a browser where there is none
 	sh tools/install_browser.sh
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(TOGETHER) -m "not slow"
 
 unit: $(STAMP) ## The tests that need no browser, no Ray and no whole run: for every edit
-	$(BIN)/python -m pytest -m unit
+	$(BIN)/python -m pytest $(TOGETHER) -m unit
 
 test-slow: $(STAMP) ## The tests that need minutes
 	$(BIN)/python -m pytest -m slow

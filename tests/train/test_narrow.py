@@ -55,7 +55,7 @@ def test_narrow_networks_train_on_two_threads() -> None:
 def test_a_projection_has_the_names_and_the_numbers_of_torchs_own(
     one_thread: None, channels: int, size: tuple[int, int]
 ) -> None:
-    """In one thread, where torch's own backward pass keeps to its memory."""
+    """oneDNN's backward pass of few channels may overwrite memory in one thread too: torch's own is asked without it."""
     plain = nn.Conv2d(channels, 2 * channels, kernel_size=1, stride=2, bias=False)
     ours = Projection(channels, 2 * channels, 2)
     ours.load_state_dict(plain.state_dict())
@@ -63,8 +63,9 @@ def test_a_projection_has_the_names_and_the_numbers_of_torchs_own(
     results = []
     for conv in (plain, ours):
         maps = images.contiguous(memory_format=torch.channels_last).requires_grad_()
-        out = conv.to(memory_format=torch.channels_last)(maps)
-        out.square().sum().backward()
+        with torch.backends.mkldnn.flags(enabled=conv is ours or channels >= SAFE_CHANNELS):
+            out = conv.to(memory_format=torch.channels_last)(maps)
+            out.square().sum().backward()
         assert maps.grad is not None
         assert conv.weight.grad is not None
         results.append((out, maps.grad, conv.weight.grad))
