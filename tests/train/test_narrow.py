@@ -55,7 +55,7 @@ def test_narrow_networks_train_on_two_threads() -> None:
 def test_a_projection_has_the_names_and_the_numbers_of_torchs_own(
     one_thread: None, channels: int, size: tuple[int, int]
 ) -> None:
-    """oneDNN's backward pass of few channels may overwrite memory in one thread too: torch's own is asked without it."""
+    """The numbers of torch for few channels are taken without oneDNN, whose backward pass may overwrite memory."""
     plain = nn.Conv2d(channels, 2 * channels, kernel_size=1, stride=2, bias=False)
     ours = Projection(channels, 2 * channels, 2)
     ours.load_state_dict(plain.state_dict())
