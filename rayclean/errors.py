@@ -44,8 +44,18 @@ class DamagedFile(UnitError):
         # What commands alone read, such as the truth, a run does not look at: it sees only that it is missing.
         super().__init__(f"{path}: {reason}; remove it if it is there, and give `rayclean run` again: it is made anew")
 
-    def __reduce__(self) -> tuple[type[DamagedFile], tuple[str, str]]:
+    def __reduce__(self) -> tuple[type[DamagedFile], tuple[str, ...]]:
         return DamagedFile, (self.path, self.reason)
+
+
+class LostFile(DamagedFile):
+    """A file of a run is not there, or not yet."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, "there is no such file")
+
+    def __reduce__(self) -> tuple[type[DamagedFile], tuple[str, ...]]:
+        return LostFile, (self.path,)
 
 
 class StageError(RaycleanError):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy.typing as npt
 import pyarrow as pa
 
 Array = npt.NDArray[Any]
+Column: TypeAlias = tuple[str, pa.DataType, str]  # name, type, meaning
+MAIN = "main"  # the training run whose network is scored
 
 
 @dataclass(frozen=True)
@@ -23,18 +26,20 @@ class Score:
         meaning: for people.
         role: the training run that it is of, beside what its section of the config names.
         default: whether a run that names no scores has it: those that need no further training and few forwards.
+        facts: raw columns of the table beside it.
     """
 
     name: str
-    family: Literal["trajectory", "interpolation", "vote", "influence", "simulated"]
+    family: str
     mixture: Literal["beta", "gauss", "exp"]
     needs_epochs: bool
     meaning: str
-    role: str = "main"
+    role: str = MAIN
     default: bool = True
+    facts: tuple[Column, ...] = ()
 
 
-# A new score is a file in rayclean/scores and a line here, in the table's order.
+# Ours, in the table's order; `rayclean.config.score_families` has those of others too.
 _TRAJECTORY = (
     Score("loss", "trajectory", "exp", False, "minus the cross-entropy loss after the last epoch"),
     Score("ens_loss", "trajectory", "exp", True, "minus the loss, mean over all epochs"),
@@ -49,17 +54,33 @@ _OTHERS = (
     Score("vote", "vote", "beta", False, "share of the nearest rows of any label that have the given label"),
     Score("osm", "influence", "gauss", False, "minus the z-score of the influence on the model", default=False),
     Score(
-        "osd", "influence", "gauss", False, "minus the mean z-score of uneven influence on validation", default=False
+        "osd",
+        "influence",
+        "gauss",
+        False,
+        "minus the mean z-score of uneven influence on validation",
+        default=False,
+        facts=(("osd_votes", pa.int16(), "classes whose OSD calls the label noisy; higher is more suspicious"),),
     ),
     Score(
         "aum_excess",
-        "trajectory",
+        "aum",
         "gauss",
         True,
         "how far the AUM passes that of threshold samples, below 0 is flagged",
         default=False,
     ),
-    Score("odd", "simulated", "exp", True, "minus the mean loss of the epochs up to ODD's"),
+    Score(
+        "odd",
+        "simulated",
+        "exp",
+        True,
+        "minus the mean loss of the epochs up to ODD's",
+        facts=(
+            ("odd_quantile", pa.float32(), "share of random labels with a lower loss at ODD's epoch; lower is cleaner"),
+            ("odd_drop", pa.bool_(), "ODD would drop the row at that epoch"),
+        ),
+    ),
 )
 # The papers' baselines come from networks of their own: cross-entropy, and cross-entropy with negative entropy.
 _OF_ROLES = tuple(
@@ -96,8 +117,9 @@ _JUDGEMENT = [
 ]
 
 
-def label_columns(scores: tuple[str, ...]) -> list[tuple[str, pa.DataType, str]]:
-    """Columns of the final table: name, type, meaning."""
+def label_columns(scores: Iterable[Score]) -> list[Column]:
+    """Columns of the final table, with these scores."""
+    scores = tuple(scores)
     return [
         ("row", pa.int64(), "position in the catalog"),
         ("shard", SHARD_TYPE, "the tar, below the longest folder common to all shards"),
@@ -110,31 +132,16 @@ def label_columns(scores: tuple[str, ...]) -> list[tuple[str, pa.DataType, str]]
             pa.int32(),
             "what people say (merge.verified): a class; -1 none of the classes; null where nobody has looked",
         ),
-        *(
-            (f"score_{name}", pa.float32(), f"{(SCORES | OUT_OF_FOLD)[name].meaning}; higher is cleaner")
-            for name in scores
-        ),
+        *((f"score_{score.name}", pa.float32(), f"{score.meaning}; higher is cleaner") for score in scores),
         ("few_neighbors", pa.bool_(), "fewer than iofm.num other images of this label"),
         ("duplicate_of", pa.int64(), "the smallest row with equal pixels; null where there is none"),
-        *_facts(scores),
+        *(column for score in reversed(scores) for column in score.facts),  # in this order from the first release on
         ("neighbor_rows", pa.list_(pa.int64()), "the three nearest rows of any label at the last snapshot"),
         ("neighbor_labels", pa.list_(pa.int32()), "their given labels"),
     ]
 
 
-def _facts(scores: tuple[str, ...]) -> list[tuple[str, pa.DataType, str]]:
-    """Raw facts beside the scores that they belong to."""
-    facts = {
-        "odd": [
-            ("odd_quantile", pa.float32(), "share of random labels with a lower loss at ODD's epoch; lower is cleaner"),
-            ("odd_drop", pa.bool_(), "ODD would drop the row at that epoch"),
-        ],
-        "osd": [("osd_votes", pa.int16(), "classes whose OSD calls the label noisy; higher is more suspicious")],
-    }
-    return [column for name, columns in facts.items() if name in scores for column in columns]
-
-
-def label_schema(scores: tuple[str, ...]) -> pa.Schema:
+def label_schema(scores: Iterable[Score]) -> pa.Schema:
     """The final table's Arrow schema; each column's meaning is in its metadata."""
     return pa.schema(
         [pa.field(name, kind, metadata={"meaning": meaning}) for name, kind, meaning in label_columns(scores)]

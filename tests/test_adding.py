@@ -1,4 +1,4 @@
-"""docs/adding.md is true: its two modules add a kind of noise, a kind of export and a way of learning from outside."""
+"""docs/adding.md is true: its modules add a score, a kind of noise, a kind of export and a way of learning."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import yaml
 
@@ -22,26 +24,39 @@ from rayclean.cli.common import load_run
 from rayclean.config import Config, dump_config, load_config, override_config
 from rayclean.config.noise_kinds import IMBALANCES, NOISE_KINDS, NoiseKind
 from rayclean.config.registry import Registry, load_plugins
+from rayclean.config.score_families import FAMILIES, Family
 from rayclean.errors import ConfigError
+from rayclean.evaluate.results import evaluate_run
 from rayclean.export.command import export
 from rayclean.export.kinds import EXPORT_KINDS, ExportKind
 from rayclean.export.options import ExportOptions
+from rayclean.inspect.garbage import collect
+from rayclean.inspect.graph import draw_graph
+from rayclean.inspect.show import describe
+from rayclean.inspect.status import read_status
 from rayclean.learn import command
 from rayclean.learn.methods import METHODS
+from rayclean.report.command import write_report
 from rayclean.run.run import Run
 from rayclean.run.start import ONE_WORKER, start
+from rayclean.schema import Score
 from rayclean.storage.executor import Inline
+from rayclean.storage.published import PART, Published
 from rayclean.storage.store import Store
+from rayclean.train.forward import Forward
+from rayclean.train.snapshots import load_snapshot
 from tests.export.runs import QUIET, exported, lines_of
 
 ROOT = Path(__file__).parents[1]
-REGISTRIES: tuple[Registry[Any], ...] = (NOISE_KINDS, IMBALANCES, EXPORT_KINDS, METHODS)
-ADDED: dict[str, tuple[Registry[Any], str]] = {
-    "run": (NOISE_KINDS, "previous_class"),
-    "export": (EXPORT_KINDS, "keys"),
-    "learn": (METHODS, "longer"),
-}
-MODULES = ("own_kinds", "own_work")
+REGISTRIES: tuple[Registry[Any], ...] = (FAMILIES, NOISE_KINDS, IMBALANCES, EXPORT_KINDS, METHODS)
+ADDED: tuple[tuple[str, Registry[Any], str], ...] = (
+    ("run", FAMILIES, "mirror"),
+    ("run", NOISE_KINDS, "previous_class"),
+    ("export", EXPORT_KINDS, "keys"),
+    ("learn", METHODS, "longer"),
+)
+MODULES = ("own_kinds", "own_work", "own_score")
+SCORES = "scores=[loss, iofm_last, vote, mirror]"
 NOISE = ("data.truth=", "noise.kind=previous_class", "noise.rate=0.5")
 
 
@@ -83,9 +98,9 @@ def run(
     finish: Callable[..., Run],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Run:
-    """A finished run with the added noise, that knows test samples."""
+    """A finished run with the added noise and score, that knows test samples."""
     test = (f"learn.test={tiny_shards}", "learn.test_label=json:truth", "learn.train={epochs: 2}")
-    return finish(tiny_config(tmp_path_factory.mktemp("added"), *NOISE, *test))
+    return finish(tiny_config(tmp_path_factory.mktemp("added"), *NOISE, *test, SCORES))
 
 
 def python(code: str, *arguments: object) -> str:
@@ -99,6 +114,71 @@ def test_a_run_has_the_noise(run: Run) -> None:
     flips = drawn_to_flip(before.draw_id, 0.5, seed)
     assert 0.2 < flips.mean() < 0.8
     np.testing.assert_array_equal(run.catalog.label, np.where(flips, (before.label - 1) % 6, before.label))
+
+
+def test_a_run_has_the_score(run: Run) -> None:
+    main, catalog = run.main, run.catalog
+    forward = Forward(load_snapshot(run.store, main.last.file, main.trained.spec), main.trained.spec, main.forward)
+    mirrored = catalog.pixels(8, 1e6).read(np.arange(catalog.num_rows))[:, :, ::-1].copy()
+    beliefs = forward.probabilities(forward.normalized(mirrored)).numpy()
+    published = Published.open(run.store)
+    table = pa.concat_tables([published.read(path) for path in published.of_kind(PART)])
+    expected = beliefs[np.arange(catalog.num_rows), catalog.label]
+    np.testing.assert_allclose(table["score_mirror"].to_numpy(), expected, atol=1e-5)
+    assert b"mirrored picture" in table.schema.field("score_mirror").metadata[b"meaning"]
+
+
+def test_it_is_looked_at_as_any_score(run: Run, tmp_path: Path) -> None:
+    found = evaluate_run(run.config)
+    assert list(found.scores) == ["loss", "iofm_last", "vote", "mirror"]
+    assert list(found.scores["mirror"].curve) == [run.main.last.epoch]
+    assert "mirror" in describe(run.config, "k00")["scores"]
+    stages = {stage.stage: stage for stage in read_status(run.config).stages}
+    num_blocks = -(-run.catalog.num_rows // run.config.blocks.rows)
+    assert (stages["mirror"].done, stages["mirror"].total) == (num_blocks, num_blocks)
+    lines, _ = draw_graph(run.config)
+    (line,) = [line for line in lines if line.stage == "mirror"]
+    assert (line.kind, [lines[place].stage for place in line.reads]) == ("MirrorJob", ["embed"])
+    write_report(run.config, str(tmp_path / "report"))
+    assert "belief in the label of the mirrored picture" in (tmp_path / "report/index.html").read_text()
+
+
+def test_what_no_config_leads_to_is_garbage(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder,) = [name for name in run.store.list("") if name.startswith("mirror-")]
+    without = override_config(run.config, ["scores=[loss, iofm_last, vote]"])
+    assert folder not in collect(run.config, dry_run=True).sizes
+    assert folder in collect(without, dry_run=True).sizes
+    monkeypatch.delitem(FAMILIES._entries, "mirror")  # the package is gone: nobody knows whose it is
+    assert folder not in collect(without, dry_run=True).sizes
+
+
+def test_a_worker_needs_no_registration_of_the_score(run: Run, package: Path, tmp_path: Path) -> None:
+    _, apply = run.merge()
+    (tmp_path / "sent.pickle").write_bytes(pickle.dumps(apply))
+    (tmp_path / "own_score.py").write_text((package / "own_score.py").read_text())
+    code = (
+        "import pickle, sys; sys.path.append(sys.argv[1])\n"
+        "from rayclean.config.score_families import FAMILIES\n"
+        "job = pickle.load(open(f'{sys.argv[1]}/sent.pickle', 'rb'))\n"
+        "assert 'mirror' not in FAMILIES.names()\n"
+        "print(job.open()('part-00000').content.schema)"
+    )
+    assert "score_mirror" in python(code, tmp_path)
+
+
+def test_names_that_are_taken_are_refused(plugged: None) -> None:
+    taken = Score("vote", "own", "beta", False, "-")
+    free = replace(taken, name="own")
+    for family, said in (
+        (Family("own", "-", "own_score:mirror", scores=(taken,)), "score vote is there already"),
+        (Family("own", "-", "own_score:mirror", scores=(free,), stages=("paths",)), "stage paths is there already"),
+        (Family("own", "-", "own_score:mirror", scores=(free,), stages=("train",)), "stage train is there already"),
+        (Family("vote", "-", "own_score:mirror", scores=(free,)), "vote of own_score is there already"),
+        (Family("own", "-", "own_score:mirror", scores=(replace(taken, name="A b"),)), "a name of a-z"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            FAMILIES.register(family)
+    assert "own" not in FAMILIES.scores()
 
 
 def test_a_worker_needs_the_function_and_no_registration(run: Run, package: Path, tmp_path: Path) -> None:
@@ -154,12 +234,11 @@ def test_learning_has_the_method(run: Run) -> None:
     assert list(result.trials[0].accuracy) == [1, 2, 3, 4]  # twice the 2 epochs of learn.train
 
 
-@pytest.mark.parametrize("command_name", ADDED)
-def test_the_help_lists_it_last(command_name: str, package: Path) -> None:
+@pytest.mark.parametrize(("command_name", "registry", "name"), ADDED)
+def test_the_help_lists_it_last(command_name: str, registry: Registry[Any], name: str, package: Path) -> None:
     """By the entry point alone: nothing else in that process knows of the package."""
     code = "import sys; sys.path.append(sys.argv.pop(1)); from rayclean.cli import main; main()"
     shown = python(code, package, command_name, "--help")
-    registry, name = ADDED[command_name]
     listed = shown.partition(f"─ {registry.field} ")[2].split("╰")[0]
     assert [line.split()[1] for line in listed.splitlines()[1:] if line.strip()][-1] == name
 

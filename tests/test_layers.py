@@ -40,6 +40,7 @@ ADAPTERS = {
     "torchvision": "rayclean/train/models/torchvision_models.py",
     "timm": "rayclean/train/models/timm_models.py",
 }
+READERS = ("table.py", "family.py", "readers.py")  # in scores/: what reads the files of its jobs
 HEAVY = ("torch", "ray", "faiss", "torchvision", "sklearn", "pyarrow", "webdataset")
 
 
@@ -149,9 +150,9 @@ def libraries_outside_their_adapter(imports: list[Import]) -> list[str]:
 
 
 def impure_scores(imports: list[Import]) -> list[str]:
-    """Imports of Ray or of the run's files by the arithmetic: scores/ but its adapters and tables."""
+    """Imports of Ray or of the run's files by the arithmetic: scores/ but its adapters and what reads their files."""
     in_scores = [i for i in imports if _part(_module_of(i.file)) == "scores"]
-    pure = [i for i in in_scores if not _is_adapter(i.file) and not i.file.endswith("table.py")]
+    pure = [i for i in in_scores if not _is_adapter(i.file) and not i.file.endswith(READERS)]
     return [str(i) for i in pure if i.top == "ray" or _part(i.module) in ("storage", "cluster")]
 
 

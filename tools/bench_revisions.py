@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 
 def timed(tree: Path, folder: Path, job: list[str]) -> float:
     """Seconds of a job by the code in a tree."""
-    command = [sys.executable, "-c", "from rayclean.cli.commands import main; main()", "run", *job, f"run.dir={folder}"]
+    command = [sys.executable, "-c", "from rayclean.cli import main; main()", "run", *job, f"run.dir={folder}"]
     begun_s = time.monotonic()
     # Both the path and the working folder, since Ray's workers take modules from there.
     env = {**os.environ, "PYTHONPATH": str(tree)}

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rayclean.config import MAIN, SELF, THRESHOLDED
+from rayclean.run.families import influences
 from rayclean.run.record import STEPS
 from rayclean.run.run import Run
 from rayclean.run.walks import Walk
@@ -51,7 +52,7 @@ def cost_of(this: Run, score: str) -> Cost:
     elif kind.family == "influence":
         roles = [config.influence.role]
         role = this.roles[roles[0]]
-        jobs = [role.embed(role.last), *(this.influence() or ())]
+        jobs = [role.embed(role.last), *list(influences(this).values())[-1]]
     elif kind.family == "vote":
         last = this.main.embed(this.main.last)
         jobs, lists = [last, this.vote(this.main.last)], {this.lists_folder(last, config.neighbors.vote_num)}

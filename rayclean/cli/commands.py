@@ -20,6 +20,7 @@ from rayclean.cli import results
 from rayclean.cli.common import AsJson, ConfigPath, Overrides, RunDir, Verbose, err, listing, load_run, out, print_json
 from rayclean.config import load_config
 from rayclean.config.noise_kinds import IMBALANCES, NOISE_KINDS
+from rayclean.config.score_families import FAMILIES
 from rayclean.errors import RaycleanError
 from rayclean.storage.units import is_full_disk
 
@@ -48,7 +49,7 @@ def _root(
     """Finds the wrong labels in web-scale image data sets."""
 
 
-@app.command(cls=listing(NOISE_KINDS, IMBALANCES))
+@app.command(cls=listing(FAMILIES, NOISE_KINDS, IMBALANCES))
 def run(
     config: ConfigPath,
     overrides: Overrides = None,

@@ -18,7 +18,7 @@ from types import TracebackType
 import ray
 
 from rayclean.cluster.book import Book
-from rayclean.cluster.nodes import node_sizes, what_is_there
+from rayclean.cluster.nodes import memory_share, node_sizes, what_is_there
 from rayclean.cluster.pool import Pool, Row, Sent
 from rayclean.cluster.sizing import Workers, beside
 from rayclean.cluster.trainer import in_thread, is_placed, run_training
@@ -47,7 +47,10 @@ class Actors(AbstractContextManager["Actors"]):
         self.train: Trainer = partial(run_training, workers=workers[TRAIN])
         self.words = uuid.uuid4().hex
         names = {"cpu": POOLS} if workers["cpu"] is workers["gpu"] else {"gpu": ("gpu",), "cpu": ("cpu",)}
-        self.pools = [Pool(each, workers[name], mix_allowed, self.words) for name, each in names.items()]
+        self.pools = [
+            Pool(each, workers[name], mix_allowed, self.words, memory_share(workers[name]))
+            for name, each in names.items()
+        ]
         self.started_s = self.looked_s = time.monotonic()
         self.idle_s = 0.0
         self.told = False
@@ -57,10 +60,13 @@ class Actors(AbstractContextManager["Actors"]):
 
     @property
     def facts(self) -> dict[str, float]:
-        """Actor processes started, that died, that there are at most; seconds, and those with nothing at work."""
+        """Actor processes started, that died, that left for their memory, that there are at most; seconds, and those
+        with nothing at work.
+        """
         return {
             "actors_started": sum(pool.started for pool in self.pools),
             "actors_died": sum(pool.deaths for pool in self.pools),
+            "actors_left": sum(pool.left for pool in self.pools),
             "actors": sum(pool.workers.actors for pool in self.pools),
             "idle_s": self.idle_s,
             "wall_s": time.monotonic() - self.started_s,

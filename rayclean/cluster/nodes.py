@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import logging
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -33,6 +34,16 @@ def node_sizes() -> list[NodeSize]:
     """What each node has that lives now."""
     resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return [NodeSize(each.get("CPU", 0.0), each.get("GPU", 0.0)) for each in resources]
+
+
+def memory_share(workers: Workers) -> float:
+    """Bytes that one actor may hold: as much of a node's memory as of its CPUs, on the node that has the least of it.
+
+    Infinite where an actor asks for no CPU, or Ray knows of no memory.
+    """
+    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    each = [found["memory"] / found["CPU"] for found in resources if found.get("CPU") and found.get("memory")]
+    return workers.cpus * min(each) if each and workers.cpus else math.inf
 
 
 def settle(resources: ResourcesSection, num_workers: int) -> dict[str, Workers]:

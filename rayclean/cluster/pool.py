@@ -6,6 +6,7 @@ counts for the unit that was being computed; those behind it in its queue had no
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 import time
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+import psutil
 import ray
 
 from rayclean.cluster.connect import last_line
@@ -29,6 +31,7 @@ TRIES = 3  # processes that may die of a unit
 BROKEN = 3  # actors in a row that did not come up
 OPEN_JOBS = 4  # that an actor keeps open
 DEPTH = 2  # units sent to an actor: the next one is there when one ends
+LEAST_UNITS = 16  # that an actor computes before it leaves for its memory: what one unit needs, the next one needs too
 WORKER_DIED = "its worker process died each time"
 
 
@@ -39,6 +42,7 @@ class Row(NamedTuple):
     facts: dict[str, float] | None = None
     seconds: float = 0.0
     peak_rss_bytes: int = 0
+    held_bytes: int = 0
     error: str = ""
     damaged: tuple[str, str] | None = None
 
@@ -71,7 +75,9 @@ class UnitActor:
             damaged = (e.path, e.reason) if isinstance(e, DamagedFile) else None
             row = Row(error=f"{type(e).__name__}: {e}", damaged=damaged)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        return row._replace(seconds=time.monotonic() - started_s, peak_rss_bytes=peak)
+        return row._replace(
+            seconds=time.monotonic() - started_s, peak_rss_bytes=peak, held_bytes=held_bytes(psutil.Process())
+        )
 
     def _opened(self, job: Job) -> Callable[[str], UnitResult]:
         if job.key not in self.opened:
@@ -81,6 +87,12 @@ class UnitActor:
             self.opened[job.key] = job.open()
         self.opened.move_to_end(job.key)
         return self.opened[job.key]
+
+
+def held_bytes(process: psutil.Process) -> int:
+    """Memory that is a process's own: mapped files, which its neighbours share and the kernel may drop, are not."""
+    memory = process.memory_info()
+    return int(memory.rss - getattr(memory, "shared", 0))
 
 
 def _device_name(device: str) -> str:
@@ -106,6 +118,8 @@ class _Worker:
     sent: deque[tuple[ray.ObjectRef, Sent]] = field(default_factory=deque)
     taken: set[Key] = field(default_factory=set)
     opened: deque[Key] = field(default_factory=lambda: deque(maxlen=OPEN_JOBS))
+    num_done: int = 0
+    is_leaving: bool = False
 
     def send(self, what: Sent) -> None:
         """Sends a unit, and its job before its first one."""
@@ -127,12 +141,16 @@ class Pool:
         workers: how many actors at most, and what each may use.
         mix_allowed: accept units of another environment.
         words: names the processes whose deaths are asked for together.
+        share_bytes: of memory, that an actor may hold; one that holds more after a unit ends, and another takes its
+            place: what libraries keep, and do not give back, would end it at a worse moment.
     """
 
-    def __init__(self, names: tuple[str, ...], workers: Workers, mix_allowed: bool, words: str) -> None:
-        self.names, self.workers = names, workers
+    def __init__(
+        self, names: tuple[str, ...], workers: Workers, mix_allowed: bool, words: str, share_bytes: float = math.inf
+    ) -> None:
+        self.names, self.workers, self.share_bytes = names, workers, share_bytes
         self.size = workers.actors
-        self.started = self.deaths = 0
+        self.started = self.deaths = self.left = 0
         self._arguments = (workers, mix_allowed, words)
         self._starting: dict[ray.ObjectRef, _Worker] = {}
         self._up: list[_Worker] = []
@@ -167,8 +185,9 @@ class Pool:
             worker = _Worker(self._start())
             self._starting[worker.handle.__ray_ready__.remote()] = worker
         self._shrink(self.size)
+        staying = [worker for worker in self._up if not worker.is_leaving]
         for depth in range(DEPTH if len(self._up) <= self.size else 0):  # everybody a first unit before a second one
-            for worker in self._up:
+            for worker in staying:
                 if len(worker.sent) == depth and not (worker.sent and self._is_suspect(worker.sent[0][1])):
                     found = self._next(schedule, worker)
                     if found is not None:
@@ -231,7 +250,13 @@ class Pool:
                 except ray.exceptions.RayError as e:  # what it told could not be read
                     row = Row(error=last_line(e))
                 worker.sent.popleft()
+                worker.num_done += 1
                 found.append((what, row))
+                worker.is_leaving |= row.held_bytes > self.share_bytes and worker.num_done >= LEAST_UNITS
+            if worker.is_leaving and not worker.sent and worker in self._up:
+                ray.kill(worker.handle)
+                self._up.remove(worker)
+                self.left += 1
         return found
 
     def _take_up(self, ref: ray.ObjectRef) -> None:

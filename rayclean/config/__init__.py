@@ -26,7 +26,8 @@ from rayclean.config.sections import (
     SimulatedLossSection,
 )
 from rayclean.config.train_section import TrainSection
-from rayclean.config.tree import MAIN, PLANT, SELF, THRESHOLDED, Config
+from rayclean.config.tree import PLANT, SELF, THRESHOLDED, Config
+from rayclean.schema import MAIN
 
 __all__ = [
     "MAIN",

@@ -87,8 +87,7 @@ class Registry(Generic[E]):
         Raises:
             ConfigError: the name is taken, or cannot be one.
         """
-        if not _NAME.fullmatch(entry.name):
-            raise ConfigError(f"{self.noun} {entry.name!r}: a name of a-z, 0-9 and _ expected")
+        self.check_name(self.noun, entry.name)
         old = self._entries.get(entry.name)
         if old is not None and not old.module == entry.module == "__main__":
             raise ConfigError(
@@ -96,6 +95,16 @@ class Registry(Generic[E]):
             )
         self._entries[entry.name] = entry
         return entry
+
+    @staticmethod
+    def check_name(noun: str, name: str) -> None:
+        """Refuses what cannot be a name.
+
+        Raises:
+            ConfigError: it cannot.
+        """
+        if not _NAME.fullmatch(name):
+            raise ConfigError(f"{noun} {name!r}: a name of a-z, 0-9 and _ expected")
 
     def __iter__(self) -> Iterator[E]:
         load_plugins()

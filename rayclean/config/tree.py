@@ -10,6 +10,7 @@ from pydantic import ValidationError, model_validator
 from rayclean.config.explain import explain, nearest
 from rayclean.config.learn_section import LearnSection
 from rayclean.config.noise_kinds import IMBALANCES, NOISE_KINDS
+from rayclean.config.score_families import FAMILIES
 from rayclean.config.sections import (
     BlocksSection,
     DataSection,
@@ -28,10 +29,8 @@ from rayclean.config.sections import (
 )
 from rayclean.config.train_section import TrainSection
 from rayclean.errors import ConfigError
-from rayclean.schema import JOINT, SCORES
+from rayclean.schema import JOINT, MAIN
 
-SCORE_NAMES = tuple(SCORES)
-MAIN = "main"
 SELF = "self"
 # What roles do by default otherwise than `main`.
 PLANT = "plant"  # trained where it is named: some of its labels are drawn uniformly, to check ODD's simulation
@@ -90,15 +89,16 @@ class Config(Section):
             raise ValueError("train.epochs is 0, so train.from (or model.weights) must name weights to score with")
 
     def _check_scores(self) -> None:
+        scores = FAMILIES.scores()
         for name in self.scores or []:
-            if name not in SCORE_NAMES:
-                raise ValueError(f"scores: unknown score '{name}'{nearest(name, SCORE_NAMES)}")
-        valid = ("auto", JOINT, *SCORE_NAMES)
+            if name not in scores:
+                raise ValueError(f"scores: unknown score '{name}'{nearest(name, tuple(scores))}")
+        valid = ("auto", JOINT, *scores)
         if self.merge.score not in valid:
             raise ValueError(f"merge.score: unknown score '{self.merge.score}'{nearest(self.merge.score, valid)}")
         for name in self.scores or []:
-            if SCORES[name].needs_epochs and self.train_of(SCORES[name].role).epochs == 0:
-                raise ValueError(f"score {name} needs epochs, but train.epochs is 0 in role {SCORES[name].role}")
+            if scores[name].needs_epochs and self.train_of(scores[name].role).epochs == 0:
+                raise ValueError(f"score {name} needs epochs, but train.epochs is 0 in role {scores[name].role}")
         if "osd" in (self.scores or []) and self.influence.validation is None:
             raise ValueError("score osd needs verified samples: set influence.validation to their shards, or to split")
 
@@ -203,8 +203,8 @@ class Config(Section):
 
     def role_names(self) -> tuple[str, ...]:
         """The roles that are trained: `main`, those that the scores need, and those that `train.roles` names."""
-        names = self.score_names()
-        needed = [SCORES[name].role for name in names]
+        names, scores = self.score_names(), FAMILIES.scores()
+        needed = [scores[name].role for name in names]
         if "inn" in names and self.inn.file is None and self.inn.features != SELF:
             needed.append(self.inn.features)
         if {"osm", "osd"} & set(names):
@@ -236,9 +236,10 @@ class Config(Section):
 
     def score_names(self) -> tuple[str, ...]:
         """The scores of the run, in the table's order."""
+        scores = FAMILIES.scores()
         if self.scores is not None:
-            return tuple(name for name in SCORE_NAMES if name in self.scores)
-        usual = [score for score in SCORES.values() if score.default]
+            return tuple(name for name in scores if name in self.scores)
+        usual = [score for score in scores.values() if score.default]
         return tuple(score.name for score in usual if self.train.epochs or not score.needs_epochs)
 
     def merge_score(self) -> str:

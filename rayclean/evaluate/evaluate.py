@@ -10,7 +10,7 @@ import numpy as np
 
 from rayclean.catalog.table import Catalog
 from rayclean.evaluate import metrics
-from rayclean.evaluate.curves import Curve, Epochs, point, score_curves
+from rayclean.evaluate.curves import Curve, point, score_curves
 from rayclean.evaluate.metrics import average_precision, expected_calibration_error, flag_metrics
 from rayclean.evaluate.noise_words import noise_interval
 from rayclean.evaluate.simulated import SimulatedLosses
@@ -123,7 +123,7 @@ def _quality(curve: Curve, final: Array, clean: Array) -> ScoreQuality:
 
 def evaluate(
     files: ScoreFiles,
-    epochs: Epochs,
+    last: int,
     labels: Array,
     summary: Mapping[str, Any],
     threshold: float,
@@ -133,7 +133,7 @@ def evaluate(
 
     Args:
         files: the run's scores.
-        epochs: when they were taken.
+        last: epoch of role `main`'s last snapshot.
         labels: (N,) true labels, see `read_truth`.
         summary: of the table, with the noise rate that the merge estimates.
         threshold: `merge.threshold`.
@@ -142,11 +142,11 @@ def evaluate(
     catalog, store = files.catalog, files.catalog.store
     known = labels != UNKNOWN
     clean = catalog.label[known] == labels[known]
-    curves = score_curves(files, epochs, known, clean)
+    curves = score_curves(files, known, clean)
     blocks = [files.read(block) for block in range(num_blocks(catalog.num_rows, files.block_rows))]
     final = {name: np.concatenate([block.scores[name] for block in blocks])[known] for name in files.names}
     for name, scores in final.items():
-        curves.setdefault(name, {epochs.last: point(scores, clean)})
+        curves.setdefault(name, {last: point(scores, clean)})
     table = _read_labels(store, PART, ["label_score", "predicted_label"])
     probability, predicted = table["label_score"][known], table["predicted_label"][known]
     flags = flag_metrics(probability, clean, threshold)

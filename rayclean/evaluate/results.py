@@ -6,9 +6,9 @@ from typing import Any
 
 from rayclean.config import PLANT, Config
 from rayclean.errors import InputError
-from rayclean.evaluate.curves import Epochs, OddEpoch
 from rayclean.evaluate.evaluate import Evaluation, evaluate, read_truth, truth_by_shard
 from rayclean.evaluate.simulated import PLANTED, SimulatedLosses, histograms, split_by_truth
+from rayclean.run.families import influences, odd, planted_check
 from rayclean.run.run import Run
 from rayclean.run.start import look
 from rayclean.schema import UNKNOWN, Array
@@ -41,33 +41,21 @@ def evaluate_run(config: Config) -> Evaluation:
     labels = read_truth(this.catalog)
     if not (labels != UNKNOWN).any():
         raise InputError(f"{config.run.dir}: data.truth ({config.data.truth}) is set, but no sample has it")
-    epochs = Epochs(
-        trained={name: (role.trained.folder, role.trained.epochs) for name, role in this.roles.items()},
-        iofm=tuple(walk.snapshot.epoch for walk in this.walks_of("iofm")),
-        inn=tuple(walk.snapshot.epoch for walk in this.walks_of("inn")),
-        vote=tuple(snapshot.epoch for snapshot in this.voted),
-        influence=tuple(snapshot.epoch for snapshot in this.influences()),
-        last=this.main.last.epoch,
-        odd=_odd_epoch(this),
-    )
     simulated = _simulated(this, labels)
-    return evaluate(this.score_files(), epochs, labels, table.summary(), config.merge.threshold, simulated)
-
-
-def _odd_epoch(this: Run) -> OddEpoch | None:
-    simulate, settings = this.simulate(), this.config.simulated_loss
-    return OddEpoch(settings.role, simulate[0].snapshot.epoch, settings.average) if simulate else None
+    return evaluate(
+        this.score_files(), this.main.last.epoch, labels, table.summary(), config.merge.threshold, simulated
+    )
 
 
 def _simulated(this: Run, labels: Array) -> list[SimulatedLosses]:
     """The rows' losses beside those of random labels, for ODD, and the planted labels' for its check."""
     found = []
-    if (judged := this.simulate()) is not None:
+    if (judged := odd(this)) is not None:
         simulation, rows = judged
         losses = split_by_truth(rows.losses(), rows.catalog.label, labels)
         role = this.config.simulated_loss.role
         found.append(histograms(role, rows.snapshot.epoch, *simulation.simulated(), losses))
-    if (planted := this.planted_check()) is not None:
+    if (planted := planted_check(this)) is not None:
         simulation, check = planted
         losses = {PLANTED: check.losses()}
         found.append(histograms(PLANT, check.snapshot.epoch, *simulation.simulated(), losses))
@@ -88,9 +76,10 @@ def true_noise_rate(this: Run) -> float | None:
 def warnings(this: Run) -> list[str]:
     """What is to be known before a score of a finished run is trusted."""
     found = []
-    influence, planted = this.influence(), this.planted_check()
-    if influence is not None:
-        share = read_json(this.store, f"{influence[0].folder}/{SOLVER_FILE}")["damping_share"]
+    solved, planted = influences(this), planted_check(this)
+    if solved:
+        last = list(solved.values())[-1]
+        share = read_json(this.store, f"{last[0].folder}/{SOLVER_FILE}")["damping_share"]
         if share > DAMPED:
             found.append(
                 f"osm and osd: the damping decides {share:.0%} of the influence, since the network is sure of nearly "

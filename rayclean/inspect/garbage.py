@@ -17,7 +17,7 @@ from pathlib import Path
 from rayclean.catalog.stage import SOURCES_FILE, catalog_fingerprint
 from rayclean.config import Config
 from rayclean.errors import DamagedFile, InputError, RaycleanError
-from rayclean.run.grow import STAGES, grow
+from rayclean.run.grow import grow, stages
 from rayclean.run.run import Run
 from rayclean.run.start import look
 from rayclean.storage.contents import read_table
@@ -30,9 +30,6 @@ from rayclean.train.snapshots import snapshot_name
 from rayclean.train.stage import DONE_FILE, WORKERS_FILE
 
 CATALOG, TRAIN = "catalog", "train"
-# What a stage's folder is called before its fingerprint; `decide` of earlier releases alone.
-SCORE_KINDS = (*(stage for stage in STAGES if stage not in (CATALOG, TRAIN)), "decide")
-_FOLDER = re.compile(rf"({CATALOG}|{TRAIN}-[a-z][a-z0-9_]*|{'|'.join(SCORE_KINDS)})-[0-9a-f]{{8}}(-clips)?")
 # What a start leaves in a folder before anything else: without it a folder of such a name is somebody else's.
 _MARKS = {CATALOG: (SOURCES_FILE,), TRAIN: (WORKERS_FILE, DONE_FILE, snapshot_name(0))}
 # Where a run's files lie beside its stages' folders, and what those that a writer has not finished are called.
@@ -42,6 +39,17 @@ ABANDONED_S = 3600.0  # after which a temporary file has no writer any more
 LEAVING = f"{TEMPORARY}gc"  # ends the name of a folder that is being removed
 # What says that a stage's jobs cannot be told: a file of an earlier stage, or one that the config names, is missing.
 UNKNOWN_YET = (OSError, ValueError, KeyError, RaycleanError)
+
+
+def score_kinds() -> tuple[str, ...]:
+    """What folders of scores are called before their fingerprint; `decide` of earlier releases alone."""
+    return (*(stage for stage in stages() if stage not in (CATALOG, TRAIN)), "decide")
+
+
+def _stage_folder(name: str) -> re.Match[str] | None:
+    """A stage's folder, its kind first."""
+    kinds = f"{CATALOG}|{TRAIN}-[a-z][a-z0-9_]*|{'|'.join(score_kinds())}"
+    return re.fullmatch(rf"({kinds})-[0-9a-f]{{8}}(-clips)?", name)
 
 
 @dataclass(frozen=True)
@@ -60,7 +68,7 @@ class Reached:
 
     def is_garbage(self, folder: str) -> bool:
         """Whether a name is that of a folder that no stage of the config has."""
-        match = _FOLDER.fullmatch(folder)
+        match = _stage_folder(folder)
         return match is not None and match[1].partition("-")[0] in self.known and folder not in self.folders
 
 
@@ -112,7 +120,7 @@ def collect(config: Config, dry_run: bool) -> Garbage:
                 _remove(store, name, is_folder=name in folders)
             except OSError as e:
                 refused[name] = e.strerror or str(e)
-        kept = tuple(kind for kind in (CATALOG, TRAIN, *SCORE_KINDS) if kind not in reached.known)
+        kept = tuple(kind for kind in (CATALOG, TRAIN, *score_kinds()) if kind not in reached.known)
         merge = _merge_of_table(store)
         gone = {name: size for name, size in sizes.items() if name not in refused}
         said = tuple(f"{name}: {reason}" for name, reason in refused.items())
@@ -154,7 +162,7 @@ def find_reached(config: Config) -> Reached:
     folders |= {job.folder for job in graph.jobs.values()}
     if graph.unnamed:
         return Reached(frozenset(folders), known, f"{graph.unnamed[0].stage} is named {graph.unnamed[0].why} alone")
-    return Reached(frozenset(folders), known + SCORE_KINDS, None)
+    return Reached(frozenset(folders), known + score_kinds(), None)
 
 
 def _check_catalogs(this: Run) -> None:
@@ -194,9 +202,7 @@ def _abandoned(store: Store, folders: Collection[str]) -> Iterator[tuple[str, in
     before_s = time.time() - ABANDONED_S
     for at, inside, files in os.walk(store.path):
         if at == store.path:
-            leaving = [
-                name for name in inside if _FOLDER.fullmatch(name.removesuffix(LEAVING)) and name.endswith(LEAVING)
-            ]
+            leaving = [name for name in inside if _stage_folder(name.removesuffix(LEAVING)) and name.endswith(LEAVING)]
             yield from ((name, _num_bytes(store, name)) for name in leaving)
             inside[:] = sorted(name for name in inside if name not in folders and _holds_files(store, name))
         for name in files:
@@ -209,7 +215,7 @@ def _abandoned(store: Store, folders: Collection[str]) -> Iterator[tuple[str, in
 
 def _holds_files(store: Store, folder: str) -> bool:
     """Whether a folder is one in which the run publishes files."""
-    return bool(_OTHERS.fullmatch(folder)) or (bool(_FOLDER.fullmatch(folder)) and _is_ours(store, folder))
+    return bool(_OTHERS.fullmatch(folder)) or (bool(_stage_folder(folder)) and _is_ours(store, folder))
 
 
 def _remove(store: Store, name: str, is_folder: bool) -> None:

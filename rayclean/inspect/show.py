@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,13 +18,13 @@ import pyarrow.dataset as ds
 import pyarrow.fs
 
 from rayclean.catalog.table import NO_ROW, SHARDS_FILE, Catalog
-from rayclean.config import MAIN, Config
-from rayclean.errors import InputError, RaycleanError
+from rayclean.config import Config
+from rayclean.errors import InputError, LostFile, RaycleanError
 from rayclean.inspect.errors import shard_names, shards_with_quarantine
 from rayclean.run.run import Run
 from rayclean.run.start import look
 from rayclean.schema import NONE_NAME, NONE_OF_CLASSES
-from rayclean.storage.contents import map_arrays, open_table
+from rayclean.storage.contents import open_table
 from rayclean.storage.published import LABELS, Published, find_published
 from rayclean.storage.store import Store
 from rayclean.storage.units import block_name
@@ -264,17 +265,12 @@ def _scores_so_far(this: Run, row: int) -> Facts:
         return facts
     block, place = divmod(row, files.block_rows)
 
-    def read(folder: str) -> dict[str, Any]:
-        file = f"{folder}/{block_name(block)}.safetensors"
-        return {name: of[place] for name, of in map_arrays(this.store, file).items()} if this.store.exists(file) else {}
-
     scores: dict[str, float] = {}
-    for role, folder in files.trajectory_folders.items():
-        ending = "" if role == MAIN else f"_{role}"
-        scores |= {f"{name}{ending}": float(value) for name, value in read(folder).items()}
-    if vote := read(files.vote_folders[-1]):
-        scores["vote"] = float(vote["vote"])
-        near = vote["neighbors"].tolist()
+    for reader in files.readers:
+        with suppress(LostFile):  # it is not there yet
+            scores |= {name: float(values[place]) for name, values in reader.read(block).scores.items()}
+    with suppress(LostFile):
+        near = files.neighbors(block)[place].tolist()
         facts["neighbors"] = [_who(this.catalog, each, names) for each in near if each != NO_ROW]
     wanted = {name: scores[name] for name in files.names if name in scores}
     facts["scores"] = {name: {"value": None if math.isnan(value) else value} for name, value in wanted.items()}

@@ -12,7 +12,7 @@ import numpy as np
 
 from rayclean.config import Config
 from rayclean.run.failures import read_failures
-from rayclean.run.grow import STAGES, grow
+from rayclean.run.grow import grow, stages
 from rayclean.run.pipeline import CONFIG_FILE
 from rayclean.run.record import wall_times
 from rayclean.run.start import look
@@ -149,7 +149,7 @@ def _stages(graph: Graph, missing: Missing, since_s: float, now_s: float | None)
     for job in graph.wanted(missing).values():
         by_stage.setdefault(job.stage, []).append(job)
     named = {job.stage for job in graph.jobs.values()}
-    for stage in (each for each in STAGES if each in named):
+    for stage in (each for each in stages() if each in named):
         yield _stage(stage, by_stage.get(stage, []), missing, since_s, now_s)
 
 

@@ -17,7 +17,7 @@ from rayclean.merge.joint import JointModel, Posterior
 from rayclean.merge.mixture import Kind, ScoreMixture, fit_mixture
 from rayclean.merge.near import Near, learned_share, noise_ratio
 from rayclean.merge.trust import Agreement, Trust
-from rayclean.schema import JOINT, SCORES, Array
+from rayclean.schema import JOINT, Array
 from rayclean.scores.block import BlockScores, joined
 from rayclean.scores.sources import LAST, Sources
 from rayclean.storage.draws import uniform
@@ -144,7 +144,7 @@ def fit_model(
         return Fitted(name, _fit_joint(joined(blocks), given, near, trust), trust=trust)
     values, one_minus = zip(*(mixture_input(name, block) for block in blocks), strict=True)
     rest = None if one_minus[0] is None else np.concatenate(one_minus)
-    kind: Kind = "gauss" if SCORES[name].mixture == "gauss" else "beta"
+    kind: Kind = "gauss" if blocks[0].kind(name).mixture == "gauss" else "beta"
     return Fitted(name, fit_mixture(np.concatenate(values), kind, one_minus=rest))
 
 
@@ -166,6 +166,6 @@ def _fit_joint(block: BlockScores, given: Array, near: Near | None, trust: Trust
 def mixture_input(name: str, block: BlockScores) -> tuple[Array, Array | None]:
     """What a score's mixture is fitted to and applied to: the score, and 1 - score where that is known."""
     values = block.scores[name]
-    if SCORES[name].mixture == "exp":
+    if block.kind(name).mixture == "exp":
         return np.exp(values), -np.expm1(values)
     return values, block.one_minus.get(name)

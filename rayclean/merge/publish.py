@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rayclean.errors import DamagedFile, StageError
+from rayclean.errors import DamagedFile, LostFile, StageError
 from rayclean.merge.clips_stage import ClipsJob
 from rayclean.merge.joint import JointModel
 from rayclean.merge.models import Fitted
@@ -109,7 +109,7 @@ def _copy(store: Store, source: str, target: str) -> TableFile:
     try:
         data = store.map(source)
     except FileNotFoundError as e:
-        raise DamagedFile(store.full(source), "there is no such file") from e
+        raise LostFile(store.full(source)) from e
     check_table(data, store.full(source))
     store.publish(target, data)
     return TableFile.of(target, data)

@@ -92,7 +92,7 @@ def table_of_block(
         "neighbor_rows": rows,
         "neighbor_labels": labels,
     }
-    schema = label_schema(tuple(block.scores))
+    schema = label_schema(map(block.kind, block.scores))
     for name, values in block.facts.items():
         if name in schema.names:
             columns[name] = nullable(values, np.isnan(values), schema.field(name).type)

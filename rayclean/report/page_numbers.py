@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from rayclean.config.score_families import score_of
 from rayclean.merge.mixture import Kind, ScoreMixture, fit_mixture
-from rayclean.schema import SCORES, Array
+from rayclean.schema import Array
 
 BINS = 40
 FIT_ROWS = 10_000
@@ -154,7 +155,7 @@ def spread(name: str, column: Array, truth_groups: Mapping[str, Array]) -> Sprea
         column: (N,) NaN where undefined.
         truth_groups: (N,) bool each, that together cover the rows.
     """
-    is_exp, kind = SCORES[name].mixture == "exp", SCORES[name].mixture
+    is_exp, kind = score_of(name).mixture == "exp", score_of(name).mixture
     values = column.astype(np.float64)
     rest = -np.expm1(np.minimum(values, 0)) if is_exp else None
     values = np.exp(np.minimum(values, 0)) if is_exp else values

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from rayclean.config.score_families import score_of
 from rayclean.evaluate.evaluate import auroc
 from rayclean.report.page_facts import Classes, ClassLine, Confusion, CopyGroup, NearPair, Sample, ScoreView
 from rayclean.report.page_near import NearPairs
@@ -16,7 +17,7 @@ from rayclean.report.page_numbers import Spread, agreement, spread
 from rayclean.report.page_svg import heat_map, histogram
 from rayclean.report.page_table import Seen
 from rayclean.report.page_truth import Reliability, Truth, truth_groups
-from rayclean.schema import NONE_NAME, NONE_OF_CLASSES, SCORES, UNKNOWN, Array
+from rayclean.schema import NONE_NAME, NONE_OF_CLASSES, UNKNOWN, Array
 
 HEAT_CLASSES = 40
 CONFUSIONS = 15
@@ -118,7 +119,7 @@ def score_views(columns: Mapping[str, Array], given: Array, truth: Array) -> lis
         found = spread(name, values, groups)
         area = auroc(values[known], given[known] == truth[known])
         plot = histogram(found, f"histogram of {name}")
-        views.append(ScoreView(name, SCORES[name].meaning, plot, _notes(found), None if math.isnan(area) else area))
+        views.append(ScoreView(name, score_of(name).meaning, plot, _notes(found), None if math.isnan(area) else area))
     return views
 
 

@@ -9,10 +9,11 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
+from rayclean.config.score_families import score_of
 from rayclean.evaluate.evaluate import Evaluation
 from rayclean.evaluate.noise_words import rate_notes
 from rayclean.inspect.plan import Plan, SearchPlan
-from rayclean.schema import NONE_OF_CLASSES, SCORES
+from rayclean.schema import NONE_OF_CLASSES
 from rayclean.storage.published import Published
 from rayclean.storage.store import Store
 
@@ -80,7 +81,7 @@ def print_evaluation(console: Console, result: Evaluation) -> None:
 
 def print_curves(console: Console, result: Evaluation) -> None:
     """AUROC of each score at each snapshot."""
-    paths = [quality for name, quality in result.scores.items() if SCORES[name].family == "interpolation"]
+    paths = [quality for name, quality in result.scores.items() if score_of(name).family == "interpolation"]
     epochs = sorted({epoch for quality in paths or result.scores.values() for epoch in quality.curve})
     table = Table("score", *(str(epoch) for epoch in epochs), title="AUROC as of each snapshot's epoch")
     for name, quality in result.scores.items():

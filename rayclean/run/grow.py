@@ -10,13 +10,15 @@ from rayclean.catalog.derive_stage import DeriveJob, PlanJob
 from rayclean.catalog.stage import SOURCES_FILE, CatalogJob, ColumnsJob, scan_settings
 from rayclean.catalog.table import Catalog
 from rayclean.config import THRESHOLDED, DataSection
+from rayclean.config.score_families import FAMILIES
+from rayclean.run.families import planted_check
 from rayclean.run.run import Run
 from rayclean.storage.contents import read_table
 from rayclean.storage.graph import Graph, Missing, Unnamed
 from rayclean.storage.units import Job
 from rayclean.train.stage import TrainJob
 
-# In the order of the path of the data.
+# Ours, in the order of the path of the data.
 STAGES = (
     "catalog",
     "train",
@@ -34,21 +36,26 @@ STAGES = (
 )
 
 
+def stages() -> tuple[str, ...]:
+    """All stages, in the order of the path of the data; those of families from outside before the merge."""
+    return (*STAGES[:-1], *(stage for stage in FAMILIES.stages() if stage not in STAGES), STAGES[-1])
+
+
 def grow(run: Run) -> Graph:
     """The jobs of a run, as far as they can be named by now."""
     graph = Graph()
     graph.want(*catalog_jobs(run))
     graph.want(*graph.jobs.values())  # the rows of each shard too: keys and truth are read from them later
     if any(map(Missing(), graph.jobs.values())):
-        graph.unnamed += [Unnamed(stage, "after catalog") for stage in STAGES[1:]]
+        graph.unnamed += [Unnamed(stage, "after catalog") for stage in stages()[1:]]
         return graph
     trainings = train_jobs(run)
     graph.want(*trainings)
     if any(job.missing() for job in trainings):
-        graph.unnamed += [Unnamed(stage, "after training") for stage in STAGES[2:]]
+        graph.unnamed += [Unnamed(stage, "after training") for stage in stages()[2:]]
         return graph
     graph.want(*run.score_jobs())  # evaluate, report and another merge read them
-    if (check := run.planted_check()) is not None:
+    if (check := planted_check(run)) is not None:
         graph.want(*check[1:])
     for merge in (run.merge(), run.merge_clips()):
         graph.want(*(merge or ())[1:])

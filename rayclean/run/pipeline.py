@@ -14,7 +14,7 @@ from rayclean.catalog.stage import find_sources
 from rayclean.config import Config, dump_config
 from rayclean.errors import ConfigError, InputError
 from rayclean.merge.publish import publish_labels
-from rayclean.run.grow import STAGES, grow
+from rayclean.run.grow import grow, stages
 from rayclean.run.ledger import do
 from rayclean.run.run import Run
 from rayclean.run.site import opened
@@ -47,8 +47,8 @@ def run(
     Raises:
         RaycleanError: see `rayclean.errors`; `exit_code` says what the command returns.
     """
-    if until is not None and until not in STAGES:
-        raise ConfigError(f"--until {until}: no such stage; stages: {', '.join(STAGES)}")
+    if until is not None and until not in stages():
+        raise ConfigError(f"--until {until}: no such stage; stages: {', '.join(stages())}")
     config.merge_score()
     sources = find_sources(config.data)  # what cannot be read fails before anything starts
     place = Store(config.run.dir)
@@ -59,7 +59,7 @@ def run(
             this = start(config, store, sources, site.workers, site.precision_of)
             _save_config(this)
             compute(this, site.executor, console, until)
-            if until not in (None, STAGES[-1]):
+            if until not in (None, stages()[-1]):
                 return this, None
             summary = publish(this, store.number)
             tidy(this)

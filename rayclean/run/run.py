@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from rayclean.cluster.sizing import Workers
 from rayclean.config import MAIN
+from rayclean.config.score_families import FAMILIES
 from rayclean.decisions.decisions import read_decisions
 from rayclean.decisions.naming import REVIEW, Naming
 from rayclean.decisions.verified import VerifiedFile, VerifiedSource
@@ -16,10 +18,12 @@ from rayclean.merge.stage import MODEL, ApplyJob, FitJob, merge_jobs
 from rayclean.neighbors.index import IndexSettings
 from rayclean.neighbors.ivf_stage import ProbesJob, QuantizerJob
 from rayclean.neighbors.stage import AnyLabelJob, IndexJob, SameLabelJob, neighbors_folder
-from rayclean.run.families import Families
+from rayclean.run.roles import Role
+from rayclean.run.rows import Rows
 from rayclean.run.walks import Walk, plan_walks
 from rayclean.schema import JOINT
 from rayclean.scores.clips_table import ClipFiles
+from rayclean.scores.family import Added
 from rayclean.scores.interpolate_stage import InterpolateJob, interpolate_job
 from rayclean.scores.pairs_stage import PairsJob, pairs_job
 from rayclean.scores.paths_stage import PathsJob, paths_job
@@ -31,8 +35,31 @@ from rayclean.train.snapshots import Snapshot
 
 
 @dataclass
-class Run(Families):
-    """One start of a run: its config, its files, and what is known once earlier stages are done."""
+class Run(Rows):
+    """One start of a run: its config, its files, and what is known once earlier stages are done.
+
+    Attributes:
+        workers: of `cpu`, `gpu` and `train`.
+        precision: of training and of scoring, resolved.
+    """
+
+    workers: dict[str, Workers]
+    precision: tuple[str, str]
+
+    @cached_property
+    def roles(self) -> dict[str, Role]:
+        """The training runs, `main` first."""
+
+        def role(name: str) -> Role:
+            catalog = self.planted.get(name, self.catalog)
+            return Role(name, self.config, self.store, catalog, self.workers, self.precision)
+
+        return {name: role(name) for name in self.config.role_names()}
+
+    @property
+    def main(self) -> Role:
+        """The network whose beliefs are scored."""
+        return self.roles[MAIN]
 
     @cached_property
     def walks(self) -> tuple[Walk, ...]:
@@ -116,36 +143,28 @@ class Run(Families):
         lists = self.lists(self.main.embed(snapshot), self.config.neighbors.vote_num, any_label=True)
         return vote_job(self.catalog, lists, self.config.blocks.rows)
 
+    @cached_property
+    def added(self) -> dict[str, Added]:
+        """What each family of scores adds, by its name; families that add nothing are left out."""
+        found = {family.name: family.load()(self) for family in FAMILIES}
+        return {name: added for name, added in found.items() if added is not None}
+
     def score_jobs(self) -> tuple[Job, ...]:
-        """The jobs that give the scores."""
-        simulate, aum = self.simulate(), self.aum()
-        return (
-            self.main.embed(self.main.last),
-            *self.others.values(),
-            *self.trajectory_jobs().values(),
-            *map(self.interpolate, self.walks),
-            *map(self.vote, self.voted),
-            *(fit for *_, fit in self.influences().values()),
-            *(simulate[1:] if simulate else ()),
-            *(aum[1:] if aum else ()),
-        )
+        """The jobs that give the scores, and the beliefs beside them."""
+        embeds = self.main.embed(self.main.last), *self.others.values()
+        return (*embeds, *(job for added in self.added.values() for job in added.jobs))
 
     def score_files(self) -> ScoreFiles:
         """Where the scores lie."""
+        scores = FAMILIES.scores()
         return ScoreFiles(
             catalog=self.catalog,
             embedding=self.main.embed(self.main.last).embedding,
-            names=self.config.score_names(),
-            trajectory_folders={name: job.folder for name, job in self.trajectory_jobs().items()},
-            iofm_folders=tuple(self.interpolate(walk).folder for walk in self.walks_of("iofm")),
-            inn_folders=tuple(self.interpolate(walk).folder for walk in self.walks_of("inn")),
+            scores=tuple(scores[name] for name in self.config.score_names()),
+            readers=tuple(added.reader for added in self.added.values()),
             vote_folders=tuple(self.vote(snapshot).folder for snapshot in self.voted),
             belief_folders=self._belief_folders(),
             others={name: job.embedding for name, job in self.others.items()},
-            influence_folders=tuple(jobs[0].folder for jobs in self.influences().values()),
-            standardize=self.config.influence.standardize,
-            simulate_folder=simulate[0].folder if (simulate := self.simulate()) else None,
-            aum_folder=aum[0].folder if (aum := self.aum()) else None,
         )
 
     def _belief_folders(self) -> dict[int, tuple[str, ...]]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from rayclean.schema import Array
+from rayclean.config.score_families import score_of
+from rayclean.schema import Array, Score
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class BlockScores:
         neighbors: (N, 3) the nearest rows of any label, -1 where there are fewer.
         near_labels: (N, L) given labels of the nearest rows of any label, -1 where there are fewer; None where they
             are not known.
+        kinds: the scores by name, where a process may not know them: those of families from outside.
     """
 
     scores: dict[str, Array]
@@ -33,6 +35,11 @@ class BlockScores:
     num_paths: Array | None
     neighbors: Array
     near_labels: Array | None = None
+    kinds: dict[str, Score] = field(default_factory=dict)
+
+    def kind(self, name: str) -> Score:
+        """What one of its scores is."""
+        return self.kinds.get(name) or score_of(name)
 
     def take(self, rows: Array) -> BlockScores:
         """Of some rows: (M,) positions or (N,) bool."""
@@ -44,6 +51,7 @@ class BlockScores:
             num_paths=None if self.num_paths is None else self.num_paths[rows],
             neighbors=self.neighbors[rows],
             near_labels=None if self.near_labels is None else self.near_labels[rows],
+            kinds=self.kinds,
         )
 
 
@@ -63,4 +71,5 @@ def joined(blocks: Sequence[BlockScores]) -> BlockScores:
         num_paths=np.concatenate(num_paths) if num_paths else None,
         neighbors=np.concatenate([block.neighbors for block in blocks]),
         near_labels=np.concatenate(near_labels) if near_labels else None,
+        kinds=blocks[0].kinds,
     )

@@ -87,6 +87,7 @@ class ClipFiles:
             belief=mean([part.belief for part in parts]),
             num_paths=None,
             neighbors=np.full((num_clips, 0), -1),
+            kinds=parts[0].kinds,
         )
 
 

@@ -1,4 +1,4 @@
-"""All scores of a block of rows, read from the files of the families."""
+"""All scores of a block of rows, read from the files of the families, and the beliefs beside them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from rayclean.catalog.table import Catalog
-from rayclean.config import MAIN
 from rayclean.embed.beliefs import unpack
 from rayclean.embed.table import Embedding
-from rayclean.schema import Array
+from rayclean.schema import Array, Score
 from rayclean.scores.block import BlockScores
-from rayclean.scores.influence_scores import influence_scores
-from rayclean.scores.influence_votes import Standardize
+from rayclean.scores.family import Reader
 from rayclean.scores.sources import LAST, Sources, combined
 from rayclean.storage.contents import map_arrays
 from rayclean.storage.units import block_name, block_range
@@ -22,34 +20,30 @@ from rayclean.storage.units import block_name, block_range
 
 @dataclass(frozen=True)
 class ScoreFiles:
-    """Where the families' results lie; a family that the run does not have is None or empty.
+    """Where a run's scores and beliefs lie.
 
     Attributes:
         embedding: of role `main` at its last snapshot.
+        scores: those that the run wants, in the table's order.
+        readers: of the families that give them.
+        vote_folders: by epoch, ascending: the nearest rows of each row; the last snapshot's is always there.
         belief_folders: of the interpolation scores of each snapshot of role `main` that has any, and of the last
             one, by epoch; none of these: the belief is the softmax.
         others: embeddings of further networks at their last snapshots, whose beliefs may be taken.
-        trajectory_folders: by role.
-        iofm_folders: in order of the snapshots.
-        inn_folders: likewise.
-        vote_folders: likewise; the last snapshot's is always there.
-        influence_folders: likewise; the last snapshot's is always there, where there is any.
-        standardize: over what OSD's z-scores run.
     """
 
     catalog: Catalog
     embedding: Embedding
-    names: tuple[str, ...]
-    trajectory_folders: dict[str, str]
-    iofm_folders: tuple[str, ...]
-    inn_folders: tuple[str, ...]
+    scores: tuple[Score, ...]
+    readers: tuple[Reader, ...]
     vote_folders: tuple[str, ...]
     belief_folders: dict[int, tuple[str, ...]]
     others: dict[str, Embedding] = field(default_factory=dict)
-    influence_folders: tuple[str, ...] = ()
-    standardize: Standardize = "samples"
-    simulate_folder: str | None = None
-    aum_folder: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the scores."""
+        return tuple(score.name for score in self.scores)
 
     @property
     def of_rows(self) -> ScoreFiles:
@@ -83,14 +77,8 @@ class ScoreFiles:
         return [
             self.catalog.fingerprint,
             self.embedding.folder,
-            *(f"{role} {folder}" for role, folder in self.trajectory_folders.items()),
-            *(f"iofm {folder}" for folder in self.iofm_folders),
-            *(f"inn {folder}" for folder in self.inn_folders),
-            *(f"vote {folder}" for folder in self.vote_folders),
-            *(f"influence {folder} {self.standardize}" for folder in self.influence_folders),
+            *(mark for reader in self.readers for mark in reader.inputs()),
             *(f"other {role} {embedding.folder}" for role, embedding in self.others.items()),
-            f"simulate {self.simulate_folder}",
-            f"aum {self.aum_folder}",
         ]
 
     def _map(self, folder: str, block: int) -> Mapping[str, Array]:
@@ -98,35 +86,24 @@ class ScoreFiles:
 
     def read(self, block: int, sources: Sources = LAST) -> BlockScores:
         """The scores of a block of rows, with the belief of some sources."""
-        scores = self._trajectory(block)
-        vote = self._map(self.vote_folders[-1], block)
-        scores["vote"] = vote["vote"]
-        iofm = [self._map(folder, block) for folder in self.iofm_folders]
-        inn = [self._map(folder, block) for folder in self.inn_folders]
+        scores: dict[str, Array] = {}
         one_minus: dict[str, Array] = {}
-        for name, walked in (("iofm", iofm), ("iofm_last", iofm[-1:]), ("inn", inn[-1:])):
-            if walked:
-                scores[name] = np.mean([walk["score"] for walk in walked], axis=0)
-                one_minus[name] = np.mean([walk["one_minus"] for walk in walked], axis=0)
         facts: dict[str, Array] = {}
-        if self.influence_folders:
-            found = self.influence(self.influence_folders[-1], block)
-            facts |= {"osd_votes": found.pop("osd_votes")} if "osd_votes" in found else {}
-            scores |= found
-        if self.aum_folder is not None:
-            scores |= self._map(f"{self.aum_folder}/rows", block)
-        if self.simulate_folder is not None:
-            judged = dict(self._map(f"{self.simulate_folder}/rows", block))
-            scores["odd"] = judged.pop("odd")
-            facts |= judged
+        for reader in self.readers:
+            found = reader.read(block)
+            scores |= found.scores
+            one_minus |= found.one_minus
+            facts |= found.facts
+        near = self._map(self.vote_folders[-1], block)
         return BlockScores(
             scores={name: np.asarray(scores[name], np.float64) for name in self.names},
             one_minus=one_minus,
+            num_paths=facts.pop("num_paths", None),
             facts=facts,
             belief=self.belief(block, sources),
-            num_paths=iofm[-1]["num_paths"] if iofm else None,
-            neighbors=vote["neighbors"],
-            near_labels=vote["near_labels"],
+            neighbors=near["neighbors"],
+            near_labels=near["near_labels"],
+            kinds={score.name: score for score in self.scores},
         )
 
     @property
@@ -169,19 +146,3 @@ class ScoreFiles:
             vote: of the voted snapshots, the last one by default; 0 is the first.
         """
         return self._map(self.vote_folders[vote], block)["neighbors"]
-
-    def influence(self, folder: str, block: int) -> dict[str, Array]:
-        """`osm`, `osd` and `osd_votes` of a block of rows at the snapshot of a folder."""
-        fitted = map_arrays(self.catalog.store, f"{folder}/fit.safetensors")
-        return influence_scores(self._map(f"{folder}/raw", block), fitted, self.standardize)
-
-    def _trajectory(self, block: int) -> dict[str, Array]:
-        """The trajectory scores of all roles; of role `main` without epochs, those of its snapshot."""
-        scores: dict[str, Array] = {}
-        if MAIN not in self.trajectory_folders:
-            embedded = self.embedding.block(block)
-            scores |= {"loss": -embedded["loss"], "margin": embedded["margin"]}
-        for role, folder in self.trajectory_folders.items():
-            ending = "" if role == MAIN else f"_{role}"
-            scores |= {f"{name}{ending}": values for name, values in self._map(folder, block).items()}
-        return scores

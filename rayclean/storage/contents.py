@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.numpy import save
 
-from rayclean.errors import DamagedFile
+from rayclean.errors import DamagedFile, LostFile
 from rayclean.storage import checksums
 from rayclean.storage.checksums import CheckedArrays
 from rayclean.storage.store import Store
@@ -46,7 +46,7 @@ def _mapped(store: Store, name: str) -> memoryview:
     try:
         data = store.map(name)
     except (FileNotFoundError, IsADirectoryError) as e:
-        raise DamagedFile(store.full(name), "there is no such file") from e
+        raise LostFile(store.full(name)) from e
     if not len(data):
         raise DamagedFile(store.full(name), "it is empty")
     return data

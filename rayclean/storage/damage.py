@@ -49,7 +49,7 @@ def mended(store: Store, work: Callable[[], T]) -> T:
         except DamagedFile as e:
             found: Sequence[DamagedFile] = [e]
         except DamageFound as e:
-            found = e.files
+            found = list({each.path: each for each in e.files}.values())  # several jobs may have met the same one
         for each in found:
             tries[each.path] += 1
             if not each.path.startswith(f"{store.path}/") or tries[each.path] > MAX_TRIES:

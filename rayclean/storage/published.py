@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from rayclean.errors import DamagedFile, InputError
+from rayclean.errors import DamagedFile, InputError, LostFile
 from rayclean.storage.contents import encode, open_table, read_json, read_table
 from rayclean.storage.store import Store
 
@@ -108,7 +108,7 @@ class Published:
         there = {f"{folder}/{name}" for folder in (LABELS, TABLES) for name in store.list(folder)}
         for file in files:
             if file.path not in there:
-                raise DamagedFile(store.full(file.path), "there is no such file")
+                raise LostFile(store.full(file.path))
         return table
 
     def __getstate__(self) -> dict[str, object]:
@@ -145,7 +145,7 @@ class Published:
             try:
                 fits = file.fits(self.store.map(path))
             except FileNotFoundError as e:
-                raise DamagedFile(self.store.full(path), "there is no such file") from e
+                raise LostFile(self.store.full(path)) from e
             if not fits:
                 raise DamagedFile(self.store.full(path), "it is not the file that the table's manifest names")
             self._checked.add(path)

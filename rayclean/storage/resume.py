@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from rayclean.errors import DamagedFile
+from rayclean.errors import DamagedFile, LostFile
 from rayclean.storage.checksums import open_bytes, seal_bytes
 from rayclean.storage.store import Store
 
@@ -68,7 +68,7 @@ def read_state(store: Store, folder: str) -> State:
             open_bytes(memoryview(data + store.read(f"{folder}/{SUM_FILE}")), store.full(name))
         state: State = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except FileNotFoundError as e:
-        raise DamagedFile(store.full(name), "there is no such file") from e
+        raise LostFile(store.full(name)) from e
     except DamagedFile:
         raise
     except Exception as e:  # whatever torch makes of a file that is not whole

@@ -166,6 +166,43 @@ def test_a_unit_whose_process_dies_is_told_with_its_signal_and_what_reads_it_nev
     wait_for("the CPUs", lambda: ray.available_resources().get("CPU") == 4, 30, 0.1)
 
 
+KEPT: list[bytes] = []
+
+
+@dataclass(frozen=True)
+class Keeps(Sleep):
+    """Units that never give back their memory."""
+
+    stage: ClassVar[str] = "keeps"
+
+    def open(self) -> Callable[[str], UnitResult]:
+        def compute(_: str) -> UnitResult:
+            KEPT.append(os.urandom(10 * 2**20))
+            return UnitResult({"pid": os.getpid(), "kept": len(KEPT)}, rows=1)
+
+        return compute
+
+
+@pytest.mark.timeout(300)
+def test_an_actor_leaves_when_it_holds_more_than_its_share(
+    four_cpus: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    share = 350 * 2**20
+    monkeypatch.setattr(actors, "memory_share", lambda _: share)
+    graph, workers, job = Graph(), Workers(1, 1, 0, "cpu"), Keeps(Store(str(tmp_path)), "keeps", 60)
+    graph.want(job)
+    with Actors({"cpu": workers, "gpu": workers, "train": workers}, mix_allowed=False) as executor:
+        (report,) = executor.run(lambda: graph, Watcher())
+        facts = executor.facts
+    assert (report.units, report.failed) == (60, {})
+    assert facts["actors_left"] >= 1
+    assert facts["actors_died"] == 0
+    assert facts["actors_started"] == facts["actors_left"] + 1
+    told = [read_json(job.store, job.file(unit)) for unit in job.units()]
+    assert len({each["pid"] for each in told}) == facts["actors_started"]
+    assert max(each["kept"] for each in told) < 60
+
+
 @dataclass(frozen=True)
 class Once(Sleep):
     """Units of which each kills its process the first time."""

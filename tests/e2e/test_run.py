@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from rayclean.cli import commands
 from rayclean.run.grow import STAGES, grow
 from rayclean.run.start import look
-from rayclean.schema import label_schema
+from rayclean.schema import SCORES, label_schema
 from rayclean.storage.lease import hold
 from rayclean.storage.published import Published
 from rayclean.storage.store import Store
@@ -42,7 +42,7 @@ def test_the_summary_says_where_the_table_is(reference: Finished) -> None:
 
 
 def test_the_table_has_the_documented_columns(reference: Finished) -> None:
-    expected = label_schema(reference.run.load().score_names())
+    expected = label_schema(SCORES[name] for name in reference.run.load().score_names())
     parts = sorted((reference.run.path / "labels").glob("part-*.parquet"))
     assert len(parts) == 3
     for part in parts:

@@ -152,11 +152,9 @@ def influenced(
 @pytest.mark.parametrize("name", ["osm", "osd"])
 def test_influence_curves(name: str, influenced: Run) -> None:
     found, clean = evaluate_run(influenced.config), influenced.catalog.label == read_truth(influenced.catalog)
-    folders = influenced.score_files().influence_folders
-    scores = [
-        np.concatenate([influenced.score_files().influence(folder, block)[name] for block in range(3)])
-        for folder in folders
-    ]
+    reader = influenced.added["influence"].reader
+    scores = [found[name] for _, found in reader.courses(influenced.catalog.num_rows)]
+    np.testing.assert_array_equal(scores[1], np.concatenate([reader.read(block).scores[name] for block in range(3)]))
     assert_quality(found, name, {e: roc_auc_score(clean, s) for e, s in zip((2, 3), scores, strict=True)})
     np.testing.assert_allclose(table_of(influenced)[f"score_{name}"].to_numpy(), scores[1], rtol=1e-6)
 

@@ -15,7 +15,7 @@ import yaml
 from rayclean.cli.common import load_run
 from rayclean.config import Config, dump_config
 from rayclean.errors import InputError, RunHeldError
-from rayclean.inspect.garbage import _FOLDER, SCORE_KINDS, collect, find_reached
+from rayclean.inspect.garbage import _stage_folder, collect, find_reached, score_kinds
 from rayclean.run.grow import STAGES, grow
 from rayclean.run.pipeline import CONFIG_FILE
 from rayclean.run.record import STEPS, record
@@ -163,7 +163,7 @@ def test_while_a_network_is_not_trained_what_follows_from_it_stays(copied: Confi
     store.publish(f"{sorted(reached)[0]}/snapshots/epoch-0001.safetensors", b"the first epoch of the new one")
     found = collect(config, dry_run=False)
     gone = set(before) - set(files_of(store))
-    assert found.kept == SCORE_KINDS
+    assert found.kept == score_kinds()
     assert found.cause is not None
     assert "after training" in found.cause
     assert {name.removeprefix("record/").split("-")[0] for name in gone} == {"train"}
@@ -179,7 +179,7 @@ def test_while_a_catalog_is_not_finished_only_other_catalogs_go(copied: Config) 
     gone = folders_of(before) - folders_of(files_of(store))
     catalogs = {each.folder for each in (*old.derived.values(), *old.planted.values())}
     assert gone == catalogs - {each.folder for each in (*new.derived.values(), *new.planted.values())}
-    assert found.kept == ("train", *SCORE_KINDS)
+    assert found.kept == ("train", *score_kinds())
     assert store.exists(f"{new.source.folder}/columns.safetensors")
 
 
@@ -189,7 +189,7 @@ def test_a_file_that_the_config_names_and_that_is_gone_keeps_what_needs_it(copie
     store = Store(config.run.dir)
     before = files_of(store)
     found = collect(config, dry_run=False)
-    assert found.kept == SCORE_KINDS
+    assert found.kept == score_kinds()
     assert str(verified) in (found.cause or "")
     assert files_of(store) == before
     verified.write_text("key,label\nk03,1\n")
@@ -323,5 +323,5 @@ def test_every_stage_has_its_kind() -> None:
     kinds = {each.stage for each in subclasses(Job) if each.__module__.startswith("rayclean.")}
     kinds -= {"", "learn", "export"}  # what commands after a run make is theirs
     assert kinds == set(STAGES)
-    assert set(SCORE_KINDS) == {*STAGES, "decide"} - {"catalog", "train"}
-    assert _FOLDER.fullmatch("train-ce_ne-0123abcd")
+    assert set(score_kinds()) == {*STAGES, "decide"} - {"catalog", "train"}
+    assert _stage_folder("train-ce_ne-0123abcd")

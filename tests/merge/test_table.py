@@ -67,8 +67,8 @@ score_lists = st.lists(st.sampled_from(sorted(SCORES)), unique=True, max_size=4)
 def test_columns_are_what_they_say(num_rows: int, names: list[str], seed: int, threshold: float) -> None:
     block, labels = random_block(num_rows, names, seed)
     found = table(block, labels, seed, threshold)
-    assert found.schema.equals(label_schema(tuple(names)), check_metadata=True)
-    assert found.column_names == [name for name, _, _ in label_columns(tuple(names))]
+    assert found.schema.equals(label_schema(SCORES[name] for name in names), check_metadata=True)
+    assert found.column_names == [name for name, _, _ in label_columns(SCORES[name] for name in names)]
     columns = found.to_pydict()
     assert columns["given_label"] == labels.tolist()
     assert columns["is_label_issue"] == [score < threshold for score in columns["label_score"]]
@@ -108,7 +108,7 @@ def test_what_is_flagged_and_of_none_of_the_classes_is_called_so() -> None:
 
 
 def test_every_column_says_what_it_means() -> None:
-    schema = label_schema(tuple(SCORES))
+    schema = label_schema(SCORES.values())
     assert all(field.metadata[b"meaning"] for field in schema)
     assert all(b"higher is cleaner" in schema.field(f"score_{name}").metadata[b"meaning"] for name in SCORES)
     assert len(set(schema.names)) == len(schema.names)

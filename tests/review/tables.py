@@ -10,7 +10,7 @@ import pyarrow.dataset as ds
 
 from rayclean.merge.table import shard_column
 from rayclean.review.queue import Queue
-from rayclean.schema import label_schema
+from rayclean.schema import SCORES, label_schema
 
 NAMES = ("ant", "bee", "cat")
 
@@ -37,7 +37,7 @@ def table(
         "neighbor_rows": [[0, 1]] * len(rows),
         "neighbor_labels": pa.array([[0, 2]] * len(rows), pa.list_(pa.int32())),
     }
-    schema = label_schema(("loss",))
+    schema = label_schema([SCORES["loss"]])
     return pa.table([columns[name] for name in schema.names], schema=schema)
 
 

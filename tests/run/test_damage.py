@@ -13,7 +13,7 @@ from rayclean.config import Config
 from rayclean.errors import DamagedFile, StageError
 from rayclean.run.run import Run
 from rayclean.storage import checksums
-from rayclean.storage.damage import MAX_TRIES, mended
+from rayclean.storage.damage import ASIDE, MAX_TRIES, DamageFound, mended
 from rayclean.storage.published import Published
 from rayclean.storage.store import Store
 from tests.damage import DAMAGES, copy_until_read, damage, kinds
@@ -89,6 +89,21 @@ def test_the_table_is_the_unbroken_runs(part: int, parts: int, whole: Path, agai
     tried = cases(whole, part, parts)
     assert len(tried) > 10
     assert {case: outcome for case in tried if (outcome := again(*case)) != "the same"} == {}
+
+
+def test_a_file_that_many_jobs_meet_at_once_is_set_aside_once(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    met: list[int] = []
+
+    def work() -> str:
+        if not met:
+            met.append(1)
+            store.publish("embed-1/000002.safetensors", b"damaged")
+            raise DamageFound([DamagedFile(store.full("embed-1/000002.safetensors"), "it is") for _ in range(5)])
+        return "healed"
+
+    assert mended(store, work) == "healed"
+    assert store.list("embed-1") == [f"000002.safetensors{ASIDE}"]
 
 
 def test_without_checksums_damage_would_be_believed(

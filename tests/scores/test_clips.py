@@ -20,6 +20,7 @@ from rayclean.config import Config, parse_config
 from rayclean.errors import ConfigError
 from rayclean.evaluate.evaluate import read_truth
 from rayclean.evaluate.results import evaluate_run
+from rayclean.run.families import influences
 from rayclean.run.run import Run
 from rayclean.schema import Array
 from rayclean.scores import influence_solvers
@@ -154,8 +155,7 @@ def test_noise_takes_whole_clips(tiny_config: Tiny, finish: Finish, video: str, 
 
 def plain_influence(run: Run) -> tuple[Array, Array]:
     """(C,) norms of H^-1 times the clips' mean gradients, and these gradients (C, p)."""
-    steps = run.influence()
-    assert steps is not None
+    steps = next(iter(influences(run).values()))
     catalog, embedding = steps[0].catalog, steps[0].embedding
     rows = np.arange(catalog.num_rows)
     f = softmax(embedding.logits(rows).astype(np.float64), axis=1)
@@ -181,8 +181,7 @@ def test_influence_of_the_mean_gradient(
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6 if dense else 0.2)
     rows = table_of(run, PART)
     np.testing.assert_allclose(rows["score_osm"].to_numpy(), found[run.catalog.clip], rtol=0, atol=1e-6)
-    steps = run.influence()
-    assert steps is not None
+    steps = next(iter(influences(run).values()))
     raw = np.concatenate([map_arrays(run.store, steps[1].file(unit))["deviation"] for unit in steps[1].units()])
     solved = map_arrays(run.store, f"{steps[0].folder}/solved.safetensors")
     influence = means @ solved["validation"].reshape(-1, means.shape[1]).T

@@ -13,6 +13,7 @@ from scipy.special import softmax
 from rayclean.config import Config, parse_config
 from rayclean.errors import ConfigError
 from rayclean.evaluate import results
+from rayclean.run.families import influences
 from rayclean.run.run import Run
 from rayclean.schema import Array
 from rayclean.scores import influence_solvers
@@ -30,8 +31,7 @@ def table_of(run: Run) -> pa.Table:
 
 def gradients_of(run: Run, which: str = "rest") -> tuple[Array, Array, Array]:
     """(N, p) gradients, (N, K) probabilities and (N, d+1) features with their 1."""
-    steps = run.influence()
-    assert steps is not None
+    steps = next(iter(influences(run).values()))
     job = steps[0]
     catalog, embedding = (job.catalog, job.embedding) if which == "rest" else job.verified or (None, None)
     assert catalog is not None
@@ -69,8 +69,7 @@ def test_osm_equals_the_definition(split: Run) -> None:
 
 
 def test_osd_equals_the_definition(split: Run) -> None:
-    steps = split.influence()
-    assert steps is not None
+    steps = next(iter(influences(split).values()))
     labels = map_arrays(split.store, f"{steps[0].folder}/solved.safetensors")["labels"]
     verified = split.derived["held_out"]
     chosen = [np.flatnonzero(verified.label == k)[: (labels == k).sum()] for k in range(6)]
@@ -100,8 +99,7 @@ def test_verified_rows_are_not_in_the_table(split: Run) -> None:
 
 
 def test_the_record_says_how_much_the_damping_decides(split: Run) -> None:
-    steps = split.influence()
-    assert steps is not None
+    steps = next(iter(influences(split).values()))
     facts = read_json(split.store, f"{steps[0].folder}/solver.json")
     assert 0 < facts["damping_share"] < 1
     assert facts["parameters"] == 6 * 17
@@ -131,8 +129,7 @@ def test_probes_are_near_the_exact_scores(
 def test_verified_shards_of_their_own(tiny_shards: str, tiny_config: Tiny, finish: Finish, tmp_path: Path) -> None:
     fixed = ("scores=[osm, osd]", f"influence.validation={tiny_shards}", "influence.validation_label=json:truth")
     run = finish(tiny_config(tmp_path / "run", *fixed))
-    steps = run.influence()
-    assert steps is not None
+    steps = next(iter(influences(run).values()))
     assert run.derived == {}
     assert steps[0].verified is not None
     assert steps[0].verified.catalog.fingerprint != run.catalog.fingerprint

@@ -15,6 +15,7 @@ from rayclean.catalog.noise import drawn_to_flip
 from rayclean.config import Config, SimulatedLossSection, parse_config
 from rayclean.errors import ConfigError
 from rayclean.evaluate import results
+from rayclean.run.families import odd, planted_check
 from rayclean.run.run import Run
 from rayclean.schema import Array
 from rayclean.scores import simulated_loss
@@ -66,7 +67,7 @@ def test_rows_are_judged_at_odds_epoch(kind: str, tiny_config: Tiny, finish: Fin
 def test_the_epoch_is_a_share_of_the_roles_epochs(tiny_config: Tiny, finish: Finish, tmp_path: Path) -> None:
     of_role = ("simulated_loss.role=ce", "train.roles.ce.epochs=8")
     run = finish(tiny_config(tmp_path / "run", *TRAINED, *of_role))
-    steps = run.simulate()
+    steps = odd(run)
     assert steps is not None
     assert (steps[0].snapshot.role, steps[0].snapshot.epoch) == ("ce", 3)
     assert [snapshot.epoch for snapshot in run.main.trained.snapshots] == [4]
@@ -118,7 +119,7 @@ def test_planted_labels_check_the_simulation(tiny_config: Tiny, finish: Finish, 
     assert table_of(run)["given_label"].to_pylist() == run.catalog.label.tolist()  # the table knows nothing of it
     trained = run.roles["plant"].trained
     assert [snapshot.epoch for snapshot in trained.snapshots] == [3, 4, 5]
-    check = run.planted_check()
+    check = planted_check(run)
     assert check is not None
     facts = read_json(run.store, check[1].file(CHECK))
     blocks = range(-(-run.catalog.num_rows // run.config.blocks.rows))
