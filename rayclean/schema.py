@@ -97,13 +97,19 @@ OUT_OF_FOLD = {
         Score("margin_oof", "trajectory", "gauss", False, "the margin by heads that have not seen the label"),
     )
 }
-# Labels that are none of 0..K-1.
-NONE_OF_CLASSES = -1  # in a truth, `predicted_label` and `verified_label`: the sample is of none of the classes
+# What stands where a label of 0..K-1, or a row, would: one name a meaning, here and nowhere else (docs/design.md, 6).
+# In a truth, and in the table's `predicted_label` and `verified_label`:
+NONE_OF_CLASSES = -1  # the sample is of none of the classes
+UNKNOWN = -9  # nobody knows; files and tables have null there
+# In labels that people have verified, by row, and in those of near rows:
+NO_LABEL = -1  # there is none: nobody has looked, or there is no such near row
+DROPPED = -2  # people say that the row is of none of the classes
+# In a lesson:
+LEFT_OUT = -1  # the row is not trained on
+# In lists of rows or positions, and in `duplicate_of`:
+NO_ROW = -1  # there is no such row
 NONE_NAME = "none of the classes"  # for people
-UNKNOWN = -9  # in arrays of labels that nobody may know; tables have null there
-NO_LABEL = -1  # in arrays of verified labels: nobody has looked
-DROPPED = -2  # in place of a verified label: people say that the row is of none of the classes
-DROP = "drop"  # how people write that, where no class is called so
+DROP = "drop"  # how people write DROPPED, where no class is called so
 JOINT = "joint"  # of `merge.score`: not one score, but what all beliefs say
 SHARD_TYPE = KIND_TYPE = pa.dictionary(pa.int32(), pa.string())
 

@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 
 from rayclean.catalog.labels import ClassList, LabelField
 from rayclean.catalog.scan import ScanSettings, ShardScan, scan_shard
-from rayclean.catalog.table import COLUMNS_FILE, NO_ROW, SHARDS_FILE, SUMMARY_FILE, Catalog
+from rayclean.catalog.table import COLUMNS_FILE, SHARDS_FILE, SUMMARY_FILE, Catalog
 from rayclean.config import DataSection
 from rayclean.errors import ShardChangedError
-from rayclean.schema import Array
+from rayclean.schema import NO_ROW, Array
 from rayclean.shards.urls import ShardIdentity, expand_shards, identify_shards, short_names, stat_shard
 from rayclean.storage.contents import read_table
 from rayclean.storage.draws import draw_id
@@ -215,7 +215,7 @@ def _shard_table(sources: pa.Table, counts: list[dict[str, Any]]) -> pa.Table:
 
 
 def find_duplicates(digest: Array) -> Array:
-    """For each row the smallest row with an equal digest, -1 where that is the row itself.
+    """For each row the smallest row with an equal digest, `NO_ROW` where that is the row itself.
 
     Args:
         digest: (N, 2) uint64.

@@ -22,7 +22,6 @@ from rayclean.storage.units import block_name
 COLUMNS_FILE = "columns.safetensors"
 SHARDS_FILE = "shards.parquet"
 SUMMARY_FILE = "summary.json"
-NO_ROW = -1
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ class Catalog:
 
     @property
     def duplicate_of(self) -> Array:
-        """The smallest row with equal pixels, (N,) int64, -1 where there is none but itself."""
+        """The smallest row with equal pixels, (N,) int64, `NO_ROW` where there is none but itself."""
         return self._columns["duplicate_of"]
 
     @property

@@ -17,13 +17,13 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.fs
 
-from rayclean.catalog.table import NO_ROW, SHARDS_FILE, Catalog
+from rayclean.catalog.table import SHARDS_FILE, Catalog
 from rayclean.config import Config
 from rayclean.errors import InputError, LostFile, RaycleanError
 from rayclean.inspect.errors import shard_names, shards_with_quarantine
 from rayclean.run.run import Run
 from rayclean.run.start import look
-from rayclean.schema import NONE_NAME, NONE_OF_CLASSES
+from rayclean.schema import NO_ROW, NONE_NAME, NONE_OF_CLASSES
 from rayclean.storage.contents import open_table
 from rayclean.storage.published import LABELS, Published, find_published
 from rayclean.storage.store import Store

@@ -15,15 +15,8 @@ from rayclean.decisions.verified import VerifiedSource
 from rayclean.embed.beliefs import softmax
 from rayclean.embed.table import Embedding
 from rayclean.errors import InputError
-from rayclean.learn.lessons import (
-    LEFT_OUT,
-    largest_losses,
-    relabelled,
-    retrain_cut,
-    retrain_predicted,
-    without,
-)
-from rayclean.schema import DROPPED, Array
+from rayclean.learn.lessons import largest_losses, relabelled, retrain_cut, retrain_predicted, without
+from rayclean.schema import DROPPED, LEFT_OUT, Array
 from rayclean.scores.influence_scores import influence_scores
 from rayclean.scores.influence_stage import FitJob, RawJob
 from rayclean.scores.influence_votes import noisy_probable
@@ -41,7 +34,7 @@ TABLE_COLUMNS = ["label_score", "predicted_label", "predicted_score"]
 
 @dataclass(frozen=True)
 class LessonJob(Job):
-    """One unit: the labels of all rows, (N,) int32, -1 where left out, and weights where there are any.
+    """One unit: the labels of all rows, (N,) int32, `LEFT_OUT` where not trained on, and weights where there are any.
 
     Attributes:
         people: file of the labels that people gave, which stand above all others; None without.

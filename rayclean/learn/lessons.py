@@ -1,15 +1,13 @@
 """Which rows to train on, with which labels: pure functions of scores and beliefs.
 
-A lesson has a label for each row, -1 where the row is left out. Letters: N rows.
+A lesson has a label for each row, `LEFT_OUT` where it is not trained on. Letters: N rows.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from rayclean.schema import Array
-
-LEFT_OUT = -1
+from rayclean.schema import LEFT_OUT, Array
 
 
 def retrain_cut(given: Array, label_score: Array, cut: float) -> Array:
@@ -21,7 +19,7 @@ def retrain_cut(given: Array, label_score: Array, cut: float) -> Array:
         cut: 0 to 1; 0 keeps all.
 
     Returns:
-        (N,) int32, -1 where left out.
+        (N,) int32, `LEFT_OUT` where not trained on.
     """
     return np.where(label_score >= cut, given, LEFT_OUT).astype(np.int32)
 
@@ -34,13 +32,13 @@ def retrain_predicted(
     Args:
         given: (N,) labels.
         label_score: (N,).
-        predicted: (N,) the most likely class, -1 where it is none of them: the row is left out.
+        predicted: (N,) the most likely class; `NONE_OF_CLASSES`, which leaves the row out.
         predicted_score: (N,) its probability.
         cut: of `label_score`.
         sure: of `predicted_score`.
 
     Returns:
-        (N,) int32, -1 where left out.
+        (N,) int32, `LEFT_OUT` where not trained on.
     """
     kept = retrain_cut(given, label_score, cut)
     return np.where((kept == LEFT_OUT) & (predicted_score >= sure), predicted, kept).astype(np.int32)
@@ -77,12 +75,12 @@ def relabelled(labels: Array, probabilities: Array, sure: float) -> Array:
     training data", which may be read as all].
 
     Args:
-        labels: (N,) int32, -1 where removed.
+        labels: (N,) int32, `LEFT_OUT` where removed.
         probabilities: (N, K) of the last classifier.
         sure: S.
 
     Returns:
-        (N,) int32, -1 where left out.
+        (N,) int32, `LEFT_OUT` where not trained on.
     """
     predicted = probabilities.argmax(axis=1)
     is_sure = probabilities[np.arange(len(labels)), predicted] > sure

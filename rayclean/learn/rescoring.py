@@ -18,8 +18,8 @@ from rayclean.embed.beliefs import softmax, with_rest
 from rayclean.errors import UnitError
 from rayclean.learn.dividemix_settings import DivideMixSettings, Source
 from rayclean.neighbors.brute import list_neighbors
-from rayclean.neighbors.select import NO_NEIGHBOR, Points
-from rayclean.schema import Array
+from rayclean.neighbors.select import Points
+from rayclean.schema import NO_ROW, Array
 from rayclean.scores.interpolation import TRAPEZOID, path_means
 from rayclean.scores.pairs import undirected_pairs
 from rayclean.scores.walk import add_walks
@@ -108,7 +108,7 @@ def _interpolate(
 
     points = Points(rows, source.labels, source.digests, source.draws, lambda positions: features[positions])
     lists = list_neighbors(points, mine, settings.walks.num, settings.section.any_label, forward.device).rows
-    lists = np.where(lists >= 0, np.searchsorted(rows, lists), NO_NEIGHBOR)
+    lists = np.where(lists >= 0, np.searchsorted(rows, lists), NO_ROW)
 
     def own(positions: Array) -> Array:
         return with_rest(softmax(logits[positions]))

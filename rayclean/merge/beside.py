@@ -38,7 +38,7 @@ def believed(beliefs: Float64, near_labels: Array | None, near: NearRows) -> Flo
 
     Args:
         beliefs: (N, K) of the network.
-        near_labels: (N, L) labels of near rows, -1 where there are fewer; None only where `near` is `without`.
+        near_labels: (N, L) labels of near rows, `NO_LABEL` where there are fewer; None only where `near` is `without`.
         near: which.
     """
     if near == "without" or near_labels is None:
@@ -67,7 +67,7 @@ def fit_beside(beliefs: Float64, near_labels: Array, given: Ints) -> JointModel:
 
     Args:
         beliefs: (N, K) of the network.
-        near_labels: (N, L) labels of near rows of any label, -1 where there are fewer.
+        near_labels: (N, L) labels of near rows of any label, `NO_LABEL` where there are fewer.
         given: (N,) labels.
     """
     alone = fit_blind(believed(beliefs, near_labels, "alone"), given, NETWORK, none=True)

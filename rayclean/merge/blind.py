@@ -51,7 +51,7 @@ def fit_blind(
         given: (N,) their labels.
         base: of `sharpness_of`.
         none: whether rows may be of none of the classes; their share is found, and 0 under `LEAST_NONE`.
-        verified: (N,) what people say, -1 where nobody has looked, `DROPPED` for none of the classes.
+        verified: (N,) what people say, `NO_LABEL` where nobody has looked, `DROPPED` for none of the classes.
 
     Raises:
         ValueError: no row, or shapes that do not fit.

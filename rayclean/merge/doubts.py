@@ -53,9 +53,9 @@ def _like_chance(found: float, chance: float, error: float) -> bool:
 
 
 def near_doubt(near_labels: Ints, given: Ints) -> str:
-    """Why near rows are worthless: their labels (N, J), -1 where there are fewer, are the row's own as by chance.
+    """Why near rows are worthless: their labels are the row's own as by chance.
 
-    Empty if not, or if no row has a near one.
+    Labels are (N, J), `NO_LABEL` where there are fewer. Empty if not, or if no row has a near one.
     """
     there = near_labels >= 0
     rows = np.flatnonzero(there.any(axis=1))
@@ -75,7 +75,7 @@ def near_doubt(near_labels: Ints, given: Ints) -> str:
 def seen_doubt(beliefs: Float64, given: Ints, near_labels: Ints) -> str:
     """Why beliefs (N, K) look as if they had learned the labels (N,). Empty if not.
 
-    Near rows (N, J), -1 where there are fewer, tell how many labels are wrong at the least (`trust.agreement`).
+    Near rows (N, J), `NO_LABEL` where there are fewer, tell how many labels are wrong at the least (`trust.agreement`).
     """
     found = agreement(beliefs, given, near_labels)
     if found.own >= MEMORISED:

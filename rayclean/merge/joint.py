@@ -61,7 +61,7 @@ class Posterior(NamedTuple):
 
         Args:
             given: (N,) labels.
-            verified: (N,) those that are known to be right, -1 where none is, `DROPPED` where no class is right.
+            verified: (N,) those that are known to be right, `NO_LABEL` where none is, `DROPPED` where no class is.
         """
         dropped = verified == DROPPED
         looked_at = (verified >= 0) | dropped

@@ -55,7 +55,7 @@ def conflicting_rows(duplicate_of: Array, labels: Array) -> Array:
     """Rows with equal pixels and different labels, ascending: all rows of each such group.
 
     Args:
-        duplicate_of: (N,) the smallest row with equal pixels, -1 where that is the row itself.
+        duplicate_of: (N,) the smallest row with equal pixels, `NO_ROW` where that is the row itself.
         labels: (N,) given labels.
     """
     copies = np.flatnonzero(duplicate_of >= 0)

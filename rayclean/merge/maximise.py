@@ -22,7 +22,7 @@ from rayclean.merge.transition import (
     surest,
     unclaimed,
 )
-from rayclean.schema import DROPPED, Array
+from rayclean.schema import DROPPED, NO_LABEL, Array
 from rayclean.scores.sources import BELIEF_FLOOR
 
 STEPS = 20
@@ -67,7 +67,7 @@ class Start:
         usually_unclaimed: what R is relative to.
         labels: (N,) ascending.
         starts: where each label that is there starts.
-        verified: (N,) true classes that are known, -1 elsewhere, `DROPPED` for none of them.
+        verified: (N,) true classes that are known, `NO_LABEL` elsewhere, `DROPPED` for none of them.
         anchors: (K, K) A.
         weight: w.
         shares: (K,) of the labels.
@@ -124,7 +124,7 @@ def start_of(beliefs: Float64, given: Ints, base: float, verified: Ints | None) 
         usually_unclaimed=usual,
         labels=labels,
         starts=np.flatnonzero(np.diff(labels, prepend=-1)),
-        verified=np.full(len(given), -1) if verified is None else verified[order],
+        verified=np.full(len(given), NO_LABEL) if verified is None else verified[order],
         sharpness=sharpness_of(gap, base),
         anchors=pooled_transition(counts, clumping=1.0),
         weight=ANCHOR_WEIGHT * len(anchors) / num_classes,

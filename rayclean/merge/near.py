@@ -29,7 +29,7 @@ class Near(NamedTuple):
         beliefs: (M, K).
         neighbors: (M, J, K) beliefs of the nearest rows, NaN where there are fewer.
         given: (M,) labels of the rows.
-        labels: (M, J) those of the nearest rows, -1 where there are fewer.
+        labels: (M, J) those of the nearest rows, `NO_LABEL` where there are fewer.
         first_labels: (M, J) those of the rows that were the nearest by the first snapshot's features, likewise.
     """
 

@@ -97,7 +97,7 @@ class FitJob(Job):
         rows, first, near = (np.concatenate(column) for column in zip(*found, strict=True))
         label = files.catalog.label
         given = label[rows]
-        first_labels, labels = (np.where(each >= 0, label[np.maximum(each, 0)], -1) for each in (first, near))
+        first_labels, labels = (np.where(each >= 0, label[np.maximum(each, 0)], NO_LABEL) for each in (first, near))
         trust = trusted(
             {epoch: agreement(files.beliefs_of(rows, Sources(epoch)), given, first_labels) for epoch in files.epochs},
             {role: agreement(files.belief_of_role(role, rows), given, first_labels) for role in files.others},
@@ -162,7 +162,7 @@ class ApplyJob(Job):
         start, stop = block_range(block, self.files.block_rows, catalog.num_rows)
         scores = self.files.read(block, fitted.sources)
         given = catalog.label[start:stop]
-        neighbor_labels = np.where(scores.neighbors >= 0, catalog.label[np.maximum(scores.neighbors, 0)], -1)
+        neighbor_labels = np.where(scores.neighbors >= 0, catalog.label[np.maximum(scores.neighbors, 0)], NO_LABEL)
         few = (
             scores.num_paths < self.num_neighbors
             if scores.num_paths is not None

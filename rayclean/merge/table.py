@@ -22,7 +22,7 @@ def evidence(neighbors: Array, labels: Array) -> tuple[pa.Array, pa.Array]:
     """Lists of the nearest rows and of their given labels; a row with fewer neighbours has shorter lists.
 
     Args:
-        neighbors: (N, 3) rows, -1 at the end where there are fewer.
+        neighbors: (N, 3) rows, `NO_ROW` at the end where there are fewer.
         labels: (N, 3) their labels.
     """
     there = neighbors >= 0
@@ -67,7 +67,7 @@ def table_of_block(
     Args:
         identity: columns row, shard and key.
         given: (N,) given labels.
-        duplicate_of: (N,) -1 where there is none.
+        duplicate_of: (N,) `NO_ROW` where there is none.
         posterior: what the model makes of them.
         block: all scores.
         neighbor_labels: (N, 3) given labels of `block.neighbors`.

@@ -61,7 +61,7 @@ def agreement(beliefs: Array, given: Array, near_labels: Array) -> Agreement:
     Args:
         beliefs: (M, K).
         given: (M,) labels.
-        near_labels: (M, J) given labels of near rows, -1 where there are fewer.
+        near_labels: (M, J) given labels of near rows, `NO_LABEL` where there are fewer.
     """
     log_mean = np.log(beliefs.mean(axis=0, dtype=np.float64) + BELIEF_FLOOR)
     surest = adjusted(beliefs, log_mean).argmax(axis=1)

@@ -8,8 +8,8 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from rayclean.neighbors.select import NO_NEIGHBOR, Neighbors, Points, Propose, nearest
-from rayclean.schema import Array
+from rayclean.neighbors.select import Neighbors, Points, Propose, nearest
+from rayclean.schema import NO_ROW, Array
 
 BASE_ROWS = 2**16  # rows whose distances to a few hundred queries are held together
 
@@ -28,7 +28,7 @@ def list_neighbors(points: Points, queries: Array, num: int, any_label: bool, de
     if any_label:
         return nearest(points, queries, propose_among(points.features, positions, device), num)
     labels = points.labels[points.rows]
-    result = Neighbors(np.full((len(queries), num), NO_NEIGHBOR, np.int64), np.full((len(queries), num), np.inf))
+    result = Neighbors(np.full((len(queries), num), NO_ROW, np.int64), np.full((len(queries), num), np.inf))
     for label in np.unique(labels[queries]):
         here = np.flatnonzero(labels[queries] == label)
         propose = propose_among(points.features, np.flatnonzero(labels == label), device)
@@ -37,7 +37,7 @@ def list_neighbors(points: Points, queries: Array, num: int, any_label: bool, de
 
 
 def propose_among(features: Callable[[Array], Array], among: Array, device: torch.device) -> Propose:
-    """Proposes the k nearest of some positions, -1 where there are fewer; distances to `BASE_ROWS` at a time.
+    """Proposes the k nearest of some positions, `NO_ROW` where there are fewer; distances to `BASE_ROWS` at a time.
 
     Args:
         features: positions (M,) to (M, d) float16 or float32.
@@ -62,6 +62,6 @@ def propose_among(features: Callable[[Array], Array], among: Array, device: torc
             found = torch.cat([found, numbers], dim=1).gather(1, chosen)
         positions = among[found.cpu().numpy()]
         short = k - positions.shape[1]
-        return np.pad(positions, ((0, 0), (0, short)), constant_values=NO_NEIGHBOR) if short else positions
+        return np.pad(positions, ((0, 0), (0, short)), constant_values=NO_ROW) if short else positions
 
     return propose

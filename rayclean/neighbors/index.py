@@ -18,8 +18,8 @@ from rayclean.catalog.table import Catalog
 from rayclean.neighbors.files import IndexFiles, Probes, Span
 from rayclean.neighbors.ivf import nearest_cells, search_lists
 from rayclean.neighbors.parts import plan_parts
-from rayclean.neighbors.select import NO_NEIGHBOR, Neighbors, Points, nearest
-from rayclean.schema import Array
+from rayclean.neighbors.select import Neighbors, Points, nearest
+from rayclean.schema import NO_ROW, Array
 from rayclean.storage.draws import seeded_hash
 from rayclean.storage.store import Store
 
@@ -155,16 +155,16 @@ class NeighborIndex:
         return distances, ids
 
     def _flat(self, spans: list[Span], queries: Array, k: int) -> Array:
-        """The k nearest positions of each query in the spans, -1 where there are fewer."""
+        """The k nearest positions of each query in the spans, `NO_ROW` where there are fewer."""
         found = []
         for span in spans:
             distances, ids = self._knn(queries, self.files.base(span), k)
-            found.append((distances, np.where(ids < 0, NO_NEIGHBOR, ids + span.start)))
+            found.append((distances, np.where(ids < 0, NO_ROW, ids + span.start)))
         return _merge(found, k)
 
     def _ivf(self, spans: list[Span], cells: Cells, num_probes: int, queries: Array, k: int) -> Array:
         """The k nearest positions of each query in its nearest cells, in twice as many where these hold fewer."""
-        positions = np.full((len(queries), k), NO_NEIGHBOR, np.int64)
+        positions = np.full((len(queries), k), NO_ROW, np.int64)
         open_ = np.arange(len(queries))
         while True:
             num_probes = min(num_probes, len(cells.numbers))
@@ -175,7 +175,7 @@ class NeighborIndex:
                 for span in spans
             ]
             positions[open_] = _merge(found, k)
-            open_ = open_[(positions[open_] == NO_NEIGHBOR).any(axis=1)]
+            open_ = open_[(positions[open_] == NO_ROW).any(axis=1)]
             if len(open_) == 0 or num_probes == len(cells.numbers):
                 return positions
             num_probes *= 2
@@ -190,13 +190,13 @@ class NeighborIndex:
             self.last_pool = label, pool, self.files.features(pool).astype(np.float32)
         _, pool, base = self.last_pool
         distances, ids = self._knn(queries, base, k)
-        return _merge([(distances, np.where(ids < 0, NO_NEIGHBOR, pool[ids]))], k)
+        return _merge([(distances, np.where(ids < 0, NO_ROW, pool[ids]))], k)
 
 
 def _merge(found: list[tuple[Array, Array]], k: int) -> Array:
-    """The k nearest positions of all that was found, (Q, k); -1 where there are fewer."""
+    """The k nearest positions of all that was found, (Q, k); `NO_ROW` where there are fewer."""
     distances, positions = (np.concatenate(column, axis=1) for column in zip(*found, strict=True))
     order = np.argsort(np.where(positions < 0, np.inf, distances), axis=1, kind="stable")[:, :k]
     positions = np.take_along_axis(positions, order, 1)
     missing = k - positions.shape[1]
-    return np.pad(positions, ((0, 0), (0, missing)), constant_values=NO_NEIGHBOR) if missing else positions
+    return np.pad(positions, ((0, 0), (0, missing)), constant_values=NO_ROW) if missing else positions

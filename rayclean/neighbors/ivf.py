@@ -125,7 +125,7 @@ def search_lists(
         stop: one past the last.
 
     Returns:
-        Squared distances, (Q, k) float32, and positions, (Q, k) int64, -1 where there are fewer.
+        Squared distances, (Q, k) float32, and positions, (Q, k) int64, `NO_ROW` where there are fewer.
     """
     distances = np.empty((len(queries), k), np.float32)
     positions = np.empty((len(queries), k), np.int64)

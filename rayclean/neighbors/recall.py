@@ -9,8 +9,8 @@ import numpy as np
 
 from rayclean.catalog.table import Catalog
 from rayclean.neighbors.index import NeighborIndex
-from rayclean.neighbors.select import NO_NEIGHBOR, Neighbors
-from rayclean.schema import Array
+from rayclean.neighbors.select import Neighbors
+from rayclean.schema import NO_ROW, Array
 from rayclean.storage.draws import uniform
 
 BLOCK = 8192
@@ -59,7 +59,7 @@ def count_hits(lists: Neighbors, radii: Array) -> Recall:
     """
     wanted = np.isfinite(radii).sum(axis=1)
     last = np.take_along_axis(radii, np.maximum(wanted - 1, 0)[:, None], 1)
-    hits = (lists.rows != NO_NEIGHBOR) & (lists.distances <= last)
+    hits = (lists.rows != NO_ROW) & (lists.distances <= last)
     return Recall(int(hits.sum()), int(wanted.sum()))
 
 

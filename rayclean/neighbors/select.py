@@ -7,18 +7,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rayclean.schema import Array
+from rayclean.schema import NO_ROW, Array
 
 EXTRA_CANDIDATES = 8
 CHUNK = 512
-NO_NEIGHBOR = -1
 
-# (queries (Q, d) float32, k) -> candidate positions (Q, k), nearest first; -1 only where there are no more at all.
+# (queries (Q, d) float32, k) -> candidate positions (Q, k), nearest first; NO_ROW only where there are no more at all.
 Propose = Callable[[Array, int], Array]
 
 
 class Neighbors(NamedTuple):
-    """Nearest first: rows (Q, L) int64, -1 where there are fewer, and squared distances (Q, L) float64, inf there."""
+    """Nearest first: rows (Q, L) int64, `NO_ROW` where fewer, and squared distances (Q, L) float64, inf there."""
 
     rows: Array
     distances: Array
@@ -48,7 +47,7 @@ def nearest(points: Points, positions: Array, propose: Propose, num: int) -> Nei
         propose: the search.
         num: L.
     """
-    result = Neighbors(np.full((len(positions), num), NO_NEIGHBOR, np.int64), np.full((len(positions), num), np.inf))
+    result = Neighbors(np.full((len(positions), num), NO_ROW, np.int64), np.full((len(positions), num), np.inf))
     first = k = num + EXTRA_CANDIDATES
     open_ = np.arange(len(positions))
     while len(open_):
@@ -78,4 +77,4 @@ def _choose(points: Points, positions: Array, features: Array, found: Array, num
     distances[left_out] = np.inf
     order = np.lexsort((rows, points.draws[rows], distances), axis=-1)[:, :num]
     rows, distances = np.take_along_axis(rows, order, 1), np.take_along_axis(distances, order, 1)
-    return np.where(np.isinf(distances), NO_NEIGHBOR, rows), distances, reach
+    return np.where(np.isinf(distances), NO_ROW, rows), distances, reach

@@ -16,7 +16,7 @@ import pyarrow.dataset as ds
 
 from rayclean.merge.kinds import KIND_NAMES, Kind
 from rayclean.report.page_numbers import Worst
-from rayclean.schema import NONE_OF_CLASSES, Array
+from rayclean.schema import NO_ROW, NONE_OF_CLASSES, Array
 
 SAMPLE_ROWS = 100_000
 GROUPS = 60
@@ -75,7 +75,7 @@ def scan(table: ds.Dataset, num_rows: int, scores: Sequence[str], shares: Array,
         shown: (M,) labels whose confusions are counted.
     """
     stride = max(-(-num_rows // SAMPLE_ROWS), 1)
-    worst, pieces, places = Worst(shares), [], np.full(len(shares) + 1, -1)
+    worst, pieces, places = Worst(shares), [], np.full(len(shares) + 1, NO_ROW)
     places[shown], places[NONE_OF_CLASSES] = np.arange(len(shown)), len(shown)
     shape = (len(shown), len(shown) + 1)
     seen = Seen(stride, {}, worst.rows, 0, np.zeros(shape, np.int64), np.zeros(shape, np.int64))

@@ -22,9 +22,9 @@ class BlockScores:
             softmax; where further networks are believed, the geometric mean with their softmax.
         facts: raw columns beside the scores, by name; (N,) each.
         num_paths: (N,) same-label neighbours that were found; None without IOFM.
-        neighbors: (N, 3) the nearest rows of any label, -1 where there are fewer.
-        near_labels: (N, L) given labels of the nearest rows of any label, -1 where there are fewer; None where they
-            are not known.
+        neighbors: (N, 3) the nearest rows of any label, `NO_ROW` where there are fewer.
+        near_labels: (N, L) given labels of the nearest rows of any label, `NO_LABEL` where there are fewer; None where
+            they are not known.
         kinds: the scores by name, where a process may not know them: those of families from outside.
     """
 

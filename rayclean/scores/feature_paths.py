@@ -23,7 +23,7 @@ def feature_paths(own: Array, others: Array, at_neighbors: Array, steps: int, la
     Args:
         own: (N, K) logits of the rows.
         others: (M, K) logits of the rows that are neighbours.
-        at_neighbors: (N, L) which of these, -1 where a row has fewer.
+        at_neighbors: (N, L) which of these, `NO_ROW` where a row has fewer.
         steps: H.
         labels: (N,) given labels.
     """

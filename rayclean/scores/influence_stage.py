@@ -49,7 +49,7 @@ class InfluenceJob(Job):
         embedding: of the snapshot.
         verified: the validation rows; None without, and then there is no OSD.
         by_clip: whether a row's influence is that of its clip's mean gradient, and z-scores run over clips.
-        among: a file of labels by row, -1 for rows that are no longer trained on and count nowhere; None for all.
+        among: a file of labels by row, `LEFT_OUT` for rows that are not trained on and count nowhere; None for all.
     """
 
     stage: ClassVar[str] = "influence"

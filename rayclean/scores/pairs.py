@@ -27,7 +27,7 @@ def undirected_pairs(rows: Array, neighbors: Array) -> Pairs:
 
     Args:
         rows: (N,) int64, the rows that have a list.
-        neighbors: (N, L) int64 rows, -1 where there is none.
+        neighbors: (N, L) int64 rows, `NO_ROW` where there is none.
     """
     source = np.repeat(rows, neighbors.shape[1])
     target = neighbors.ravel()

@@ -12,8 +12,7 @@ from rayclean.catalog.table import Catalog
 from rayclean.embed.table import Embedding, Space
 from rayclean.neighbors.cells import ordering_cells
 from rayclean.neighbors.parts import group_labels
-from rayclean.neighbors.select import NO_NEIGHBOR
-from rayclean.schema import Array
+from rayclean.schema import NO_ROW, Array
 from rayclean.scores.pairs import Pairs, ordered_for_locality, undirected_pairs
 from rayclean.storage.contents import map_arrays
 from rayclean.storage.fingerprint import fingerprint
@@ -117,9 +116,9 @@ class AnyLabelPairsJob(PairsJob):
         lists = self._lists("any", block)
         rows = np.arange(block * self.block_rows, block * self.block_rows + len(lists))
         smaller = np.minimum(lists, rows[:, None])
-        here = (lists != NO_NEIGHBOR) & (smaller >= start) & (smaller < stop)
+        here = (lists != NO_ROW) & (smaller >= start) & (smaller < stop)
         some = here.any(axis=1)
-        return rows[some], np.where(here[some], lists[some], NO_NEIGHBOR)
+        return rows[some], np.where(here[some], lists[some], NO_ROW)
 
 
 def _ordered(pairs: Pairs, label: Array, rows: Array, cells: Array) -> Pairs:

@@ -43,7 +43,7 @@ def neighbor_shares(
     """Return the shares of the classes among the labels of neighbours: a belief that has not seen the row's label.
 
     Args:
-        neighbor_labels: (N, L) given labels of the nearest rows of any label, -1 for those that are not there.
+        neighbor_labels: (N, L) given labels of the nearest rows of any label, `NO_LABEL` for those that are not there.
         num_classes: K.
         floor: added to each share before they are normalised; a row without neighbours is equally sure of all.
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from rayclean.catalog.table import Catalog
-from rayclean.neighbors.select import NO_NEIGHBOR
+from rayclean.schema import NO_LABEL, NO_ROW
 from rayclean.scores.vote import neighbor_vote
 from rayclean.storage.contents import map_arrays
 from rayclean.storage.fingerprint import fingerprint
@@ -38,8 +38,8 @@ class VoteJob(Job):
         def compute(unit: str) -> UnitResult:
             start, stop = block_range(int(unit), self.block_rows, self.catalog.num_rows)
             lists = map_arrays(self.store, f"{self.lists_folder}/any/{unit}.safetensors")
-            there = lists["rows"] != NO_NEIGHBOR
-            labels = np.where(there, self.catalog.label[np.maximum(lists["rows"], 0)], NO_NEIGHBOR)
+            there = lists["rows"] != NO_ROW
+            labels = np.where(there, self.catalog.label[np.maximum(lists["rows"], 0)], NO_LABEL)
             vote = neighbor_vote(labels, there, self.catalog.label[start:stop])
             nearest, distances = lists["rows"][:, :EVIDENCE], lists["distances"][:, :EVIDENCE]
             content = {"vote": vote, "neighbors": nearest, "neighbor_distances": distances}

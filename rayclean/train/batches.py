@@ -30,7 +30,7 @@ class Lesson(NamedTuple):
     """What is to be learned, by row.
 
     Attributes:
-        labels: (N,) integers; -1 for rows that are left out.
+        labels: (N,) integers; `LEFT_OUT` for rows that are not trained on.
         weights: (N,) float32; None where all count alike.
     """
 

@@ -25,10 +25,11 @@ from rayclean.catalog.stage import (
     open_catalog,
     scan_settings,
 )
-from rayclean.catalog.table import NO_ROW, Catalog
+from rayclean.catalog.table import Catalog
 from rayclean.config import DataSection
 from rayclean.errors import InputError, ShardChangedError
 from rayclean.run.run import Run
+from rayclean.schema import NO_ROW
 from rayclean.storage.contents import encode, read_table
 from rayclean.storage.executor import run_inline
 from rayclean.storage.store import Store

@@ -17,8 +17,8 @@ from rayclean.learn.dividemix_settings import DivideMixSettings, divided_train
 from rayclean.learn.rescoring import rescore, share_of
 from rayclean.neighbors import brute
 from rayclean.neighbors.brute import list_neighbors, propose_among
-from rayclean.neighbors.select import NO_NEIGHBOR, Points
-from rayclean.schema import Array
+from rayclean.neighbors.select import Points
+from rayclean.schema import NO_ROW, Array
 from rayclean.train.batches import cached_rows
 from rayclean.train.forward import Forward, ForwardSettings
 from rayclean.train.loop import Rank
@@ -165,7 +165,7 @@ def test_proposals_end_where_the_points_do() -> None:
     features = np.arange(6, dtype=np.float16)[:, None]
     propose = propose_among(lambda positions: features[positions], np.array([1, 3, 5]), torch.device("cpu"))
     found = propose(np.array([[2.9], [0.0]], np.float32), 5)
-    np.testing.assert_array_equal(found, [[3, 1, 5, NO_NEIGHBOR, NO_NEIGHBOR], [1, 3, 5, NO_NEIGHBOR, NO_NEIGHBOR]])
+    np.testing.assert_array_equal(found, [[3, 1, 5, NO_ROW, NO_ROW], [1, 3, 5, NO_ROW, NO_ROW]])
 
 
 @pytest.mark.parametrize(("num_rows", "ranks"), [(10, 3), (2, 4), (7, 1)])

@@ -12,9 +12,8 @@ from rayclean.catalog.table import COLUMNS_FILE, Catalog
 from rayclean.embed.stage import embedding_arrays
 from rayclean.embed.table import Embedding
 from rayclean.neighbors.index import IndexSettings, NeighborIndex
-from rayclean.neighbors.select import NO_NEIGHBOR
 from rayclean.neighbors.stage import AnyLabelJob, IndexJob, SameLabelJob
-from rayclean.schema import Array
+from rayclean.schema import NO_ROW, Array
 from rayclean.storage.contents import encode, map_arrays
 from rayclean.storage.draws import seeded_hash
 from rayclean.storage.executor import run_inline
@@ -79,7 +78,7 @@ class Data:
             if j != row and not ((self.digest[j] == self.digest[row]).all() and self.label[j] == self.label[row])
         ]
         found = [j for _, _, j in sorted(others)[:num]]
-        return found + [NO_NEIGHBOR] * (num - len(found))
+        return found + [NO_ROW] * (num - len(found))
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +127,7 @@ def test_copies_are_neighbours_only_under_another_label(data: Data) -> None:
     assert sorted(any_label.rows[0].tolist()) == [0, 1, 2]
     assert any_label.distances[0].tolist() == [0, 0, 0]
     copies_only = index.same_label(COPIES_LABEL, np.arange(*data.catalog.label_range(COPIES_LABEL)), 3)
-    assert (copies_only.rows == NO_NEIGHBOR).all()
+    assert (copies_only.rows == NO_ROW).all()
 
 
 @pytest.mark.parametrize("pool", [1, 9, 50, 1000])
@@ -143,7 +142,7 @@ def test_a_pool_is_the_same_rows_in_any_order_of_the_samples(pool: int, data: Da
         found = each.index(34, pool, seed=7).same_label(label, np.arange(start, stop), num).rows
         for row, mine in zip(rows, found, strict=True):
             assert mine.tolist() == each.nearest(int(row), chosen, num)
-        listed.append({int(each.ids[row]) for row in found[found != NO_NEIGHBOR]})
+        listed.append({int(each.ids[row]) for row in found[found != NO_ROW]})
         assert len(set(chosen)) == min(pool, stop - start)
     assert listed[0] == listed[1]
     assert listed[0] <= set(np.flatnonzero(np.arange(len(data.label)) < CLASS_COUNTS[0]))

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rayclean.neighbors.select import CHUNK, EXTRA_CANDIDATES, NO_NEIGHBOR, Neighbors, Points, nearest
-from rayclean.schema import Array
+from rayclean.neighbors.select import CHUNK, EXTRA_CANDIDATES, Neighbors, Points, nearest
+from rayclean.schema import NO_ROW, Array
 
 
 def points_of(features: Array, labels: Array, digests: Array, rows: Array | None = None) -> Points:
@@ -28,7 +28,7 @@ def draws_of(rows: Array) -> Array:
 
 def brute_force(features: Array, labels: Array, digests: Array, rows: Array, queries: Array, num: int) -> Neighbors:
     """By the definition, one query after the other, in float64."""
-    found = np.full((len(queries), num), NO_NEIGHBOR)
+    found = np.full((len(queries), num), NO_ROW)
     distances = np.full((len(queries), num), np.inf)
     wide = features.astype(np.float64)
     for i, query in enumerate(queries):
@@ -48,7 +48,7 @@ def proposer(features: Array, seed: int) -> Callable[[Array, int], Array]:
     rng = np.random.default_rng(seed)
 
     def propose(queries: Array, k: int) -> Array:
-        result = np.full((len(queries), k), NO_NEIGHBOR)
+        result = np.full((len(queries), k), NO_ROW)
         for i, query in enumerate(queries):
             shuffled = rng.permutation(len(base))
             distances = ((base[shuffled] - query) ** 2).sum(axis=1)
@@ -106,7 +106,7 @@ def test_a_list_that_copies_made_short_is_filled() -> None:
 def test_it_ends_where_the_points_end() -> None:
     points = points_of(np.zeros((5, 2), np.float16), np.zeros(5), np.zeros(5))
     found = nearest(points, np.arange(5), proposer(np.zeros((5, 2), np.float16), 0), 2)
-    assert (found.rows == NO_NEIGHBOR).all()
+    assert (found.rows == NO_ROW).all()
     assert np.isinf(found.distances).all()
 
 
