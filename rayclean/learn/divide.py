@@ -9,7 +9,6 @@ Letters: N rows, M bins that are not empty.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -18,18 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logit
 
-from rayclean.merge.em import BETA, Component, fit_two_components
 from rayclean.merge.monotone import log_features
 from rayclean.schema import Array
+from rayclean.scores.em import BETA, GAUSS, Component, Ending, fit_as_sklearn, fit_two_components
 
 Float64 = NDArray[np.float64]
 
 NUM_BINS = 4096
 BLOCK = 2**20  # rows that are in memory as float64 together
 # Of sklearn's GaussianMixture in the authors' code.
-MAX_ITERATIONS = 10
-TOLERANCE = 1e-2
-MIN_VARIANCE = 5e-4
+ENDING = Ending(max_iter=10, tol=1e-2)
+REG_COVAR = 5e-4
 # Beta scores nearer to 0 or 1 are moved here (as in Arazo et al.'s code).
 BETA_MARGIN = 1e-4
 
@@ -195,26 +193,8 @@ def _fit_gauss(histogram: Histogram) -> tuple[Posterior, float, float]:
 
     Its k-means starts from random rows; here the best cut of the histogram is found, so that nothing is random.
     """
-    values, counts = histogram
-    upper = _two_means(histogram)
-    previous, resp = -math.inf, np.stack([upper, 1 - upper])
-    parameters = _moments(histogram, resp)
-    for _ in range(MAX_ITERATIONS):
-        log_joint = _log_joint(values, parameters)
-        log_total = np.logaddexp(*log_joint)
-        parameters = _moments(histogram, np.exp(log_joint - log_total))
-        bound = float(np.average(log_total, weights=counts))
-        if abs(bound - previous) < TOLERANCE:
-            break
-        previous = bound
-    means = parameters[0]
-    cleaner = int(means[1] > means[0])
-
-    def posterior(values: Float64) -> Float64:
-        log_joint = _log_joint(values, parameters)
-        return np.asarray(np.exp(log_joint[cleaner] - np.logaddexp(*log_joint)), np.float64)
-
-    return posterior, float(means[cleaner]), float(means[1 - cleaner])
+    fit = fit_as_sklearn(histogram.values, _two_means(histogram), ENDING, REG_COVAR, histogram.counts)
+    return lambda values: fit.posterior(values[:, None], GAUSS), fit.clean.mean, fit.noisy.mean
 
 
 def _two_means(histogram: Histogram) -> Float64:
@@ -227,35 +207,14 @@ def _two_means(histogram: Histogram) -> Float64:
     return np.asarray(np.arange(len(values)) > between.argmax(), np.float64)
 
 
-def _moments(histogram: Histogram, resp: Float64) -> tuple[Float64, Float64, Float64]:
-    """M-step of Gaussians: means, variances and weights, (2,) each, of responsibilities (2, M)."""
-    values, counts = histogram
-    weighted = resp * counts
-    totals = weighted.sum(axis=1) + 10 * np.finfo(np.float64).eps
-    means = weighted @ values / totals
-    variances = (weighted * (values - means[:, None]) ** 2).sum(axis=1) / totals + MIN_VARIANCE
-    return means, variances, totals / totals.sum()
-
-
-def _log_joint(values: Float64, parameters: tuple[Float64, Float64, Float64]) -> Float64:
-    """Logarithm of weight times density, (2, N)."""
-    means, variances, weights = (each[:, None] for each in parameters)
-    log_density = -0.5 * ((values - means) ** 2 / variances + np.log(2 * math.pi * variances))
-    return np.asarray(log_density + np.log(weights), np.float64)
-
-
 def _fit_beta(histogram: Histogram) -> tuple[Posterior, float, float]:
-    """Two beta densities by the moments of Arazo et al. (merge/em.py), looked up on a grid."""
+    """Two beta densities by the moments of Arazo et al. (scores/em.py), looked up on a grid."""
     values = _inside(histogram.values)
     fit = fit_two_components(values, log_features(values, None), BETA, histogram.counts)
     edge = float(logit(1 - BETA_MARGIN))
     grid = np.linspace(-edge, edge, NUM_BINS + 1)
     at_grid = 1 / (1 + np.exp(-grid))
-    log_joint = [
-        BETA.log_density(log_features(at_grid, None), component) + np.log(weight)
-        for component, weight in ((fit.clean, fit.clean_weight), (fit.noisy, 1 - fit.clean_weight))
-    ]
-    raised = _growing(np.exp(log_joint[0] - np.logaddexp(*log_joint)), at_grid, fit.noisy)
+    raised = _growing(fit.posterior(log_features(at_grid, None), BETA), at_grid, fit.noisy)
 
     def posterior(values: Float64) -> Float64:
         return np.asarray(np.interp(logit(_inside(values)), grid, raised), np.float64)

@@ -1,7 +1,7 @@
 """One score, two components, clean and noisy: how the papers turn a score into P(label right).
 
 INN (appendix D.1) fits two beta components to its score, DivideMix two Gaussians to the losses. Both are fit
-in em.py, and published through the strictly increasing map of monotone.py.
+in scores/em.py, and published through the strictly increasing map of monotone.py.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rayclean.merge.em import BETA, GAUSS, TwoComponents, fit_two_components
 from rayclean.merge.monotone import SLOPE_FLOOR, fit_log_odds, log_features, probability
+from rayclean.scores.em import BETA, GAUSS, TwoComponents, fit_two_components
 
 Float64 = NDArray[np.float64]
 Kind = Literal["beta", "gauss"]

@@ -15,12 +15,16 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.mixture import GaussianMixture
+from scipy.special import expit
 
 from rayclean.schema import Array
+from rayclean.scores.em import Ending, fit_as_sklearn
 
 Float64 = NDArray[np.float64]
 Standardize = Literal["samples", "classes"]
+# Of the mixture that the votes are taken from, in sklearn's words.
+ENDING = Ending(max_iter=999, tol=1e-6)  # after that from the start: 1000 of sklearn's
+REG_COVAR = 1e-6
 
 
 class Moments(NamedTuple):
@@ -109,7 +113,7 @@ def fit_votes(osm: Array, osd: Array) -> Float64:
     """For each class, from which OSD^k on a row gets its vote (Algorithm 1, lines 4 to 6).
 
     The smaller mean of a mixture of two Gaussians on OSD^k of the rows with OSM >= 0. It is fitted on z-scores of
-    these rows, as scikit-learn's floor under the variances is absolute, from means at their quartiles: no chance in it.
+    these rows, as the floor under its variances is absolute, from means at their quartiles: no chance in it.
 
     Args:
         osm: (N,) OSM; a random part of the rows will do.
@@ -123,19 +127,12 @@ def fit_votes(osm: Array, osd: Array) -> Float64:
 
 def _smaller_mean(values: Array) -> float:
     values = values[~np.isnan(values)]
-    scaled = standardized(values)[:, None]
+    scaled = np.asarray(standardized(values), np.float64)
     if not scaled.any():  # no rows, or no spread
         return float(values.mean()) if len(values) else float("nan")
-    mixture = GaussianMixture(
-        2,
-        tol=1e-6,
-        max_iter=1000,
-        weights_init=[0.5, 0.5],
-        means_init=np.quantile(scaled, [0.25, 0.75])[:, None],
-        precisions_init=np.ones((2, 1, 1)),
-        random_state=0,
-    )
-    return float(values.mean() + values.std() * mixture.fit(scaled).means_.min())
+    low, high = np.quantile(scaled, [0.25, 0.75])
+    upper = expit((high - low) * (scaled - (low + high) / 2))  # of two Gaussians of variance 1 and equal weight there
+    return float(values.mean() + values.std() * fit_as_sklearn(scaled, upper, ENDING, REG_COVAR).noisy.mean)
 
 
 def votes(osd: Array, thresholds: Array) -> NDArray[np.int16]:

@@ -19,9 +19,9 @@ from rayclean.learn.divide import (
     cleanness,
     split_rows,
 )
-from rayclean.merge.em import BETA, GAUSS, fit_two_components
 from rayclean.merge.monotone import log_features
 from rayclean.schema import Array
+from rayclean.scores.em import BETA, fit_two_components
 
 
 def losses(seed: int, num: int = 4000, noise: float = 0.4, apart: float = 3.0) -> tuple[Array, Array]:
@@ -81,23 +81,6 @@ def test_scores_mirror_losses() -> None:
     of_score = clean_posterior(cleanness(-loss, "gauss", False), "gauss")
     np.testing.assert_allclose(of_loss.posterior, of_score.posterior, atol=1e-5)
     assert of_loss.clean_mean > of_loss.noisy_mean
-
-
-@pytest.mark.parametrize("family", [BETA, GAUSS])
-def test_weights_stand_for_rows(family: object) -> None:
-    values, _ = beta_scores(1, 300)
-    values = np.sort(np.round(values, 2).clip(0.01, 0.99))
-    distinct, counts = np.unique(values, return_counts=True)
-
-    def fit(values: Array, weights: Array | None) -> Array:
-        scaled = values if family is BETA else (values - 0.8) / 0.2
-        features = log_features(values, None) if family is BETA else scaled[:, None]
-        found = fit_two_components(scaled, features, BETA if family is BETA else GAUSS, weights)
-        return np.array([*found.clean, *found.noisy, found.clean_weight, found.log_likelihood])
-
-    # The start may cut within equal rows, and the end is a change of the likelihood below 1e-7.
-    np.testing.assert_allclose(fit(distinct, counts.astype(float)), fit(values, None), rtol=2e-2)
-    np.testing.assert_allclose(fit(values, np.full(len(values), 3.0)), fit(values, None), rtol=1e-6)
 
 
 def test_two_beta_densities_are_those_of_the_rows_themselves() -> None:

@@ -1,4 +1,4 @@
-"""Expectation maximisation for two components of one score.
+"""Expectation maximisation for two components of one score, for all that need it: the merge, votes, learning.
 
 Letters: N rows, sorted by score; F features of a score, in which a component's log density is linear or
 quadratic: (log s, -log(1 - s)) for beta densities, the standardised score itself for Gaussians. With weights a row
@@ -19,9 +19,6 @@ Float64 = NDArray[np.float64]
 
 # .03: low noise rates are not found from .1.
 START_QUANTILES = (0.5, 0.03, 0.1, 0.25, 0.75, 0.9)
-MAX_ITERATIONS = 500
-# Change of the mean log-likelihood a row at which the iteration ends.
-TOLERANCE = 1e-7
 # Keeps every component's weight above 0 (Arazo et al. floor the responsibilities alike).
 RESPONSIBILITY_FLOOR = 1e-12
 # a + b of a beta component. Its variance is m (1 - m) / (a + b + 1), so the bounds hold it away from 0 (one
@@ -29,6 +26,16 @@ RESPONSIBILITY_FLOOR = 1e-12
 CONCENTRATION = (0.02, 1e4)
 # Variance of a Gaussian component of scores that have variance 1.
 MIN_VARIANCE = 1e-3
+
+
+class Ending(NamedTuple):
+    """When the iteration ends, in sklearn's words."""
+
+    max_iter: int
+    tol: float  # change of the mean log-likelihood a row
+
+
+ENDING = Ending(500, 1e-7)
 
 
 class Component(NamedTuple):
@@ -53,6 +60,20 @@ class TwoComponents(NamedTuple):
     clean_weight: float
     responsibilities: Float64  # (N,) P(clean component | score)
     log_likelihood: float  # mean a row
+
+    def clean_first(self) -> TwoComponents:
+        """The same with the component of the larger mean first."""
+        if self.clean.mean >= self.noisy.mean:
+            return self
+        return TwoComponents(
+            self.noisy, self.clean, 1.0 - self.clean_weight, 1.0 - self.responsibilities, self.log_likelihood
+        )
+
+    def posterior(self, features: Float64, family: Family) -> Float64:
+        """P(clean component) of any features (N, F), (N,)."""
+        log_clean = family.log_density(features, self.clean) + np.log(self.clean_weight)
+        log_noisy = family.log_density(features, self.noisy) + np.log(1.0 - self.clean_weight)
+        return np.asarray(np.exp(log_clean - np.logaddexp(log_clean, log_noisy)), np.float64)
 
 
 def _beta_log_density(features: Float64, component: Component) -> Float64:
@@ -85,7 +106,7 @@ def fit_two_components(
     """Fit by expectation maximisation from several splits of the rows; the best log-likelihood wins.
 
     The M-step of a beta density matches weighted moments (Arazo et al., ICML 2019), which is not the maximum
-    of the likelihood: a step may lower it a little, so the end is a change below TOLERANCE.
+    of the likelihood: a step may lower it a little, so the end is a change below ENDING.tol.
 
     Args:
         values: (N,) sorted scores, for the moments; at least two different ones.
@@ -93,33 +114,56 @@ def fit_two_components(
         family: BETA or GAUSS.
         weights: (N,) > 0, how many rows each one stands for; None where all count once.
     """
-    fits = [_iterate(values, features, family, quantile, weights) for quantile in START_QUANTILES]
-    best = max(fits, key=lambda fit: fit.log_likelihood)  # the first of equals
-    if best.clean.mean >= best.noisy.mean:
-        return best
-    return TwoComponents(
-        best.noisy, best.clean, 1.0 - best.clean_weight, 1.0 - best.responsibilities, best.log_likelihood
-    )
+    starts = (_above(quantile, len(values), weights) for quantile in START_QUANTILES)
+    fits = [_iterate(values, features, family, upper, weights, ENDING) for upper in starts]
+    return max(fits, key=lambda fit: fit.log_likelihood).clean_first()  # the first of equals
+
+
+def fit_as_sklearn(
+    values: Float64, upper: Float64, ending: Ending, reg_covar: float, weights: Float64 | None = None
+) -> TwoComponents:
+    """Fit two Gaussians as sklearn's `GaussianMixture` iterates, from a start that is given: nothing is random.
+
+    Args:
+        values: (N,) in any order.
+        upper: (N,) in [0, 1], how much of each belongs to the first component before the first step.
+        ending: sklearn's.
+        reg_covar: sklearn's, added to every variance.
+        weights: (N,) > 0, how many rows each one stands for; None where all count once.
+
+    Returns:
+        The components of the last M-step, with which sklearn ends; the rest is of the step before.
+    """
+    family = Family(_gauss_log_density, lambda _, variance: math.sqrt(variance + reg_covar))
+    fit = _iterate(values, values[:, None], family, upper, weights, ending)
+    components = _maximised(values, fit.responsibilities, family, weights)
+    return TwoComponents(*components, fit.responsibilities, fit.log_likelihood).clean_first()
 
 
 def _iterate(
-    values: Float64, features: Float64, family: Family, quantile: float, weights: Float64 | None
+    values: Float64, features: Float64, family: Family, upper: Float64, weights: Float64 | None, ending: Ending
 ) -> TwoComponents:
-    """Expectation maximisation from the split of the sorted rows at `quantile`."""
-    upper = _above(quantile, len(values), weights)
+    """Expectation maximisation from given responsibilities of the first component, (N,) in [0, 1]."""
     previous = -math.inf
-    for _ in range(MAX_ITERATIONS):
-        upper = np.clip(upper, RESPONSIBILITY_FLOOR, 1.0 - RESPONSIBILITY_FLOOR)
-        weight = _mean(upper, weights)
-        first, second = (_component(values, each, family, weights) for each in (upper, 1.0 - upper))
+    for _ in range(ending.max_iter):
+        first, second, weight = _maximised(values, upper, family, weights)
         log_first = family.log_density(features, first) + math.log(weight)
         log_second = family.log_density(features, second) + math.log1p(-weight)
         upper = expit(log_first - log_second)
         log_likelihood = _mean(np.logaddexp(log_first, log_second), weights)
-        if abs(log_likelihood - previous) < TOLERANCE:
+        if abs(log_likelihood - previous) < ending.tol:
             break
         previous = log_likelihood
     return TwoComponents(first, second, weight, upper, log_likelihood)
+
+
+def _maximised(
+    values: Float64, upper: Float64, family: Family, weights: Float64 | None
+) -> tuple[Component, Component, float]:
+    """M-step: both components, and the share of the first."""
+    upper = np.clip(upper, RESPONSIBILITY_FLOOR, 1.0 - RESPONSIBILITY_FLOOR)
+    first, second = (_component(values, each, family, weights) for each in (upper, 1.0 - upper))
+    return first, second, _mean(upper, weights)
 
 
 def _above(quantile: float, num_rows: int, weights: Float64 | None) -> Float64:
