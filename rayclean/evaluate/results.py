@@ -10,14 +10,12 @@ from rayclean.evaluate.evaluate import Evaluation, evaluate, read_truth, truth_b
 from rayclean.evaluate.simulated import PLANTED, SimulatedLosses, histograms, split_by_truth
 from rayclean.run.families import influences, odd, planted_check
 from rayclean.run.run import Run
-from rayclean.run.start import look
+from rayclean.run.start import look_at_current
 from rayclean.schema import UNKNOWN, Array
 from rayclean.scores.influence_stage import SOLVER_FILE
 from rayclean.scores.simulate_stage import CHECK
 from rayclean.storage.contents import read_json
-from rayclean.storage.published import Published
 from rayclean.storage.store import Store
-from rayclean.train.stage import is_trained
 
 DAMPED = 0.9  # from this share on OSM's order is nearly that of the gradients' norms
 
@@ -30,14 +28,7 @@ def evaluate_run(config: Config) -> Evaluation:
     """
     if not config.has_truth:
         raise InputError(f"{config.run.dir} has no truth to compare with; set data.truth where the shards hold it")
-    store = Store(config.run.dir)
-    table = Published.open(store)
-    this = look(config, store)
-    if not all(is_trained(role.task) for role in this.roles.values()) or table.merge != this.merge()[1].folder:
-        raise InputError(
-            f"{config.run.dir}: the table comes from {table.merge}, made with another config or version of "
-            "rayclean than this one; give its `rayclean run` command again to bring it up to date"
-        )
+    this, table = look_at_current(config, Store(config.run.dir))
     labels = read_truth(this.catalog)
     if not (labels != UNKNOWN).any():
         raise InputError(f"{config.run.dir}: data.truth ({config.data.truth}) is set, but no sample has it")

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from rayclean.config import Config
 from rayclean.config.secrets import refuse_secrets
-from rayclean.errors import ConfigError, InputError, RaycleanError
+from rayclean.errors import ConfigError
 from rayclean.export.card import README, Card, readme
 from rayclean.export.choose import COLUMNS, Lines, settle
 from rayclean.export.cleanlab import pred_probs
@@ -28,7 +28,7 @@ from rayclean.merge.stage import MODEL
 from rayclean.run.ledger import do
 from rayclean.run.run import Run
 from rayclean.run.site import opened
-from rayclean.run.start import look
+from rayclean.run.start import is_current, look
 from rayclean.storage.contents import encode, read_json
 from rayclean.storage.fingerprint import fingerprint
 from rayclean.storage.graph import Graph
@@ -71,8 +71,8 @@ def export(
     rule = settle(options, config.merge.threshold, lambda: map(Lines.of, table.batches(COLUMNS)), caution)
     chosen = Chosen(this.catalog, this.source, table, rule, options.removed)
     chosen.check()
-    if not _is_current(this, table):
-        log.warning("%s: the table is of an earlier start than the last one (%s)", store.root, table.merge)
+    if not is_current(this, table.published):
+        log.warning("%s", table.published.older())
     fields = {"to": to, "options": options.to_json(), "cut": [rule.cut.key, rule.cut.last_row], "out": target.root}
     fields |= {} if kind.version == 1 else {"version": kind.version}  # exports of before are gone on with
     mark = fingerprint("export", VERSION, fields, [table.digest, this.catalog.fingerprint])
@@ -147,18 +147,10 @@ def _beliefs(this: Run, table: LabelTable) -> bytes:
     Raises:
         InputError: the run's scores are not those of the table.
     """
-    if not _is_current(this, table):
-        raise InputError("the table is of an earlier start")
+    if not is_current(this, table.published):
+        raise table.published.older()
     fitted = Fitted.from_json(read_json(this.store, f"{table.merge}/{MODEL}.json"))
     return pred_probs(this.score_files(), fitted.sources)
-
-
-def _is_current(this: Run, table: LabelTable) -> bool:
-    """Whether the table is that of the last start's config."""
-    try:
-        return table.merge == this.merge()[1].folder
-    except (OSError, RaycleanError):  # that start has not trained yet
-        return False
 
 
 def _open(out: str) -> Store:

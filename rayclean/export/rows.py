@@ -15,6 +15,7 @@ from rayclean.export.choose import COLUMNS, Decision, Lines, Reason, Rule, reaso
 from rayclean.export.table import LabelTable, RowReader
 from rayclean.schema import Array
 from rayclean.shards.urls import ShardIdentity, stat_shard
+from rayclean.storage.published import UPDATE
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Chosen:
     def check(self) -> None:
         """Raises InputError where the table has not as many rows as the catalog."""
         if self.table.num_rows != self.catalog.num_rows:
-            raise _of_others(self.table, f"{self.table.num_rows} rows", f"{self.catalog.num_rows}")
+            raise self.table.published.of_other_rows(f"{self.table.num_rows} rows", f"{self.catalog.num_rows}")
 
     def exported(self, decision: Decision) -> Array:
         """(N,) bool: the rows that are asked for."""
@@ -141,8 +142,7 @@ def source_labels(names: Sequence[str], source_names: Sequence[str]) -> Array:
     number = {name: label for label, name in enumerate(source_names)}
     if unknown := [name for name in names if name not in number]:
         raise InputError(
-            f"data.classes has no class {unknown[0]!r}, which the table has: it was made with other classes; give its "
-            "`rayclean run` command again to bring it up to date"
+            f"data.classes has no class {unknown[0]!r}, which the table has: it was made with other classes; {UPDATE}"
         )
     return np.array([number[name] for name in names], np.int64)
 
@@ -150,11 +150,4 @@ def source_labels(names: Sequence[str], source_names: Sequence[str]) -> Array:
 def _check_same(table: LabelTable, lines: pa.Table, shard: str, rows: pa.Table) -> None:
     shards = lines["shard"].cast(pa.string()).unique().to_pylist()
     if shards != [shard] or not lines["key"].combine_chunks().equals(rows["key"].combine_chunks()):
-        raise _of_others(table, f"rows of {', '.join(shards)}", f"those of {shard}, with its keys")
-
-
-def _of_others(table: LabelTable, found: str, expected: str) -> InputError:
-    return InputError(
-        f"{table.store.root}: the table is of other rows than the run's catalog: found {found}, expected {expected}; "
-        "give its `rayclean run` command again to bring it up to date"
-    )
+        raise table.published.of_other_rows(f"rows of {', '.join(shards)}", f"those of {shard}, with its keys")

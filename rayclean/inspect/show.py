@@ -22,7 +22,7 @@ from rayclean.config import Config
 from rayclean.errors import InputError, LostFile, RaycleanError
 from rayclean.inspect.errors import shard_names, shards_with_quarantine
 from rayclean.run.run import Run
-from rayclean.run.start import look
+from rayclean.run.start import is_current, look
 from rayclean.schema import NO_ROW, NONE_NAME, NONE_OF_CLASSES
 from rayclean.storage.contents import open_table
 from rayclean.storage.published import LABELS, Published, find_published
@@ -68,7 +68,8 @@ def describe(config: Config, key: str, shard: str | None = None) -> Facts:
         return facts
     facts |= _of_catalog(catalog, chosen, key, table.names if table else this.classes.names)
     if table is not None:
-        return facts | table.facts(places[chosen]) | {"table": _age(this, table)}
+        age = {"merge": table.merge, "is_current": is_current(this, table.published)}
+        return facts | table.facts(places[chosen]) | {"table": age}
     if "row" in facts and catalog is this.catalog:
         facts |= _scores_so_far(this, facts["row"])
     return facts
@@ -189,15 +190,6 @@ class FinalTable:
             }
             for name, value in values.items()
         }
-
-
-def _age(this: Run, table: FinalTable) -> Facts:
-    """Where the table comes from, and whether that is surely the config of the last start."""
-    try:
-        current = table.merge == this.merge()[1].folder
-    except (OSError, RaycleanError):  # that start has not trained yet
-        current = False
-    return {"merge": table.merge, "is_current": current}
 
 
 def _known_rows(this: Run) -> Catalog:

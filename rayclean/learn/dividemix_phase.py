@@ -104,7 +104,7 @@ def run_dividemix(phase: DividePhase, index: int, ranks: int, resume: Resume, re
     rank, settings = Rank(index, ranks), phase.settings
     source = FeedSource(phase, rank)
     one, two = (phase.new_network(seed) for seed in phase.seeds)
-    given = read_columns(phase.store, ["label_score"])["label_score"][source.rows] if phase.is_joint else None
+    given = read_columns(phase.catalog, ["label_score"])["label_score"][source.rows] if phase.is_joint else None
     starts = _start_scores(phase, source, rank)
     epochs = dividemix_epochs(settings, phase.spec, (one, two), source, rank, resume.state, given, starts)
     for epoch, networks, facts, after in epochs:

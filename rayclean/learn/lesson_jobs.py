@@ -24,7 +24,6 @@ from rayclean.scores.simulate_stage import JudgeJob
 from rayclean.storage.contents import map_arrays
 from rayclean.storage.fingerprint import fingerprint
 from rayclean.storage.published import Published
-from rayclean.storage.store import Store
 from rayclean.storage.units import Job, UnitResult
 
 VERSION = 1
@@ -112,7 +111,7 @@ class TableLesson(LessonJob):
 
     def make(self, labels: Array) -> dict[str, Array]:
         """By cut, by weight or by prediction."""
-        columns = read_columns(self.store, TABLE_COLUMNS)
+        columns = read_columns(self.catalog, TABLE_COLUMNS)
         score, cut = columns["label_score"], self.cut
         if self.settings.by == "predicted":
             predicted = columns["predicted_label"], columns["predicted_score"]
@@ -125,10 +124,16 @@ class TableLesson(LessonJob):
         return arrays
 
 
-def read_columns(store: Store, names: list[str]) -> dict[str, Array]:
-    """Columns of the final table by row, nulls as NaN."""
-    published = Published.open(store)
+def read_columns(catalog: Catalog, names: list[str]) -> dict[str, Array]:
+    """Columns of the final table by row, nulls as NaN.
+
+    Raises:
+        InputError: there is none, or it is of other rows than the catalog.
+    """
+    published = Published.open(catalog.store)
     tables = [published.read(part, names) for part in published.parts]
+    if (found := sum(map(len, tables))) != catalog.num_rows:
+        raise published.of_other_rows(f"{found:,} rows", f"{catalog.num_rows:,}")
     return {name: np.concatenate([t[name].to_numpy(zero_copy_only=False) for t in tables]) for name in names}
 
 

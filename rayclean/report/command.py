@@ -17,7 +17,7 @@ from rayclean import __version__
 from rayclean.config import Config
 from rayclean.config.secrets import refuse_secrets
 from rayclean.decisions.verified import NOTHING_VERIFIED, read_verified
-from rayclean.errors import ConfigError, InputError
+from rayclean.errors import ConfigError
 from rayclean.evaluate.results import warnings
 from rayclean.inspect.show import FinalTable, stream
 from rayclean.merge.models import Fitted
@@ -32,13 +32,12 @@ from rayclean.report.page_svg import reliability as reliability_plot
 from rayclean.report.page_table import Seen, scan
 from rayclean.report.page_truth import Reliability, Truth, no_truth, read_some_truth, reliability
 from rayclean.run.run import Run
-from rayclean.run.start import look
+from rayclean.run.start import look_at_current
 from rayclean.schema import UNKNOWN, Array
 from rayclean.storage.contents import read_json
 from rayclean.storage.published import Published
 from rayclean.storage.store import Store
 from rayclean.storage.units import block_name, block_range
-from rayclean.train.stage import is_trained
 
 FOLDER = "report"
 MAX_TRANSITION = 4096  # classes up to which the transition matrix is read: 128 MiB
@@ -64,27 +63,14 @@ def write_report(config: Config, out: str | None = None, top: int = 2000) -> str
     refuse_secrets(out, "--out")
     if top < 1:
         raise ConfigError(f"a report of {top} samples: expected at least 1")
-    this, table = _finished(config)
+    this, published = look_at_current(config, Store(config.run.dir))
+    table = FinalTable.of(published)
     seen = _Facts.read(this, table, top)
     folder = open_folder(f"{this.store.root}/{FOLDER}" if out is None else out)
     samples = seen.samples(table)
     shown = [row for sample in samples.values() for row in (sample.row, *(near.row for near in sample.neighbors))]
     pictures = write_pictures(folder, this.catalog, np.array(shown, np.int64), config.data.max_pixels)
     return write_pages(folder, render(_report(this, seen, samples, pictures)))
-
-
-def _finished(config: Config) -> tuple[Run, FinalTable]:
-    """The run and its table, which must be that of the config."""
-    store = Store(config.run.dir)
-    published = Published.open(store)
-    this, table = look(config, store), FinalTable.of(published)
-    trained = all(is_trained(role.task) for role in this.roles.values())
-    if not trained or published.merge != this.merge()[1].folder:
-        raise InputError(
-            f"{config.run.dir}: the table comes from {published.merge}, made with another config or version of "
-            "rayclean than this one; give its `rayclean run` command again to bring it up to date"
-        )
-    return this, table
 
 
 @dataclass(frozen=True)

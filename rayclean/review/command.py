@@ -188,18 +188,14 @@ def _check_rows(store: Store, catalog: Catalog, table: FinalTable) -> None:
     Raises:
         InputError: they are not.
     """
-    same = store.exists(f"{catalog.folder}/{SHARDS_FILE}") and table.rows.count_rows() == catalog.num_rows
-    if same:
-        rows = np.unique(np.linspace(0, catalog.num_rows - 1, COMPARED_ROWS).astype(np.int64)).tolist()
-        found = stream(table.rows, ["row", "shard", "key"], pc.field("row").isin(pa.array(rows, pa.int64())))
-        same = {row: _sample(catalog, row) for row in rows} == {
-            each["row"]: (each["shard"], each["key"]) for each in found
-        }
-    if not same:
-        raise InputError(
-            f"{store.root}: the table is of other rows than the config of the last start leads to; give its "
-            "`rayclean run` command again to bring the table up to date"
-        )
+    count = table.rows.count_rows()
+    expected = catalog.num_rows if store.exists(f"{catalog.folder}/{SHARDS_FILE}") else 0
+    if count != expected:
+        raise table.published.of_other_rows(f"{count:,} rows", f"{expected:,}")
+    rows = np.unique(np.linspace(0, count - 1, COMPARED_ROWS).astype(np.int64)).tolist()
+    for each in stream(table.rows, ["row", "shard", "key"], pc.field("row").isin(pa.array(rows, pa.int64()))):
+        if (found := (each["shard"], each["key"])) != (sample := _sample(catalog, each["row"])):
+            raise table.published.of_other_rows(f"row {each['row']} is {found}", f"{sample}")
 
 
 def _sample(catalog: Catalog, row: int) -> tuple[str, str]:

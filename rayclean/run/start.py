@@ -16,11 +16,13 @@ from rayclean.config import Config, DataSection
 from rayclean.decisions.naming import note_classes
 from rayclean.decisions.verified import VerifiedFile
 from rayclean.embed.features_stage import check_features
-from rayclean.errors import InputError
+from rayclean.errors import InputError, RaycleanError
 from rayclean.run.run import Run
 from rayclean.storage.contents import encode, read_json
+from rayclean.storage.published import Published
 from rayclean.storage.store import Store
 from rayclean.train.precision import resolve_precision
+from rayclean.train.stage import is_trained
 
 PRECISION_FILE = "precision.json"
 CATALOG_FILE = "catalog.json"
@@ -119,6 +121,32 @@ def look(config: Config, store: Store) -> Run:
     catalog = open_catalog(store, marks["fingerprint"])
     validation = open_catalog(store, marks["validation"]) if marks.get("validation") else None
     return Run(config, store, catalog, validation, ONE_WORKER, _settled_precision(config, store))
+
+
+def look_at_current(config: Config, store: Store) -> tuple[Run, Published]:
+    """A run as `look` has it, and its table, which must be the one that the config leads to.
+
+    Raises:
+        InputError: it is not, or there is none.
+    """
+    table = Published.open(store)
+    this = look(config, store)
+    if not _is_of(this, table):
+        raise table.older()
+    return this, table
+
+
+def is_current(this: Run, table: Published) -> bool:
+    """Whether a table is the one that the config of the last start leads to, as far as that can be told yet."""
+    try:
+        return _is_of(this, table)
+    except (OSError, RaycleanError):
+        return False
+
+
+def _is_of(this: Run, table: Published) -> bool:
+    trained = all(is_trained(role.task) for role in this.roles.values())
+    return trained and table.merge == this.merge()[1].folder
 
 
 def _settled_precision(config: Config, store: Store) -> tuple[str, str]:

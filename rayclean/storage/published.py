@@ -22,6 +22,7 @@ from rayclean.storage.store import Store
 LABELS, TABLES = "labels", "tables"
 MANIFEST = f"{LABELS}/_manifest.json"
 PART, CLIPS, CLASSES, SUMMARY = "part", "clips", "classes", "summary"
+UPDATE = "give its `rayclean run` command again to bring it up to date"
 
 
 @dataclass(frozen=True)
@@ -179,6 +180,18 @@ class Published:
         except DamagedFile:
             return False
         return True
+
+    def older(self) -> InputError:
+        """That it is not the table that the config leads to."""
+        return InputError(
+            f"{self.store.root}: the table comes from {self.merge}, made with another config or version of rayclean "
+            f"than this one; {UPDATE}"
+        )
+
+    def of_other_rows(self, found: str, expected: str) -> InputError:
+        """That its rows are not those of the run's catalog."""
+        told = f"found {found}, expected {expected}"
+        return InputError(f"{self.store.root}: the table is of other rows than the run's catalog: {told}; {UPDATE}")
 
     def encode(self) -> bytes:
         """The manifest."""

@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from rayclean.catalog.stage import find_sources
+from rayclean.catalog.table import Catalog
 from rayclean.cluster.sizing import Workers
 from rayclean.config import Config, override_config
 from rayclean.errors import ConfigError, InputError
@@ -98,12 +99,19 @@ def test_networks_are_examined_where_they_are_trained(learn: Learn, config: Conf
 
 
 def test_retrain_keeps_the_rows_above_the_cut(learn: Learn, config: Config) -> None:
-    table = read_columns(Store(config.run.dir), ["label_score", "given_label"])
+    table = read_columns(opened(config).catalog, ["label_score", "given_label"])
     given, cut = table["given_label"], float(np.median(table["label_score"]))
     result = learn("retrain", f"learn.retrain.cut={cut!r}")
     expected = np.where(table["label_score"] >= cut, given, -1)
     np.testing.assert_array_equal(labels_of(config, result.trials[-1]), expected)
     assert 0 < result.removals["retrain by cut"]["removed"] < len(given)
+
+
+def test_a_table_of_other_rows_is_refused(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    catalog = opened(config).catalog
+    monkeypatch.setattr(Catalog, "num_rows", 7)
+    with pytest.raises(InputError, match=r"other rows than the run's catalog: found .* rows, expected 7; give its"):
+        read_columns(catalog, ["label_score"])
 
 
 def test_retrain_on_all_rows_is_plain_training(learn: Learn, config: Config) -> None:
@@ -116,7 +124,7 @@ def test_weights_are_the_scores(learn: Learn, config: Config) -> None:
     plain, weighted = learn("retrain", "learn.retrain.by=weight").trials
     arrays = map_arrays(Store(config.run.dir), weighted.facts["lesson"])
     np.testing.assert_array_equal(
-        arrays["weights"], read_columns(Store(config.run.dir), ["label_score"])["label_score"]
+        arrays["weights"], read_columns(opened(config).catalog, ["label_score"])["label_score"]
     )
     assert (arrays["labels"] >= 0).all()
     assert weights_of(config, weighted) != weights_of(config, plain)
@@ -125,7 +133,7 @@ def test_weights_are_the_scores(learn: Learn, config: Config) -> None:
 def test_predicted_labels_take_the_place_of_those_that_are_cut(learn: Learn, config: Config) -> None:
     trial = learn("retrain", "learn.retrain.by=predicted", "learn.retrain.sure=0.5").trials[-1]
     names = ["label_score", "given_label", "predicted_label", "predicted_score"]
-    table = read_columns(Store(config.run.dir), names)
+    table = read_columns(opened(config).catalog, names)
     cut, sure = table["label_score"] < 0.5, table["predicted_score"] >= 0.5
     expected = np.where(~cut, table["given_label"], np.where(sure, table["predicted_label"], -1))
     np.testing.assert_array_equal(labels_of(config, trial), expected)
@@ -314,7 +322,7 @@ def test_dividemix_can_begin_with_the_scores_of_two_networks(learn: Learn, confi
 
 
 def test_labels_that_people_gave_stand_above_all(learn: Learn, config: Config, tmp_path: Path) -> None:
-    table = read_columns(Store(config.run.dir), ["label_score", "given_label", "key"])
+    table = read_columns(opened(config).catalog, ["label_score", "given_label", "key"])
     worst, best = int(table["label_score"].argmin()), int(table["label_score"].argmax())
     other = (int(table["given_label"][best]) + 1) % 3
     lines = ["key,label", f"{table['key'][worst]},{table['given_label'][worst]}", f"{table['key'][best]},{other}"]
