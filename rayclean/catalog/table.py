@@ -61,7 +61,7 @@ class Catalog:
         """N."""
         return len(self.label)
 
-    @property
+    @cached_property
     def num_classes(self) -> int:
         """K."""
         return len(self.class_counts)
@@ -71,7 +71,7 @@ class Catalog:
         """Given labels, (N,) int32."""
         return self._columns["label"]
 
-    @property
+    @cached_property
     def class_counts(self) -> Array:
         """Rows of each given label, (K,) int64."""
         return self._columns["class_counts"]

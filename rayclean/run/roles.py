@@ -9,6 +9,7 @@ from rayclean.catalog.table import Catalog
 from rayclean.cluster.sizing import Workers
 from rayclean.config import Config
 from rayclean.embed.stage import EmbedJob, embed_job
+from rayclean.run.once import once
 from rayclean.shards.access import PixelSettings
 from rayclean.storage.store import Store
 from rayclean.train.forward import ForwardSettings
@@ -57,6 +58,7 @@ class Role:
         """How its images are read when it scores."""
         return PixelSettings(self.config.data.max_pixels, self.config.data.node_cache_bytes)
 
+    @once
     def embed(self, snapshot: Snapshot, catalog: Catalog | None = None) -> EmbedJob:
         """What one of its snapshots makes of the rows that it was trained on, or of those of another catalog."""
         return embed_job(

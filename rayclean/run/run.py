@@ -18,6 +18,7 @@ from rayclean.merge.stage import MODEL, ApplyJob, FitJob, merge_jobs
 from rayclean.neighbors.index import IndexSettings
 from rayclean.neighbors.ivf_stage import ProbesJob, QuantizerJob
 from rayclean.neighbors.stage import AnyLabelJob, IndexJob, SameLabelJob, neighbors_folder
+from rayclean.run.once import once
 from rayclean.run.roles import Role
 from rayclean.run.rows import Rows
 from rayclean.run.walks import Walk, plan_walks
@@ -92,31 +93,38 @@ class Run(Rows):
         roles = {name: role for name, role in self.roles.items() if name != MAIN and name not in self.planted}
         return {name: role.embed(role.last) for name, role in roles.items()} if self.is_joint else {}
 
+    @once
     def index_settings(self, space: Space) -> IndexSettings:
         """How neighbours in a space are searched; lists of any label are for evidence and for INN."""
         neighbors = self.config.neighbors
-        voted = (self.main.embed(snapshot) for snapshot in self.voted)
-        any_label = [*voted, *(walk.space for walk in self.walks_of("inn"))]
         return IndexSettings(
             pool=neighbors.pool,
             seed=self.config.run.seed,
             part_rows=self.config.blocks.index_rows,
             ivf_rows=neighbors.ivf_rows,
             recall_target=neighbors.recall_target,
-            any_label=space.folder in {job.folder for job in any_label},
+            any_label=space.folder in self._with_any_label,
             device=self.workers["gpu"].device,
         )
 
+    @cached_property
+    def _with_any_label(self) -> frozenset[str]:
+        voted = (self.main.embed(snapshot) for snapshot in self.voted)
+        return frozenset(space.folder for space in (*voted, *(walk.space for walk in self.walks_of("inn"))))
+
+    @once
     def lists_folder(self, space: Space, num: int) -> str:
         """The folder of a space's index and of its lists of `num` neighbours."""
         return neighbors_folder(self.catalog, space.embedding, self.index_settings(space), num, self.config.blocks.rows)
 
+    @once
     def index(self, space: Space, num: int) -> IndexJob:
         """The index of a space, for lists of `num` neighbours; its coarse quantiser before it, where IVF pays."""
         folder, settings = self.lists_folder(space, num), self.index_settings(space)
         shared = self.store, folder, self.catalog, space.embedding, settings
         return IndexJob(*shared, after=(space, QuantizerJob(*shared, after=(space,))))
 
+    @once
     def lists(self, space: Space, num: int, any_label: bool) -> SameLabelJob | AnyLabelJob:
         """Lists of neighbours in a space."""
         index = self.index(space, num)
@@ -124,20 +132,24 @@ class Run(Rows):
         probes, kind = ProbesJob(*shared, after=(index,)), AnyLabelJob if any_label else SameLabelJob
         return kind(*shared, self.config.blocks.rows, after=(index, probes))
 
+    @once
     def pairs(self, walk: Walk) -> PairsJob:
         """The pairs of a walk."""
         blocks, lists = self.config.blocks, self.lists(walk.space, walk.num, walk.any_label)
         return pairs_job(walk.any_label, self.catalog, walk.space, lists, blocks.index_rows, blocks.rows)
 
+    @once
     def paths(self, walk: Walk) -> PathsJob:
         """The paths of a walk."""
         ends = self.main.embed(walk.snapshot)
         return paths_job(self.pairs(walk), ends, walk.steps, walk.end_weight, self.config.blocks.pairs)
 
+    @once
     def interpolate(self, walk: Walk) -> InterpolateJob:
         """The interpolation scores of a walk."""
         return interpolate_job(self.paths(walk), self.main.embed(walk.snapshot))
 
+    @once
     def vote(self, snapshot: Snapshot) -> VoteJob:
         """The vote at a snapshot."""
         lists = self.lists(self.main.embed(snapshot), self.config.neighbors.vote_num, any_label=True)
@@ -174,6 +186,7 @@ class Run(Rows):
             for epoch in epochs
         }
 
+    @once
     def merge(self) -> tuple[FitJob, ApplyJob]:
         """The fit and the application of the merge."""
         config = self.config
@@ -199,6 +212,7 @@ class Run(Rows):
             return read_decisions(self.store, Naming.of_run(self.store, self.classes.names, told))
         return VerifiedFile(path, file_digest(path, "merge.verified"), self.classes.names)
 
+    @once
     def merge_clips(self) -> tuple[FitJob, ClipsJob] | None:
         """The same of clips; None where images stand alone."""
         if not self.catalog.has_clips:

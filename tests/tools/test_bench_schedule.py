@@ -16,9 +16,7 @@ def test_all_units_are_handed_out(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.match(rf"{3 * CHAINS * 7} units in {3 * CHAINS} jobs: [\d,]+ units/s;", capsys.readouterr().out)
 
 
-def test_the_units_of_snapshots_are_uneven(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_units_of_snapshots_are_uneven(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
     monkeypatch.setattr("time.sleep", slept.append)
     graph = snapshots(Store(str(tmp_path)))
