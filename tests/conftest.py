@@ -20,6 +20,7 @@ import yaml
 from hypothesis import settings
 from rich.console import Console
 from selenium import webdriver
+from threadpoolctl import threadpool_limits
 
 from rayclean.catalog.stage import find_sources
 from rayclean.config import Config, load_config
@@ -55,6 +56,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("unit")
 
 
+threadpool_limits(1, "blas")  # threads that wait for each other crawl on a busy machine
 settings.register_profile("rayclean", deadline=None)  # machines are shared: no test is a timing
 settings.load_profile("rayclean")
 

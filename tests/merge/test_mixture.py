@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import json
 
 import numpy as np
@@ -88,10 +89,15 @@ def test_gauss_fit_recovers_the_components_in_the_units_of_the_score() -> None:
 @given(st.floats(min_value=-1e3, max_value=1e3), st.floats(min_value=1e-3, max_value=1e3))
 @settings(max_examples=8, deadline=None)
 def test_gauss_probability_does_not_depend_on_units(shift: float, scale: float) -> None:
-    scores, _ = gauss_rows(3.0)
-    published = fit_mixture(scores, "gauss").probability(scores)
+    scores, published = _gauss_probability()
     moved = shift + scale * scores
     np.testing.assert_allclose(fit_mixture(moved, "gauss").probability(moved), published, atol=1e-3)
+
+
+@functools.cache
+def _gauss_probability() -> tuple[Float64, NDArray[np.float32]]:
+    scores = gauss_rows(3.0)[0][:1000]
+    return scores, fit_mixture(scores, "gauss").probability(scores)
 
 
 @pytest.mark.parametrize(
@@ -148,8 +154,14 @@ def test_infinite_gauss_scores_are_the_ends() -> None:
 @given(st.permutations(range(300)))
 @settings(max_examples=10, deadline=None)
 def test_the_order_of_the_rows_does_not_matter(order: list[int]) -> None:
+    scores, found = _beta_fit()
+    assert fit_mixture(scores[order], "beta") == found
+
+
+@functools.cache
+def _beta_fit() -> tuple[Float64, ScoreMixture]:
     scores = beta_rows((8, 2), (2, 6))[0][:300]
-    assert fit_mixture(scores[order], "beta") == fit_mixture(scores, "beta")
+    return scores, fit_mixture(scores, "beta")
 
 
 @pytest.mark.parametrize("kind", ["beta", "gauss"])

@@ -158,17 +158,17 @@ def test_a_server_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     s3fs.S3FileSystem.clear_instance_cache()
 
 
-def test_ten_thousand_shards_are_listed_in_a_few_requests(server: ObjectStore) -> None:
+def test_thousands_of_shards_are_listed_in_a_few_requests(server: ObjectStore) -> None:
     name = uuid.uuid4().hex
     folder = f"{server.bucket}/{name}"
-    server.fill(name, 10_000)
-    for pattern in (f"{folder}/*.tar", f"{folder}/{{00000..09999}}.tar"):
+    server.fill(name, 3000)
+    for pattern in (f"{folder}/*.tar", f"{folder}/{{00000..02999}}.tar"):
         server.counts()
         urls = expand_shards(pattern)
         identities = identify_shards(urls)
-        assert server.counts()["GET"]["requests"] <= 30  # a thousand a request, twice
-        assert [identity.size for identity in identities] == [len(str(i)) for i in range(10_000)]
-        assert len({identity.tag for identity in identities}) == 10_000
+        assert server.counts()["GET"]["requests"] <= 9  # a thousand a request, twice
+        assert [identity.size for identity in identities] == [len(str(i)) for i in range(3000)]
+        assert len({identity.tag for identity in identities}) == 3000
     assert identities[7] == identify_shard(urls[7])
 
 

@@ -110,7 +110,7 @@ def test_residual_networks_compute_their_definition(name: str, size: int, stride
     network = build_model(name, 5, width=4, seed=3).double()
     noise = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        network(_images(16, size).double())  # BatchNorm statistics other than 0 and 1
+        network(_images(4, size).double())  # BatchNorm statistics other than 0 and 1
         for parameter in network.parameters():
             # In proportion, so that the maps of 16 blocks do not grow beyond all bounds.
             parameter.mul_(1 + 0.1 * torch.randn(parameter.shape, generator=noise).double())
