@@ -36,6 +36,7 @@ from rayclean.inspect.show import describe
 from rayclean.inspect.status import read_status
 from rayclean.learn import command
 from rayclean.learn.methods import METHODS
+from rayclean.memory.scorer import LabelScorer
 from rayclean.report.command import write_report
 from rayclean.run.run import Run
 from rayclean.run.start import ONE_WORKER, start
@@ -141,6 +142,15 @@ def test_it_is_looked_at_as_any_score(run: Run, tmp_path: Path) -> None:
     assert (line.kind, [lines[place].stage for place in line.reads]) == ("MirrorJob", ["embed"])
     write_report(run.config, str(tmp_path / "report"))
     assert "belief in the label of the mirrored picture" in (tmp_path / "report/index.html").read_text()
+
+
+def test_arrays_in_memory_get_it(plugged: None, trained: Run) -> None:
+    images = trained.catalog.pixels(8, 1e6).read(np.arange(trained.catalog.num_rows))
+    scorer = LabelScorer({"width": 4}, ["loss", "mirror"], train={"epochs": 1, "batch_size": 16})
+    found = scorer.fit(images, trained.catalog.label, num_classes=6)
+    assert 0 < found.score_samples("mirror").min() < found.score_samples("mirror").max() < 1
+    assert [epoch for epoch, _ in found.score_epochs("mirror")] == [1]
+    assert "score_mirror" in found.labels_.column_names
 
 
 def test_what_no_config_leads_to_is_garbage(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from rayclean.errors import ConfigError
-from rayclean.memory.rows import Training
+from rayclean.memory.training import Training
 from rayclean.schema import Array
 from rayclean.storage.contents import encode, map_arrays, read_json
 from rayclean.storage.store import Store

@@ -33,11 +33,8 @@ import numpy as np
 from rayclean import LabelScorer
 from rayclean.errors import ConfigError, RaycleanError
 from rayclean.evaluate.evaluate import auroc
-from rayclean.memory.rows import MemoryRole, Training, find_neighbors, walk_paths
-from rayclean.memory.train import AfterEpoch
+from rayclean.memory.training import AfterEpoch, Training
 from rayclean.schema import Array
-from rayclean.scores.interpolation import TRAPEZOID
-from rayclean.scores.pairs import undirected_pairs
 from rayclean.storage.contents import encode, read_json
 from rayclean.storage.store import Store
 from tools.paper_cells import (
@@ -54,7 +51,6 @@ from tools.paper_cells import (
 )
 from tools.paper_folder import CellFolder
 
-BLOCK_ROWS, BLOCK_PAIRS = 4000, 4096
 RATE_ROWS = 5120
 MORE_TO_TRAIN = 3
 CHANGES = ("model", "epochs", "snapshot_every")
@@ -86,10 +82,8 @@ def train_cell(cell: Cell, data: Noisy, folder: CellFolder, options: argparse.Na
     return True
 
 
-def _train(
-    scorer: LabelScorer, data: Noisy, role: str, training: Training, after_epoch: AfterEpoch | None
-) -> MemoryRole:
-    return scorer.train(
+def _train(scorer: LabelScorer, data: Noisy, role: str, training: Training, after_epoch: AfterEpoch | None) -> None:
+    scorer.train(
         data.samples.images,
         data.samples.labels,
         role,
@@ -98,6 +92,10 @@ def _train(
         training=training,
         after_epoch=after_epoch,
     )
+
+
+def _fit(scorer: LabelScorer, data: Noisy, roles: dict[str, Training]) -> None:
+    scorer.fit(data.samples.images, data.samples.labels, num_classes=data.num_classes, keys=data.keys, roles=roles)
 
 
 def figures(scorer: LabelScorer, names: Sequence[str], clean: Array) -> dict[str, dict[str, float]]:
@@ -117,12 +115,11 @@ def score_cell(cell: Cell, data: Noisy, folder: CellFolder, options: argparse.Na
         ConfigError: not all are trained.
     """
     scorer = make_scorer(cell, options)
-    trained = {role: folder.load(role) for role in scorer.role_names}
-    short = [role for role, training in trained.items() if len(training.trajectories) < cell.epochs]
+    roles = {role: folder.load(role) for role in scorer.role_names}
+    short = [role for role, training in roles.items() if len(training.trajectories) < cell.epochs]
     if short:
         raise ConfigError(f"{folder.store.root}: not trained to the end: {', '.join(short)}; run train again")
-    roles = {role: _train(scorer, data, role, training, None) for role, training in trained.items()}
-    scorer.fit(data.samples.images, data.samples.labels, num_classes=data.num_classes, keys=data.keys, roles=roles)
+    _fit(scorer, data, roles)
     clean = data.samples.labels == data.truth
     changes = {name: getattr(options, name) for name in CHANGES if getattr(options, name) is not None}
     facts = {"changes": changes, "rows": len(clean), "wrong": float(1 - clean.mean())}
@@ -132,37 +129,29 @@ def score_cell(cell: Cell, data: Noisy, folder: CellFolder, options: argparse.Na
 def measure(cell: Cell, data: Noisy, options: argparse.Namespace, num_rows: int) -> list[str]:
     """How fast training, scoring and the neighbour search are on the rows given, and so how long the cell takes.
 
-    The search is by brute force: its time is taken to grow with the product of rows and candidates, an upper bound.
+    The time of the search is taken to grow with the product of rows and candidates, an upper bound.
     """
     roles, images = len(make_scorer(cell, options).role_names), len(data.keys)
     times = [time.perf_counter()]
 
-    def timed(epoch: int, training: Training) -> bool:
+    def timed(_: int, __: Training) -> bool:
         times.append(time.perf_counter())
-        training.weights = {epoch: training.weights[epoch]}
         return len(times) < 4 or bool(times[-1] < times[0] + options.seconds)
 
-    endless = replace(cell, epochs=100_000, snapshot_every=1, scores=("iofm_last",))
-    role = _train(make_scorer(endless, options), data, "main", Training(), timed)
+    endless = replace(cell, epochs=100_000, snapshot_every=100_000, scores=("iofm_last",))
+    _train(make_scorer(endless, options), data, "main", Training(), timed)
     epoch_s = statistics.median(np.diff(times)[1:]) / images  # the first one picks and warms kernels
-    start = time.perf_counter()
-    embedded = role.embed(data.samples, role.last, BLOCK_ROWS)
-    embedding_s = (time.perf_counter() - start) / images
-    start = time.perf_counter()
-    lists = find_neighbors(data.samples, embedded.features, IOFM_NUM, any_label=True).rows
-    search_s = (time.perf_counter() - start) / images**2
-    pairs = len(undirected_pairs(np.arange(len(lists)), lists).left)
-    start = time.perf_counter()
-    walk_paths(data.samples, role, role.last, embedded, lists, IOFM_STEPS, TRAPEZOID, BLOCK_PAIRS)
-    forward_s = (time.perf_counter() - start) / (pairs * (IOFM_STEPS - 1))
+    scorer = make_scorer(replace(endless, epochs=1), options)
+    _fit(scorer, data, {})
+    embedding_s, path_s, search_s = (scorer.seconds_[stage] / images for stage in ("embed", "paths", "neighbors"))
     snapshots = len(cell.snapshots()) if "iofm" in cell.scores else 0
     inn = len(cell.inn_epochs())
-    of_row = snapshots * (IOFM_STEPS - 1) + inn * (INN_STEPS - 1) * INN_NUM / IOFM_NUM
+    walks = snapshots + inn * (INN_STEPS - 1) * INN_NUM / ((IOFM_STEPS - 1) * IOFM_NUM)
     train_s = roles * cell.epochs * num_rows * epoch_s
-    walk_s = num_rows * (pairs / images * of_row * forward_s + (snapshots + inn) * embedding_s)
-    neighbors_s = search_s * num_rows**2 * (snapshots / data.num_classes + inn + 1)  # and one for the vote
+    walk_s = num_rows * (walks * path_s + (snapshots + inn) * embedding_s)
+    neighbors_s = search_s / images * num_rows**2 * (snapshots / data.num_classes + inn + 1)  # and one for the vote
     return [
-        f"training {1 / max(epoch_s - embedding_s, 1e-9):,.0f} samples/s, scoring {1 / forward_s:,.0f} forwards/s",
+        f"training {1 / max(epoch_s - embedding_s, 1e-9):,.0f} samples/s, scoring {1 / embedding_s:,.0f} forwards/s",
         f"{num_rows} rows, {roles} roles of {cell.epochs} epochs: training {train_s / 60:.1f} min, "
         f"paths {walk_s / 60:.1f} min, neighbours {neighbors_s / 60:.1f} min",
     ]

@@ -97,7 +97,7 @@ class CatalogJob(Job):
             if scan.verified is not None:
                 beside[f"verified/{name}.parquet"] = scan.verified
             facts = {"quarantined": scan.quarantine.num_rows, "samples": scan.num_samples}
-            return UnitResult(_row_table(scan), beside, rows=scan.num_samples, facts=facts)
+            return UnitResult(row_table(scan), beside, rows=scan.num_samples, facts=facts)
 
         return compute
 
@@ -111,7 +111,7 @@ def _check_unchanged(recorded: ShardIdentity) -> None:
         )
 
 
-def _row_table(scan: ShardScan) -> pa.Table:
+def row_table(scan: ShardScan) -> pa.Table:
     """The rows of a shard with their identity for seeded draws; counts of the shard in the metadata."""
     keys, digests = scan.rows["key"].to_pylist(), scan.rows["digest"].to_pylist()
     draws = [draw_id(key, digest) for key, digest in zip(keys, digests, strict=True)]

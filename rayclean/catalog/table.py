@@ -15,7 +15,8 @@ from rayclean.shards.access import PixelReader, PixelSettings
 from rayclean.shards.node_cache import NodeCache, open_cache
 from rayclean.shards.urls import ShardIdentity
 from rayclean.storage.checksums import CheckedArrays
-from rayclean.storage.contents import map_arrays, read_json, read_table
+from rayclean.storage.contents import KeptArrays, map_arrays, read_json, read_table
+from rayclean.storage.memory_store import MemoryStore
 from rayclean.storage.store import Store
 from rayclean.storage.units import block_name
 
@@ -42,7 +43,7 @@ class Catalog:
         return {"store": self.store, "folder": self.folder, "fingerprint": self.fingerprint}
 
     @cached_property
-    def _columns(self) -> CheckedArrays:
+    def _columns(self) -> CheckedArrays | KeptArrays:
         return map_arrays(self.store, f"{self.folder}/{COLUMNS_FILE}")
 
     @cached_property
@@ -154,6 +155,8 @@ class Catalog:
 
     def pixels(self, size: int, max_pixels: float, cache_bytes: int = 0) -> RowPixels:
         """Random access to the rows' images as (size, size, 3) uint8; the node keeps up to `cache_bytes` of them."""
+        if isinstance(self.store, MemoryStore):
+            return ArrayPixels(self, self.store.images[self.shards["url"][0].as_py()])
         identities = self.identities()
         reader = PixelReader([identity.url for identity in identities], size, max_pixels, identities)
         name = f"{self.fingerprint}-{size}-{cache_bytes}"
@@ -246,3 +249,24 @@ class RowPixels:
         columns = self.catalog._columns
         shards, offsets, sizes, digests = (columns.take(name, rows) for name in ("shard", "offset", "size", "digest"))
         return self.reader.read(shards, offsets, sizes, digests)
+
+
+class ArrayPixels(RowPixels):
+    """Images of rows that are in memory, all of one shard, whose offsets count images.
+
+    Args:
+        catalog: the rows.
+        images: (N, size, size, 3) uint8.
+    """
+
+    def __init__(self, catalog: Catalog, images: Array) -> None:
+        self.offsets, self.images = catalog._columns["offset"], images
+
+    def read(self, rows: Array) -> Array:
+        """(R, size, size, 3) uint8 images of `rows` (R,) int64."""
+        found: Array = self.images[self.offsets[rows]]
+        return found
+
+    def all(self) -> Array:
+        """Those of all rows; the very same array where none is left out."""
+        return self.images if len(self.offsets) == len(self.images) else self.images[self.offsets]

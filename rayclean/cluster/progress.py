@@ -7,13 +7,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import TracebackType
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from typing import TYPE_CHECKING
 
 from rayclean.cluster.metrics import StepMetrics, step_metrics
 from rayclean.storage import executor
 from rayclean.storage.executor import Watcher
+
+if TYPE_CHECKING:  # what is in memory is scored without rich
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
 
 LINE_INTERVAL_S = 30.0
 POLL_S = 1.0
@@ -121,6 +123,8 @@ class Board(Watcher, AbstractContextManager["Board"]):
 
     def __enter__(self) -> Board:
         if self.console.is_terminal:
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
             columns = (TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn())
             bars = Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[rate]}"), console=self.console)
             self._bars = self._stack.enter_context(bars)

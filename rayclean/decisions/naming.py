@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from rayclean.catalog.labels import ClassList
 from rayclean.decisions.entries import SUFFIX, Classes, Numbered, Sample, read_lines
 from rayclean.errors import ConfigError, InputError, RaycleanError
-from rayclean.storage.contents import encode, read_json
+from rayclean.storage.contents import create, read_json
 from rayclean.storage.published import MANIFEST, Published, find_published, whole_table
 from rayclean.storage.store import Store
 
@@ -147,7 +147,7 @@ def note_classes(store: Store) -> None:
         except (RaycleanError, OSError, ValueError) as error:  # a line that is none; a damaged table
             log.warning("%s: what its classes are cannot be looked up: %s", log_name(who), error)
         if found is not None:
-            store.create(_note(who), encode(_note(who), found, "{}"))
+            create(store, _note(who), found)
 
 
 def _numbered(store: Store, reviewer: str) -> list[Numbered]:

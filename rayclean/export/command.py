@@ -29,7 +29,7 @@ from rayclean.run.ledger import do
 from rayclean.run.run import Run
 from rayclean.run.site import opened
 from rayclean.run.start import is_current, look
-from rayclean.storage.contents import encode, read_json
+from rayclean.storage.contents import read_json, write
 from rayclean.storage.fingerprint import fingerprint
 from rayclean.storage.graph import Graph
 from rayclean.storage.lease import hold
@@ -99,7 +99,7 @@ def export(
         **made.facts,
         "notes": made.notes,
     }
-    target.publish(MARK, encode(MARK, {"to": to, "fingerprint": mark, "summary": summary}, "{}"))
+    write(target, MARK, {"to": to, "fingerprint": mark, "summary": summary})
     return summary
 
 
@@ -186,4 +186,4 @@ def _claim(target: Store, to: str, mark: str) -> None:
         return
     if others := target.list(""):
         raise ConfigError(f"--out {target.root} is not empty (it holds {others[0]}); choose a new folder")
-    target.publish(MARK, encode(MARK, {"to": to, "fingerprint": mark}, "{}"))
+    write(target, MARK, {"to": to, "fingerprint": mark})

@@ -35,7 +35,7 @@ from rayclean.run.start import scanned, start
 from rayclean.schema import UNKNOWN, Array
 from rayclean.scores.influence_stage import verified_rows
 from rayclean.shards.access import PixelSettings
-from rayclean.storage.contents import encode, map_arrays, read_table
+from rayclean.storage.contents import map_arrays, read_table, write
 from rayclean.storage.damage import mended
 from rayclean.storage.executor import Executor, Trainer, TrainFunction
 from rayclean.storage.fingerprint import fingerprint
@@ -111,7 +111,7 @@ def learn_by(this: Run, method: str, executor: Executor, console: Console) -> Re
     fields = {"learn": this.config.learn.model_dump(), "train": this.config.train.model_dump()}
     mark = fingerprint(method, VERSION, fields, [str(t.facts.get("folder")) for t in trials])
     result = Result(method, f"{RESULTS}/{method}-{mark}.json", trials, removals)
-    this.store.publish(result.file, encode(result.file, result.to_json(), "{}"))
+    write(this.store, result.file, result.to_json())
     return result
 
 
@@ -180,7 +180,7 @@ def _train(this: Run, phase: Graded, function: TrainFunction, train: Trainer, co
         with watched(progress, lambda: len(store.list(f"{phase.folder}/accuracy")), num_rows):
             train(function, phase, store, phase.folder)
     note_failures(store, RESULTS, {})
-    store.publish(done, encode(done, {"name": phase.name, "epochs": phase.stop}, "{}"))
+    write(store, done, {"name": phase.name, "epochs": phase.stop})
     store.remove(f"{phase.folder}/{CHECKPOINTS}")
     record(this.store, STEPS, {"step": RESULTS, "phase": phase.name, "wall_s": time.monotonic() - started_s})
 

@@ -17,7 +17,7 @@ from rayclean.learn.lesson_jobs import read_columns
 from rayclean.learn.phase import Graded, examine
 from rayclean.learn.rescoring import rescore
 from rayclean.schema import Array
-from rayclean.storage.contents import encode, map_arrays, read_json
+from rayclean.storage.contents import map_arrays, read_json, write
 from rayclean.storage.executor import Report
 from rayclean.storage.fingerprint import fingerprint
 from rayclean.storage.published import Published
@@ -110,7 +110,7 @@ def run_dividemix(phase: DividePhase, index: int, ranks: int, resume: Resume, re
     for epoch, networks, facts, after in epochs:
         examine(phase, Ensemble(networks, phase), epoch, rank)
         if rank.index == 0:
-            phase.store.publish(phase.facts_file(epoch), encode(phase.facts_file(epoch), facts, "{}"))
+            write(phase.store, phase.facts_file(epoch), facts)
             if epoch == phase.stop:
                 for number, network in enumerate(networks):
                     publish_weights(phase.store, f"{phase.folder}/snapshots/network-{number}.safetensors", network)
@@ -128,7 +128,7 @@ def _start_scores(phase: DividePhase, source: FeedSource, rank: Rank) -> Starts 
     networks = (load_snapshot(phase.store, file, phase.spec) for file in phase.starts)
     one, two = (rescore(phase.settings, phase.spec, network, source, rows, rank) for network in networks)
     if rank.index == 0:
-        phase.store.publish(name, encode(name, {"0": one, "1": two}, "{}"))
+        write(phase.store, name, {"0": one, "1": two})
     return one, two
 
 

@@ -18,7 +18,7 @@ from rayclean.catalog.table import Catalog
 from rayclean.errors import UnitError
 from rayclean.schema import Array
 from rayclean.shards.access import PixelSettings
-from rayclean.storage.contents import encode, map_arrays, read_bytes, read_json
+from rayclean.storage.contents import map_arrays, read_bytes, read_json, write
 from rayclean.storage.executor import Report
 from rayclean.storage.resume import Resume
 from rayclean.train.batches import Lesson
@@ -134,7 +134,7 @@ def run_phase(phase: Phase, index: int, ranks: int, resume: Resume, report: Repo
 def _leave(phase: Phase, state: State) -> None:
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    phase.store.publish(phase.state_file, encode(phase.state_file, buffer.getvalue(), "{}"))
+    write(phase.store, phase.state_file, buffer.getvalue())
 
 
 def examine(phase: Graded, forward: Forward, epoch: int, rank: Rank) -> None:
@@ -149,7 +149,7 @@ def examine(phase: Graded, forward: Forward, epoch: int, rank: Rank) -> None:
             exam.name: {"correct": correct, "samples": len(exam.rows)}
             for exam, correct in zip(phase.exams, counts.tolist(), strict=True)
         }
-        phase.store.publish(name, encode(name, found, "{}"))
+        write(phase.store, name, found)
 
 
 def accuracies(phase: Graded, exam: str) -> dict[int, float]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rayclean.config import Config
-from rayclean.memory.merge import fit_images, sampled_rows
+from rayclean.memory.merge import fit_seen, sampled_rows
 from rayclean.memory.rows import Samples, find_neighbors
 from rayclean.memory.scores import EVIDENCE, vote_of
 from rayclean.merge.blind import fit_blind
@@ -105,7 +105,7 @@ def score_predictions(config: Config, samples: Samples, belief: Array, features:
     neighbors, near = np.full((len(labels), EVIDENCE), -1), np.full((len(labels), 0), NO_LABEL)
     if features is not None:
         num = config.neighbors.vote_num
-        lists = find_neighbors(samples, features, max(num, SHARE_NEIGHBORS), any_label=True).rows
+        lists = find_neighbors(samples, features, max(num, SHARE_NEIGHBORS)).rows
         near = np.where(lists >= 0, labels[np.maximum(lists, 0)], NO_LABEL)
         scores["vote"], neighbors = vote_of(lists[:, :num], labels), lists[:, :EVIDENCE]
         if doubt := near_doubt(near[:, :EVIDENCE], labels):
@@ -122,12 +122,12 @@ def fit_predicted(
     block, near = predicted
     labels, num_classes = samples.labels, block.belief.shape[1]
     if config.merge_score() != JOINT:
-        return fit_images(config, samples, block, None)
+        return fit_seen(config, samples, block), block
     seen = seen_doubt(block.belief, labels, near[:, :EVIDENCE]) if out_of_fold else ""
     if seen:
         warnings.warn(f"pred_probs: {seen}; they are taken so", stacklevel=3)
     if seen or not out_of_fold:
-        fitted, block = fit_images(config, samples, block, None)
+        fitted = fit_seen(config, samples, block)
         return fitted.doubted(seen or chance_doubt(block.belief, labels)), block
     sources = {"pred_probs": block.belief}
     if near.shape[1]:

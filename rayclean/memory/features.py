@@ -20,9 +20,10 @@ from scipy.special import log_softmax, softmax
 
 from rayclean.config import Config
 from rayclean.memory.blind import HEADS, SHARE_NEIGHBORS, fit_out_of_fold
-from rayclean.memory.merge import fit_images, sampled_rows
-from rayclean.memory.rows import Samples, Trajectory
+from rayclean.memory.merge import fit_seen, sampled_rows
+from rayclean.memory.rows import Samples
 from rayclean.memory.scores import EVIDENCE, influence_of, odd_of, vote_of
+from rayclean.memory.training import Trajectory
 from rayclean.merge.models import Fitted
 from rayclean.neighbors.brute import list_neighbors
 from rayclean.neighbors.select import Points
@@ -173,7 +174,7 @@ class FeatureScoring:
             scores["inn"], one_minus["inn"] = self._inn(heads)
         if "osm" in names:
             last = LastLayer(heads.seeing_logits(self.inputs, self.best), self.inputs.cpu().numpy(), labels)
-            scores |= influence_of(config, last, self.samples, None)
+            scores |= influence_of(config, last, self.samples)
         if "odd" in names:
             losses = [loss for loss, _, _ in courses[self.best]]
             judged = odd_of(config, losses, *layers[self.best], self.inputs.cpu().numpy())
@@ -193,7 +194,7 @@ class FeatureScoring:
             verified: (N,) labels that people have verified, `NO_LABEL` elsewhere.
         """
         if self.config.merge_score() != JOINT:
-            return fit_images(self.config, self.samples, block, None)
+            return fit_seen(self.config, self.samples, block), block
         sampled = sampled_rows(self.config, self.samples, self.num_classes)
         found = fit_out_of_fold(self.beliefs(), self.samples.labels, sampled, HEADS, self.reference, True, verified)
         return found.fitted, replace(block, belief=found.belief)

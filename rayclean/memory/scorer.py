@@ -1,4 +1,4 @@
-"""LabelScorer: the scores and the final table of a run, on arrays in memory."""
+"""LabelScorer: a run on arrays in memory, or the scores of features and predictions that are there."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from rayclean.memory.inputs import (
     told_apart,
 )
 from rayclean.memory.labels import read_labels, read_verified_labels
-from rayclean.memory.merge import MEMORY, fit_images, merged
-from rayclean.memory.rows import MemoryRole, Samples, Training
-from rayclean.memory.scores import History, Scoring
-from rayclean.memory.train import AfterEpoch, train_role
+from rayclean.memory.merge import MEMORY, merged
+from rayclean.memory.rows import Samples
+from rayclean.memory.run import Scored, begin, score
+from rayclean.memory.training import AfterEpoch, Training, torch_settings_kept, train_further
 from rayclean.merge.models import Fitted
 from rayclean.schema import Array
 from rayclean.scores.block import BlockScores
@@ -52,6 +52,7 @@ class LabelScorer:
         labels_: the final table (pyarrow), a row a sample, in the order given; see docs/design.md, section 6.
         classes_: names of the classes, by label; `0`, `1`, ... where labels are numbers and `classes` was not given.
         summary_: rows, issues, estimated noise rate, and whether it is reliable.
+        seconds_: of `fit`, by stage: train, embed, neighbors, paths, merge, ...
 
     Raises:
         ConfigError: the settings cannot be right.
@@ -60,6 +61,7 @@ class LabelScorer:
     labels_: pa.Table
     classes_: list[str]
     summary_: dict[str, Any]
+    seconds_: dict[str, float]
 
     def __init__(
         self,
@@ -80,8 +82,10 @@ class LabelScorer:
         config = self._config(2, None)  # what is wrong shows here, not after the training
         if config.merge.verified is not None:
             raise ConfigError(f"merge.verified {config.merge.verified}: such a file is for runs, not for LabelScorer")
+        if config.noise.is_on:
+            raise ConfigError("noise: labels are made wrong on purpose by runs, not by LabelScorer")
         self._scores: dict[str, Array] = {}
-        self._history = History()
+        self._scored: Scored | None = None
 
     def _config(self, num_classes: int, size: int | None) -> Config:
         tree = {**self._tree, "data": {"shards": MEMORY, "classes": num_classes, "size": size}}
@@ -105,7 +109,7 @@ class LabelScorer:
         keys: ArrayLike | None = None,
         training: Training | None = None,
         after_epoch: AfterEpoch | None = None,
-    ) -> MemoryRole:
+    ) -> Training:
         """Trains one role alone, for `fit(roles=...)`: what takes hours can so be done in parts and kept on disk.
 
         Args:
@@ -115,16 +119,21 @@ class LabelScorer:
             num_classes: see `fit`.
             classes: see `fit`.
             keys: see `fit`.
-            training: of an earlier call with the same settings and samples, to go on from; nothing is left to do
-                where it is finished.
+            training: of an earlier call with the same settings and samples, to go on from, and changed; nothing is
+                left to do where it is finished.
             after_epoch: called with the epoch and the training so far; training ends there where it returns False.
 
         Raises:
+            ConfigError: there is no such role.
             InputError: the arrays do not fit.
         """
-        samples, _, names = read_samples(images, labels, keys, num_classes, classes)
-        config = self._config(len(names), samples.images.shape[1])
-        return train_role(config, role, samples, len(names), self.device, training, after_epoch)
+        given = read_samples(images, labels, keys, num_classes, classes)
+        config, training = self._config(len(given.classes), given.samples.images.shape[1]), training or Training()
+        if role not in config.role_names():
+            raise ConfigError(f"role {role}: there is none for these scores; roles: {', '.join(config.role_names())}")
+        with torch_settings_kept():
+            train_further(begin(config, given, self.device).roles[role].task, training, after_epoch)
+        return training
 
     def fit(
         self,
@@ -135,7 +144,7 @@ class LabelScorer:
         classes: ArrayLike | None = None,
         verified: tuple[ArrayLike, ArrayLike] | None = None,
         keys: ArrayLike | None = None,
-        roles: Mapping[str, MemoryRole] | None = None,
+        roles: Mapping[str, Training] | None = None,
     ) -> LabelScorer:
         """Trains on the images, scores every label and makes the table.
 
@@ -153,25 +162,17 @@ class LabelScorer:
             ConfigError: a score needs what is not given.
             InputError: the arrays do not fit.
         """
-        samples, names, label_names = read_samples(images, labels, keys, num_classes, classes)
-        config = self._config(len(label_names), samples.images.shape[1])
+        given = read_samples(images, labels, keys, num_classes, classes)
+        config = self._config(len(given.classes), given.samples.images.shape[1])
         if "inn" in config.score_names() and config.inn.file is not None:
             raise ConfigError(f"inn.features {config.inn.features}: files are for runs; name a role, or self")
         if "osd" in config.score_names() and verified is None:
             raise ConfigError("score osd needs verified samples: fit(..., verified=(images, labels))")
-        known = None if verified is None else read_verified_samples(verified, samples, label_names)
-        given = roles or {}
-        trained = {
-            name: given.get(name) or train_role(config, name, samples, len(label_names), self.device)
-            for name in config.role_names()
-        }
-        scoring = Scoring(config, samples, trained, known)
-        block = scoring.block()
-        self._history = scoring.history
-        self._scores = dict(block.scores)
-        self.classes_ = label_names
-        fitted, block = fit_images(config, samples, block, scoring)
-        self.labels_, self.summary_ = merged(config, samples, names, block, fitted)
+        known = None if verified is None else read_verified_samples(verified, given.samples, given.classes)
+        with torch_settings_kept():
+            self._scored = found = score(begin(config, given, self.device, known), roles or {})
+        self.classes_, self.labels_, self._scores = given.classes, found.table, found.scores
+        self.summary_, self.seconds_ = found.summary, found.seconds
         return self
 
     def fit_features(
@@ -294,7 +295,7 @@ class LabelScorer:
         fitted: Fitted,
         verified: Array,
     ) -> LabelScorer:
-        self._history = History()
+        self._scored = None
         self._scores = dict(block.scores)
         self.classes_ = classes
         self.labels_, self.summary_ = merged(config, samples, keys, block, fitted, verified)
@@ -314,13 +315,14 @@ class LabelScorer:
         """One score as of each epoch: for curves, and to see from where on a network memorises its labels.
 
         Trajectory scores have all epochs of their role, `iofm` and `iofm_last` the snapshots (only the last one
-        without the score `iofm`), `inn` those of `inn.epochs`; other scores have none.
+        without the score `iofm`), `odd` all epochs as if each were its own, others those that their sections name.
 
         Yields:
-            Epochs, ascending, and (N,) float64 values; the last ones are those of `score_samples`.
+            Epochs, ascending, and (N,) values; but for `odd` the last ones are those of `score_samples`.
 
         Raises:
             ConfigError: it was not computed.
         """
         self.score_samples(name)
-        yield from self._history.of_score(name)
+        if self._scored is not None:
+            yield from self._scored.by_epoch(name)

@@ -89,7 +89,7 @@ def _put(job: ApplyJob, class_names: list[str], clips: ClipsJob | None, lease: i
     files = [_copy(store, job.file(unit), f"{LABELS}/{_marked(unit, mark)}.parquet") for unit in job.units()]
     if clips is not None:
         files += [_copy(store, clips.file(unit), f"{TABLES}/{_marked(unit, mark)}.parquet") for unit in clips.units()]
-    classes, summary = _summarise(job, class_names)
+    classes, summary = summarise(job, class_names)
     if clips is not None:
         summary["clip_issues"] = _count_issues(clips)
     for name, content in ((f"{CLASSES}-{mark}.parquet", classes), (f"{SUMMARY}-{mark}.json", summary)):
@@ -138,7 +138,7 @@ def _most_common(moved: Array) -> Array:
     return np.where(most == len(moved), NONE_OF_CLASSES, most)
 
 
-def _summarise(job: ApplyJob, class_names: list[str]) -> tuple[pa.Table, dict[str, Any]]:
+def summarise(job: ApplyJob, class_names: list[str]) -> tuple[pa.Table, dict[str, Any]]:
     """The table of classes and the summary, from the counts beside the parts."""
     parts = [map_arrays(job.store, f"{job.folder}/classes-{unit}.safetensors") for unit in job.units()]
     rows = np.sum([part["rows"] for part in parts], axis=0)

@@ -36,6 +36,13 @@ def list_neighbors(points: Points, queries: Array, num: int, any_label: bool, de
     return result
 
 
+def knn(queries: Array, base: Array, k: int, device: torch.device) -> tuple[Array, Array]:
+    """The k nearest of `base` (B, d) float32, k <= B, for queries (Q, d): distances and indexes, (Q, k)."""
+    asked, among = (torch.from_numpy(each).to(device) for each in (queries, base))
+    distances, found = torch.cdist(asked, among).topk(k, largest=False)
+    return distances.cpu().numpy(), found.cpu().numpy()
+
+
 def propose_among(features: Callable[[Array], Array], among: Array, device: torch.device) -> Propose:
     """Proposes the k nearest of some positions, `NO_ROW` where there are fewer; distances to `BASE_ROWS` at a time.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import faiss
 import numpy as np
 
 from rayclean.schema import Array
@@ -24,6 +23,8 @@ def ordering_cells(features: Array, seed: int = 1) -> Array:
     num_cells = round(len(features) / ROWS_PER_CELL)
     if num_cells < 2:
         return np.zeros(len(features), np.int32)
+    import faiss  # not needed to score arrays in memory
+
     base = np.ascontiguousarray(features, np.float32)
     kmeans = faiss.Kmeans(base.shape[1], num_cells, niter=6, seed=seed, max_points_per_centroid=TRAINING_ROWS_PER_CELL)
     kmeans.train(base)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import faiss
 import numpy as np
+import torch
 
 from rayclean.catalog.table import Catalog
+from rayclean.neighbors.brute import knn
 from rayclean.neighbors.files import IndexFiles, Probes, Span
 from rayclean.neighbors.ivf import nearest_cells, search_lists
 from rayclean.neighbors.parts import plan_parts
@@ -41,6 +42,7 @@ class IndexSettings:
         recall_target: what IVF must reach on a seeded sample.
         any_label: whether lists of any label are wanted too, not only of the same.
         device: `cuda` searches flat on the GPU where FAISS sees one.
+        flat: search flat whatever the numbers, by torch: where there is no FAISS.
     """
 
     pool: int | None
@@ -50,14 +52,15 @@ class IndexSettings:
     recall_target: float
     any_label: bool
     device: str
+    flat: bool = False
 
     def uses_ivf(self, num_rows: int) -> bool:
         """Whether a search among so many rows goes through IVF."""
-        return num_rows >= self.ivf_rows
+        return not self.flat and num_rows >= self.ivf_rows
 
     def ivf_labels(self, class_counts: Array) -> list[int]:
         """Labels whose same-label lists go through IVF; a pool is always searched flat."""
-        return [] if self.pool is not None else [int(i) for i in np.flatnonzero(class_counts >= self.ivf_rows)]
+        return [] if self.pool is not None else [label for label, n in enumerate(class_counts) if self.uses_ivf(n)]
 
     def needs_ivf(self, class_counts: Array) -> bool:
         """Whether any search of the snapshot goes through IVF."""
@@ -87,10 +90,15 @@ class NeighborIndex:
         self.catalog, self.settings = catalog, settings
         self.files = IndexFiles(store, folder, plan_parts(catalog.class_counts, settings.part_rows))
         self.points = Points(catalog.by_label, catalog.label, catalog.twins, catalog.draw_id, self.files.features)
-        on_gpu = settings.device == "cuda" and faiss.get_num_gpus() > 0
-        self.resources = faiss.StandardGpuResources() if on_gpu else None
         self.last_cells: tuple[int, Cells] | None = None
         self.last_pool: tuple[int, Array, Array] | None = None
+
+    @cached_property
+    def resources(self) -> Any:
+        """What FAISS needs to search on the GPU; None where it does not."""
+        import faiss
+
+        return faiss.StandardGpuResources() if self.settings.device == "cuda" and faiss.get_num_gpus() > 0 else None
 
     @cached_property
     def probes(self) -> Probes:
@@ -148,6 +156,10 @@ class NeighborIndex:
     def _knn(self, queries: Array, base: Array, k: int) -> tuple[Array, Array]:
         """Flat search: squared distances and indexes in `base` (Q, min(k, len(base)))."""
         k = min(k, len(base))
+        if self.settings.flat:
+            return knn(queries, base, k, torch.device(self.settings.device))
+        import faiss
+
         if self.resources is not None and k <= GPU_MAX_K:
             distances, ids = faiss.knn_gpu(self.resources, queries, base, k)
         else:

@@ -1,7 +1,8 @@
 """IVF in pure functions: centroids that all parts of a snapshot share, the lists of one part, a search of some cells.
 
 Lists hold the stored float16 values themselves (a scalar quantiser without residuals), so that a search of all
-cells is exact in float32 and a part's file is hardly larger than its features.
+cells is exact in float32 and a part's file is hardly larger than its features. FAISS is imported where it is called:
+what is in memory is searched flat without it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import os
 from contextlib import suppress
 from typing import Any
 
-import faiss
 import numpy as np
 
 from rayclean.errors import DamagedFile
@@ -42,6 +42,8 @@ def train_centroids(features: Array, num_cells: int, seed: int) -> Array:
     Returns:
         (C, d) float32.
     """
+    import faiss
+
     base = np.ascontiguousarray(features, np.float32)
     kmeans = faiss.Kmeans(
         base.shape[1],
@@ -66,6 +68,8 @@ def nearest_cells(queries: Array, centroids: Array, num: int) -> tuple[Array, Ar
     Returns:
         Indexes of centroids, (Q, num) int64, and squared distances, (Q, num) float32.
     """
+    import faiss
+
     distances, cells = faiss.knn(queries, centroids, num)
     return cells, distances
 
@@ -81,6 +85,8 @@ def build_lists(features: Array, start: int, cells: Array, num_cells: int) -> by
         cells: (n,) cell of each row.
         num_cells: C.
     """
+    import faiss
+
     dim = features.shape[1]
     index = faiss.IndexIVFScalarQuantizer(
         faiss.IndexFlatL2(dim), dim, num_cells, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_L2, False
@@ -99,6 +105,8 @@ def load_lists(store: Store, name: str) -> Any:
     Raises:
         DamagedFile: the file is missing, or not what was written.
     """
+    import faiss
+
     data = read_bytes(store, name)
     path = store.copy(name)
     if path is not None and os.path.exists(path):
@@ -127,6 +135,8 @@ def search_lists(
     Returns:
         Squared distances, (Q, k) float32, and positions, (Q, k) int64, `NO_ROW` where there are fewer.
     """
+    import faiss
+
     distances = np.empty((len(queries), k), np.float32)
     positions = np.empty((len(queries), k), np.int64)
     # Positions ascend in each list, so that another label's rows of a shared part are not even scanned.

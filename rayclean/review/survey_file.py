@@ -14,7 +14,7 @@ from rayclean.decisions.naming import REVIEW
 from rayclean.decisions.verified import VerifiedFile, find_rows
 from rayclean.errors import ConfigError, InputError
 from rayclean.review.survey import Drawn, Stratum, Survey
-from rayclean.storage.contents import encode, read_json
+from rayclean.storage.contents import read_json, write
 from rayclean.storage.given_tables import encode_csv
 from rayclean.storage.store import Store
 
@@ -35,7 +35,7 @@ def open_survey(store: Store, asked: int, draw: Callable[[], Survey]) -> Survey:
     """
     if not store.exists(SURVEY):
         survey = draw()
-        store.publish(SURVEY, encode(SURVEY, asdict(survey), "{}"))
+        write(store, SURVEY, asdict(survey))
         return survey
     survey = read_survey(store)
     if survey.asked != asked:

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any
 
 from rayclean.errors import DamagedFile, RaycleanError
-from rayclean.storage.contents import encode, read_json
+from rayclean.storage.contents import read_json, write
 from rayclean.storage.store import Store
 
 FAILED_FILE = "record/failed.json"
@@ -37,7 +37,7 @@ def note_failures(store: Store, stage: str, failed: Mapping[str, str]) -> None:
     if after == before:
         return
     try:
-        store.publish(FAILED_FILE, encode(FAILED_FILE, after, "{}"))
+        write(store, FAILED_FILE, after)
     except OSError as e:
         log.warning("%s: could not be written: %s", FAILED_FILE, e)
 

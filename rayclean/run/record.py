@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 from rayclean.errors import DamagedFile
-from rayclean.storage.contents import encode, read_json
+from rayclean.storage.contents import read_json, write
 from rayclean.storage.store import Store
 
 STEPS = "steps"
@@ -21,7 +21,7 @@ def record(store: Store, name: str, facts: dict[str, Any]) -> None:
     file = f"record/{name}.json"
     entries = _entries(store, file)
     try:
-        store.publish(file, encode(file, [*entries, facts], "{}"))
+        write(store, file, [*entries, facts])
     except OSError as e:
         log.warning("%s: could not be written: %s", file, e)
 

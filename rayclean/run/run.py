@@ -42,10 +42,12 @@ class Run(Rows):
     Attributes:
         workers: of `cpu`, `gpu` and `train`.
         precision: of training and of scoring, resolved.
+        flat: whether neighbours are searched flat and without FAISS.
     """
 
     workers: dict[str, Workers]
     precision: tuple[str, str]
+    flat: bool = False
 
     @cached_property
     def roles(self) -> dict[str, Role]:
@@ -105,6 +107,7 @@ class Run(Rows):
             recall_target=neighbors.recall_target,
             any_label=space.folder in self._with_any_label,
             device=self.workers["gpu"].device,
+            flat=self.flat,
         )
 
     @cached_property

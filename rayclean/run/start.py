@@ -18,7 +18,7 @@ from rayclean.decisions.verified import VerifiedFile
 from rayclean.embed.features_stage import check_features
 from rayclean.errors import InputError, RaycleanError
 from rayclean.run.run import Run
-from rayclean.storage.contents import encode, read_json
+from rayclean.storage.contents import create, read_json, write
 from rayclean.storage.published import Published
 from rayclean.storage.store import Store
 from rayclean.train.precision import resolve_precision
@@ -63,7 +63,7 @@ def start(
         check_noise(noise.kind, num_classes, noise.rate, matrix=noise.matrix_array, rates=noise.rates_array)
     if "auto" in (config.train.precision, config.score.precision) and not store.exists(PRECISION_FILE):
         found = {name: precision_of(workers[pool]) for name, pool in (("train", "train"), ("score", "gpu"))}
-        store.create(PRECISION_FILE, encode(PRECISION_FILE, found, "{}"))
+        create(store, PRECISION_FILE, found)
     catalog = scanned(store, config.data, classes, sources, config.verified_label)
     verified = config.validation_data()
     validation = None if verified is None else scanned(store, verified, classes, find_sources(verified))
@@ -77,9 +77,14 @@ def start(
     run = Run(config, store, catalog, validation, workers, _settled_precision(config, store))
     note_classes(store)
     _check_given(run)
-    for derived in (*run.derived.values(), *run.planted.values()):
-        store.create(f"{derived.folder}/{SOURCES_FILE}", encode(SOURCES_FILE, sources, "{}"))
+    note_sources(run, sources)
     return run
+
+
+def note_sources(run: Run, sources: pa.Table) -> None:
+    """Says of each catalog that is made from the run's which shards its rows lie in: the same."""
+    for derived in (*run.derived.values(), *run.planted.values()):
+        create(run.store, f"{derived.folder}/{SOURCES_FILE}", sources)
 
 
 def _check_given(run: Run) -> None:
@@ -95,7 +100,7 @@ def scanned(
 ) -> Catalog:
     """The catalog of shards as they are now, before it is made; `verified` as for `scan_settings`."""
     catalog = open_catalog(store, catalog_fingerprint(data, classes, sources, verified))
-    store.create(f"{catalog.folder}/{SOURCES_FILE}", encode(SOURCES_FILE, sources, "{}"))
+    create(store, f"{catalog.folder}/{SOURCES_FILE}", sources)
     return catalog
 
 
@@ -106,7 +111,7 @@ def _note_catalog(store: Store, catalog: Catalog, validation: Catalog | None) ->
         if before != catalog.fingerprint:
             log.warning("the shards, or how they are read, have changed: a new catalog beside catalog-%s", before)
     marks = {"fingerprint": catalog.fingerprint, "validation": validation.fingerprint if validation else None}
-    store.publish(CATALOG_FILE, encode(CATALOG_FILE, marks, "{}"))
+    write(store, CATALOG_FILE, marks)
 
 
 def look(config: Config, store: Store) -> Run:

@@ -12,6 +12,7 @@ from rayclean.catalog.table import Catalog
 from rayclean.embed.table import Embedding, Space
 from rayclean.neighbors.cells import ordering_cells
 from rayclean.neighbors.parts import group_labels
+from rayclean.neighbors.stage import AnyLabelJob, SameLabelJob
 from rayclean.schema import NO_ROW, Array
 from rayclean.scores.pairs import Pairs, ordered_for_locality, undirected_pairs
 from rayclean.storage.contents import map_arrays
@@ -30,6 +31,7 @@ class PairsJob(Job):
         lists_folder: the lists.
         group_rows: rows of a unit.
         block_rows: rows of a file of lists.
+        in_cells: whether near pairs are put together, for the sake of fewer images; k-means is FAISS's.
     """
 
     stage: ClassVar[str] = "pairs"
@@ -38,6 +40,12 @@ class PairsJob(Job):
     lists_folder: str
     group_rows: int
     block_rows: int
+    in_cells: bool = True
+
+    def _cells(self, rows: Array) -> Array:
+        if self.in_cells and len(rows):
+            return ordering_cells(self.embedding.features(rows))
+        return np.zeros(len(rows), np.int32)
 
     def _result(self, pairs: Pairs, rows: int) -> UnitResult:
         facts = {"pairs": len(pairs.left), "listed": int(np.bitwise_count(pairs.listed).sum())}
@@ -71,8 +79,7 @@ class SameLabelPairsJob(PairsJob):
             cells = np.empty(len(rows), np.int32)
             for label in labels:
                 here = self.catalog.label[rows] == label
-                if here.any():
-                    cells[here] = ordering_cells(self.embedding.features(rows[here]))
+                cells[here] = self._cells(rows[here])
             return self._result(_ordered(pairs, self.catalog.label[pairs.left], rows, cells), len(rows))
 
         return compute
@@ -106,8 +113,7 @@ class AnyLabelPairsJob(PairsJob):
             rows, lists = (np.concatenate(column) for column in zip(*found, strict=True))
             pairs = undirected_pairs(rows, lists)
             ends = np.unique(np.concatenate([pairs.left, pairs.right]))
-            cells = ordering_cells(self.embedding.features(ends)) if len(ends) else np.empty(0, np.int32)
-            return self._result(_ordered(pairs, np.zeros(len(pairs.left)), ends, cells), stop - start)
+            return self._result(_ordered(pairs, np.zeros(len(pairs.left)), ends, self._cells(ends)), stop - start)
 
         return compute
 
@@ -131,12 +137,16 @@ def _ordered(pairs: Pairs, label: Array, rows: Array, cells: Array) -> Pairs:
 
 
 def pairs_job(
-    any_label: bool, catalog: Catalog, space: Space, lists: Job, group_rows: int, block_rows: int
+    any_label: bool,
+    catalog: Catalog,
+    space: Space,
+    lists: SameLabelJob | AnyLabelJob,
+    group_rows: int,
+    block_rows: int,
 ) -> PairsJob:
     """The pairs of a snapshot's lists, of the same label or of any."""
     fields = {"group_rows": group_rows, "any_label": any_label}
     folder = f"pairs-{fingerprint('pairs', VERSION, fields, [lists.folder])}"
     kind = AnyLabelPairsJob if any_label else SameLabelPairsJob
-    return kind(
-        catalog.store, folder, catalog, space.embedding, lists.folder, group_rows, block_rows, after=(space, lists)
-    )
+    cut = group_rows, block_rows, not lists.settings.flat
+    return kind(catalog.store, folder, catalog, space.embedding, lists.folder, *cut, after=(space, lists))

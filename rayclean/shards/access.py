@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from itertools import islice, pairwise
 from typing import Any, BinaryIO
 
-import fsspec
 import numpy as np
 
 from rayclean.errors import ShardChangedError
 from rayclean.schema import Array
 from rayclean.shards.decode import BadSample, Pixels, decode_image, fit_image
-from rayclean.shards.urls import ShardIdentity, local_path, stat_shard
+from rayclean.shards.urls import ShardIdentity, file_system, local_path, stat_shard
 from rayclean.storage.draws import pixel_digest
 from rayclean.storage.remote import patiently
 
@@ -198,7 +197,7 @@ class PixelReader:
 
     def _store(self, shard: int) -> tuple[Any, str]:
         if shard not in self._remote:
-            self._remote[shard] = fsspec.core.url_to_fs(self.urls[shard])
+            self._remote[shard] = file_system(self.urls[shard])
         return self._remote[shard]
 
     def _check(self, shard: int) -> None:

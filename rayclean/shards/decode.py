@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from rayclean.shards.formats import format_name, without_texts
+
+if TYPE_CHECKING:  # PIL is imported where it is used: what is in memory is scored without it
+    from PIL import Image
 
 Pixels = npt.NDArray[np.uint8]
 Reason = Literal[
@@ -70,6 +72,8 @@ def decode_image(data: bytes, max_pixels: float, max_scans: int | None = None) -
     Raises:
         BadSample: `too_large`, `too_many_scans`, or `undecodable` (another format, corrupt, cut).
     """
+    from PIL import Image
+
     Image.MAX_IMAGE_PIXELS = None  # PIL's own limit: max_pixels takes its place, higher or lower
     try:
         return _decode(data, max_pixels, max_scans)
@@ -81,6 +85,8 @@ def decode_image(data: bytes, max_pixels: float, max_scans: int | None = None) -
 
 
 def _decode(data: bytes, max_pixels: float, max_scans: int | None) -> Pixels:
+    from PIL import Image
+
     with _undecodable(data):
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         width, height = image.size
@@ -95,6 +101,8 @@ def _decode(data: bytes, max_pixels: float, max_scans: int | None) -> Pixels:
 
 @contextmanager
 def _undecodable(data: bytes) -> Iterator[None]:
+    from PIL import UnidentifiedImageError
+
     try:
         yield
     except MemoryError:
@@ -135,6 +143,8 @@ def _without_address(error: Exception) -> str:
 
 
 def _upright(image: Image.Image) -> Image.Image:
+    from PIL import ImageOps
+
     try:
         return ImageOps.exif_transpose(image) if image.getexif() else image  # it copies what needs no turn
     except Exception:  # broken EXIF says nothing about the pixels, which are decoded by now
@@ -164,6 +174,8 @@ def fit_image(pixels: Pixels, size: int) -> Pixels:
     height, width = pixels.shape[:2]
     if height == width == size:
         return pixels
+    from PIL import Image
+
     side = min(height, width)
     left, top = (width - side) / 2, (height - side) / 2
     image = Image.fromarray(pixels).resize(

@@ -5,10 +5,8 @@ from __future__ import annotations
 import io
 from typing import Any, BinaryIO, cast
 
-import fsspec
-
 from rayclean.errors import ShardChangedError
-from rayclean.shards.urls import local_path, unreadable
+from rayclean.shards.urls import file_system, local_path, unreadable
 from rayclean.storage.remote import patiently
 
 LOCAL_READ_BYTES = 2**20
@@ -77,7 +75,7 @@ def open_shard(url: str) -> BinaryIO:
     try:
         if path is not None:
             return open(path, "rb", buffering=LOCAL_READ_BYTES)
-        fs, name = fsspec.core.url_to_fs(url)
+        fs, name = file_system(url)
         return cast(BinaryIO, io.BufferedReader(RemoteFile(fs, name), REMOTE_READ_BYTES))
     except (FileNotFoundError, PermissionError, IsADirectoryError, ImportError) as error:
         raise unreadable(url, error) from error

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-import webdataset
-
 from rayclean.shards.opening import open_shard, read_content
 from rayclean.shards.tar import Member, TruncatedTar, group_members, scan_members
 
@@ -38,6 +36,8 @@ def stream_shard(url: str, wanted: Callable[[Member], bool] | None) -> Iterator[
         InputError: the shard is missing or cannot be read.
         ShardChangedError: it became shorter while it was read.
     """
+    import webdataset  # not needed to score arrays in memory
+
     yield from webdataset.DataPipeline(lambda: _parts(url, wanted), _samples)
 
 

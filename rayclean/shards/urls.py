@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import glob
 import os
 import re
@@ -10,9 +11,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
-
-import braceexpand
-import fsspec
 
 from rayclean.errors import ConfigError, InputError
 from rayclean.shards.compression import compressed_error, tool_of_name
@@ -31,7 +29,6 @@ TAGS = (
     "created",
 )
 ENVIRONMENT = "env:"  # of patterns that are in an environment variable
-fsspec.register_implementation("env", "rayclean.shards.environment.EnvironmentFiles")
 # One request lists 1,000 objects; fewer shards than this in a folder are asked for one by one.
 _LISTED = 100
 _ASKED_AT_ONCE = 16
@@ -50,6 +47,21 @@ class ShardIdentity:
     url: str
     size: int
     tag: str
+
+
+@functools.cache
+def library() -> Any:
+    """fsspec, which knows our own kind of URL; it is not needed to score arrays in memory."""
+    import fsspec
+
+    fsspec.register_implementation("env", "rayclean.shards.environment.EnvironmentFiles")
+    return fsspec
+
+
+def file_system(url: str) -> tuple[Any, str]:
+    """The file system of a URL, and the path in it."""
+    fs, path = library().core.url_to_fs(url)
+    return fs, path
 
 
 def local_path(url: str) -> str | None:
@@ -88,10 +100,12 @@ def _expand_pattern(pattern: str) -> list[str]:
         raise ConfigError("data.shards has an empty pattern; remove it or name a shard")
     if pattern.strip().startswith(ENVIRONMENT):
         variable = pattern.strip().removeprefix(ENVIRONMENT)
-        return [f"env://{path}" for path in fsspec.filesystem("env").ls(variable, detail=False)]
+        return [f"env://{path}" for path in library().filesystem("env").ls(variable, detail=False)]
     _refuse_pipe(pattern)
     if os.path.isfile(pattern):  # a name that itself has braces or brackets
         return [os.path.abspath(pattern)]
+    import braceexpand
+
     try:
         parts = list(braceexpand.braceexpand(pattern))
     except ValueError as error:
@@ -128,7 +142,7 @@ def _match_local(path: str) -> list[str]:
 
 def _match_remote(url: str) -> list[str]:
     try:
-        fs, path = fsspec.core.url_to_fs(url)
+        fs, path = file_system(url)
         # In an http URL the question mark starts the query.
         if not re.search(r"[*\[]" if url.startswith("http") else r"[*?\[]", path):
             return [url]
@@ -180,7 +194,7 @@ def identify_shards(urls: Sequence[str]) -> list[ShardIdentity]:
 def _list_folder(folder: str) -> dict[str, ShardIdentity]:
     """The files of a folder on an object store, by URL."""
     try:
-        fs, path = fsspec.core.url_to_fs(folder)
+        fs, path = file_system(folder)
         entries: list[Mapping[str, Any]] = tried_for(START_PATIENCE_S, fs.ls, path, detail=True, refresh=True)
     except Exception as error:  # see _match_remote
         raise unreadable(folder, error) from error
@@ -218,7 +232,7 @@ def _open_without_waiting(path: str, flags: int) -> int:
 
 
 def _stat_remote(url: str) -> ShardIdentity:
-    fs, path = fsspec.core.url_to_fs(url)
+    fs, path = file_system(url)
     fs.invalidate_cache(path)  # a listing of an hour ago would hide a change
     facts: Mapping[str, Any] = fs.info(path)
     if facts.get("type", "file") != "file" or facts.get("size") is None:

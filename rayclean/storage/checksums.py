@@ -12,13 +12,15 @@ import json
 import logging
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xxhash
 
 from rayclean.errors import DamagedFile
 from rayclean.schema import Array
+
+if TYPE_CHECKING:
+    from xxhash import xxh3_64
 
 CHUNK_BYTES = 2**20
 DIGEST_BYTES = 8
@@ -36,6 +38,13 @@ def note_unchecked() -> None:
     log.warning("files of this run were written by an earlier release and have no checksums; they are read as they are")
 
 
+def checksum(data: bytes | memoryview) -> xxh3_64:
+    """The checksum of bytes, to which more can be added."""
+    import xxhash  # not needed to score arrays in memory
+
+    return xxhash.xxh3_64(data)
+
+
 # --- JSON: the last key of a document. A list has none: a run's records are lists, and nothing is computed from them.
 
 # Of a name with one wrong byte one of the halves still tells that a checksum was meant: here and below.
@@ -46,7 +55,7 @@ def seal_json(text: bytes) -> bytes:
     """A document, as `json.dumps(..., indent=1)` and a newline have it, with its checksum."""
     body = text.removesuffix(b"\n}\n") if text != b"{}\n" else b"{"
     comma = b"" if body == b"{" else b","
-    return b'%s%s\n "%s": "%s"\n}\n' % (body, comma, NAME.encode(), xxhash.xxh3_64_hexdigest(body).encode())
+    return b'%s%s\n "%s": "%s"\n}\n' % (body, comma, NAME.encode(), checksum(body).hexdigest().encode())
 
 
 def open_json(data: bytes, path: str) -> Any:
@@ -58,7 +67,7 @@ def open_json(data: bytes, path: str) -> Any:
     found = _LAST_KEY.search(data)
     if found is not None:
         body = data[: found.start()]
-        if found[1] != NAME.encode() or found[2] != xxhash.xxh3_64_hexdigest(body).encode():
+        if found[1] != NAME.encode() or found[2] != checksum(body).hexdigest().encode():
             raise DamagedFile(path, "its checksum is another one")
         data = body + b"\n}\n"
     try:
@@ -83,9 +92,9 @@ def seal_arrays(plain: bytes) -> bytes:
     length = int.from_bytes(plain[:8], "little")
     header, body = plain[8 : 8 + length], memoryview(plain)[8 + length :]
     sums = base64.b64encode(
-        b"".join(xxhash.xxh3_64_digest(chunk) for _, entry in _entries(header) for chunk in _chunks(body, entry))
+        b"".join(checksum(chunk).digest() for _, entry in _entries(header) for chunk in _chunks(body, entry))
     )
-    field = b'"%s":"%s:%s",' % (NAME.encode(), xxhash.xxh3_64_hexdigest(header + sums).encode(), sums)
+    field = b'"%s":"%s:%s",' % (NAME.encode(), checksum(header + sums).hexdigest().encode(), sums)
     field += b" " * (-len(field) % 8)
     header = _BEGIN + field + header.removeprefix(_BEGIN)
     return b"".join((len(header).to_bytes(8, "little"), header, body))
@@ -148,7 +157,7 @@ class CheckedArrays(Mapping[str, Array]):
             sums = _SUMS.match(bytes(data[8 : 8 + length]))
             _, plain, body = plain_arrays(data)
             own, _, each = (b"" if sums is None else sums[2]).partition(b":")
-            if sums is not None and (sums[1], own) != (NAME.encode(), xxhash.xxh3_64_hexdigest(plain + each).encode()):
+            if sums is not None and (sums[1], own) != (NAME.encode(), checksum(plain + each).hexdigest().encode()):
                 raise DamagedFile(path, "the checksum of its header is another one")
             entries = _entries(plain)
             if len(body) != (entries[-1][1]["data_offsets"][1] if entries else 0):
@@ -199,7 +208,7 @@ class CheckedArrays(Mapping[str, Array]):
         data, sums = self._bytes[name], self._sums[name]
         for chunk in chunks.tolist():
             part = data[chunk * CHUNK_BYTES : (chunk + 1) * CHUNK_BYTES]
-            if xxhash.xxh3_64_digest(part) != sums[chunk].tobytes():
+            if checksum(part).digest() != sums[chunk].tobytes():
                 raise DamagedFile(self._path, f"the checksum of {name!r} is another one")
         self._open[name][chunks] = False
 
@@ -223,7 +232,7 @@ _MARK = PARQUET_KEY + b"\x18" + bytes([_HEX])  # in Thrift's compact form: a str
 def seal_table(blank: bytes) -> bytes:
     """A Parquet file whose metadata has `PARQUET_KEY` with `PARQUET_BLANK`, with its checksum in that place."""
     place = blank.rindex(_MARK) + len(_MARK)
-    digest = xxhash.xxh3_64_hexdigest(blank).encode()
+    digest = checksum(blank).hexdigest().encode()
     return b"".join((blank[:place], digest, blank[place + _HEX :]))
 
 
@@ -244,7 +253,7 @@ def check_table(data: memoryview, path: str) -> None:
         note_unchecked()
         return
     place += len(data) - footer + len(_MARK)
-    found = xxhash.xxh3_64(data[:place])
+    found = checksum(data[:place])
     found.update(PARQUET_BLANK)
     found.update(data[place + _HEX :])
     if found.hexdigest().encode() != bytes(data[place : place + _HEX]):
@@ -256,7 +265,7 @@ def check_table(data: memoryview, path: str) -> None:
 
 def seal_bytes(data: bytes) -> bytes:
     """Any other file: its bytes, the name of the checksum, and the checksum."""
-    return data + PARQUET_KEY + xxhash.xxh3_64_digest(data)
+    return data + PARQUET_KEY + checksum(data).digest()
 
 
 def open_bytes(data: memoryview, path: str) -> memoryview:
@@ -269,6 +278,6 @@ def open_bytes(data: memoryview, path: str) -> memoryview:
     body, end = data[:-mark], bytes(data[-mark:])
     if not end.startswith(PARQUET_KEY):
         raise DamagedFile(path, "it ends early")
-    if end[len(PARQUET_KEY) :] != xxhash.xxh3_64_digest(body):
+    if end[len(PARQUET_KEY) :] != checksum(body).digest():
         raise DamagedFile(path, "its checksum is another one")
     return body

@@ -13,9 +13,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import xxhash
 
 from rayclean.errors import DamagedFile, InputError, LostFile
+from rayclean.storage.checksums import checksum
 from rayclean.storage.contents import encode, open_table, read_json, read_table
 from rayclean.storage.store import Store
 
@@ -44,7 +44,7 @@ class TableFile:
     @classmethod
     def of(cls, path: str, data: bytes | memoryview) -> TableFile:
         """That of a file's bytes."""
-        return cls(path, len(data), hashlib.sha256(data).hexdigest(), xxhash.xxh3_64_hexdigest(data))
+        return cls(path, len(data), hashlib.sha256(data).hexdigest(), checksum(data).hexdigest())
 
     @property
     def kind(self) -> str:
@@ -54,7 +54,7 @@ class TableFile:
     def fits(self, data: bytes | memoryview) -> bool:
         """Whether these are the bytes."""
         if self.xxh3 is not None:
-            return xxhash.xxh3_64_hexdigest(data) == self.xxh3
+            return checksum(data).hexdigest() == self.xxh3
         return hashlib.sha256(data).hexdigest() == self.sha256
 
     def to_json(self) -> dict[str, Any]:

@@ -12,8 +12,7 @@ import socket
 import threading
 from contextlib import suppress
 from pathlib import Path
-
-import fsspec
+from typing import Any
 
 from rayclean.errors import ConfigError
 from rayclean.storage.mirror import copy_of
@@ -32,6 +31,8 @@ class Store:
     """
 
     def __init__(self, root: str) -> None:
+        import fsspec  # not needed to score arrays in memory
+
         try:
             # Workers elsewhere publish files that a remembered listing would hide.
             self.fs, path = fsspec.core.url_to_fs(root, use_listings_cache=False)
@@ -41,7 +42,7 @@ class Store:
         self.path = os.path.abspath(path) if self.is_local else path.rstrip("/")
         self.root = self.path if self.is_local else root.rstrip("/")
 
-    def __reduce__(self) -> tuple[type[Store], tuple[str]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         return Store, (self.root,)
 
     def full(self, name: str) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from rayclean.errors import EnvironmentMixError
-from rayclean.storage.contents import Content, encode, read_json
+from rayclean.storage.contents import Content, create, read_json, write
 from rayclean.storage.store import Store
 
 ENVIRONMENT_FILE = "_environment.json"
@@ -113,7 +113,7 @@ def check_environment(store: Store, folder: str, stamp: str, mix_allowed: bool) 
     """
     name = f"{folder}/{ENVIRONMENT_FILE}"
     new = json.loads(stamp)
-    if store.create(name, encode(name, new, stamp)) or mix_allowed:
+    if create(store, name, new, stamp) or mix_allowed:
         return
     old = read_json(store, name)
     if old == new:
@@ -136,8 +136,8 @@ def compute_and_publish(job: Job, compute: Callable[[str], UnitResult], unit: st
             if set(result.beside) != set(job.beside(unit)):  # a file that is not named would never be made again
                 raise ValueError(f"{job.stage} {unit}: publishes {set(result.beside)}, names {set(job.beside(unit))}")
             for name, content in result.beside.items():
-                job.store.publish(f"{job.folder}/{name}", encode(name, content, stamp))
-            job.store.publish(job.file(unit), encode(job.file(unit), result.content, stamp))
+                write(job.store, f"{job.folder}/{name}", content, stamp)
+            write(job.store, job.file(unit), result.content, stamp)
             return result
         except (OSError, TimeoutError) as e:
             if pause_s is None or is_full_disk(e):

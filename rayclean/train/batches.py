@@ -62,10 +62,3 @@ def cached_rows(rows: Array, seed: int, epoch: int, batch_size: int, rank: int =
     mine = rows[plan_cached(seed, epoch, rank, ranks, len(rows))]
     for start, stop in batch_bounds(len(mine), steps_of(len(mine), batch_size)):
         yield mine[start:stop]
-
-
-def cached_batches(images: Array, labels: Array, seed: int, epoch: int, batch_size: int) -> Iterator[Batch]:
-    """All batches of an epoch, of images (N, size, size, 3) uint8 and labels (N,) in memory."""
-    lesson = Lesson(labels)
-    for rows in cached_rows(np.arange(len(images)), seed, epoch, batch_size):
-        yield lesson.batch(rows, images[rows])

@@ -1,7 +1,8 @@
 """Training batches from shards that WebDataset streams.
 
-Where the decoded set fits `data.cache_bytes`, it is streamed once, kept and permuted fully; else each epoch
-streams its shards through a shuffle buffer. Either way an epoch is a pure function of (seed, epoch, ranks).
+Where the decoded set fits `data.cache_bytes`, it is streamed once, kept and permuted fully, as is one that is in memory
+anyway; else each epoch streams its shards through a shuffle buffer. Either way an epoch is a pure function of (seed,
+epoch, ranks).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from itertools import islice
 
 import numpy as np
 
-from rayclean.catalog.table import Catalog
+from rayclean.catalog.table import ArrayPixels, Catalog
 from rayclean.errors import UnitError
 from rayclean.schema import Array
 from rayclean.shards.decode import decode_image, fit_image
@@ -99,7 +100,9 @@ class Feed:
         self.rows = self.lesson.rows
         self.pixels = catalog.pixels(settings.size, settings.max_pixels, settings.node_cache_bytes)
         self.cache: Array | None = None
-        if catalog.num_rows * settings.size**2 * 3 <= settings.cache_bytes:
+        if isinstance(self.pixels, ArrayPixels):
+            self.cache = self.pixels.all()
+        elif catalog.num_rows * settings.size**2 * 3 <= settings.cache_bytes:
             self.cache = self._load_all()
 
     def _load_all(self) -> Array:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from rayclean.storage.contents import content_digest, encode, map_arrays
+from rayclean.storage.contents import content_digest, map_arrays, write
 from rayclean.storage.store import Store
 from rayclean.train.models import Network
 from rayclean.train.spec import NetworkSpec
@@ -45,15 +45,16 @@ def find_snapshot(store: Store, folder: str, role: str, epoch: int) -> Snapshot:
 def publish_weights(store: Store, file: str, network: torch.nn.Module) -> None:
     """Writes a network's parameters and buffers."""
     arrays = {name: tensor.detach().cpu().numpy() for name, tensor in network.state_dict().items()}
-    store.publish(file, encode(file, arrays, "{}"))
+    write(store, file, arrays)
 
 
-def _read_tensors(store: Store, file: str) -> dict[str, torch.Tensor]:
+def read_tensors(store: Store, file: str) -> dict[str, torch.Tensor]:
+    """Parameters and buffers, as they were published."""
     return {name: torch.from_numpy(np.array(value)) for name, value in map_arrays(store, file).items()}
 
 
 def load_snapshot(store: Store, file: str, spec: NetworkSpec) -> Network:
     """The network of a snapshot, in evaluation mode."""
     network = spec.build()
-    fit_weights(network, _read_tensors(store, file), store.full(file))
+    fit_weights(network, read_tensors(store, file), store.full(file))
     return network.eval()

@@ -11,7 +11,7 @@ from rayclean.catalog.table import Catalog
 from rayclean.cluster.progress import watched
 from rayclean.cluster.sizing import Workers
 from rayclean.config import MAIN, Config
-from rayclean.storage.contents import content_digest, encode, read_json
+from rayclean.storage.contents import content_digest, create, read_json, write
 from rayclean.storage.executor import Meter, Report, Trainer, TrainingJob
 from rayclean.storage.fingerprint import fingerprint
 from rayclean.storage.resume import Resume
@@ -187,13 +187,13 @@ def _publish_done(task: TrainTask, was_lost: bool) -> None:
             task.folder,
             f"snapshots of epochs {', '.join(changed)}" if changed else "trajectories",
         )
-    task.store.publish(name, encode(name, done, "{}"))
+    write(task.store, name, done)
 
 
 def _note_workers(task: TrainTask, workers: Workers) -> None:
     """Records the number of workers; says so when a resume has another one."""
     name = f"{task.folder}/{WORKERS_FILE}"
-    if not task.store.create(name, encode(name, {"workers": workers.actors, "threads": workers.threads}, "{}")):
+    if not create(task.store, name, {"workers": workers.actors, "threads": workers.threads}):
         before = read_json(task.store, name)["workers"]
         if before != workers.actors:
             log.warning(

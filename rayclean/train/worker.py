@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rayclean.errors import UnitError
-from rayclean.storage.contents import encode
+from rayclean.storage.contents import write
 from rayclean.storage.executor import Report
 from rayclean.storage.resume import Resume
 from rayclean.storage.units import block_range, num_blocks
@@ -98,4 +98,4 @@ def write_trajectories(
                 f"training diverged: the network's output is not finite after epoch {epoch}; lower train.lr "
                 f"({task.train.lr:g}) or set train.precision=float32"
             )
-        task.store.publish(name, encode(name, trajectory_table(logits, task.catalog.label[start:stop]), "{}"))
+        write(task.store, name, trajectory_table(logits, task.catalog.label[start:stop]))

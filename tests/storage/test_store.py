@@ -19,13 +19,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rayclean.errors import ConfigError
+from rayclean.storage.memory_store import MemoryStore
 from rayclean.storage.store import TEMPORARY, Store
 
 
-@pytest.fixture(params=["local", "memory"])
+@pytest.fixture(params=["local", "memory", "process"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     if request.param == "local":
         yield Store(str(tmp_path / "run"))
+        return
+    if request.param == "process":
+        yield MemoryStore()
         return
     root = f"memory://store-{uuid.uuid4().hex}"
     yield Store(root)
@@ -88,14 +92,15 @@ steps = st.tuples(st.sampled_from(["publish", "create", "remove"]), names, st.bi
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(steps, max_size=12))
-def test_both_kinds_of_store_answer_as_a_dict_would(tmp_path_factory: pytest.TempPathFactory, todo: list[Any]) -> None:
+def test_all_kinds_of_store_answer_as_a_dict_would(tmp_path_factory: pytest.TempPathFactory, todo: list[Any]) -> None:
     local = Store(str(tmp_path_factory.mktemp("model")))
     remote = Store(f"memory://model-{uuid.uuid4().hex}")
+    stores = (local, remote, MemoryStore())
     model: dict[str, bytes] = {}
     for action, name, data in todo:
         # A name that is a folder somewhere is no file elsewhere.
         name = f"top-{name.count('/')}/{name}"
-        for each in (local, remote):
+        for each in stores:
             if action == "publish":
                 each.publish(name, data)
             elif action == "create":
@@ -106,7 +111,7 @@ def test_both_kinds_of_store_answer_as_a_dict_would(tmp_path_factory: pytest.Tem
             model.pop(name, None)
         elif action == "publish" or name not in model:
             model[name] = data
-    for each in (local, remote):
+    for each in stores:
         folders = {name.rpartition("/")[0] for name in model}
         assert {f"{folder}/{name}" for folder in folders for name in each.list(folder)} == set(model)
         assert {name: each.read(name) for name in model} == model
