@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator
 
 from rayclean.config import Config, parse_config
 from rayclean.errors import ConfigError
@@ -36,10 +37,11 @@ from rayclean.storage.draws import pixel_digest
 from rayclean.train.heads import HeadSettings
 
 
-class LabelScorer:
+class LabelScorer(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """Scores labels as `rayclean run` does, without Ray, files or FAISS.
 
     Settings are those of the YAML config, section by section: `LabelScorer(train={"epochs": 120}, iofm={"num": 5})`.
+    They are parameters as scikit-learn has them: `get_params`, `set_params` and `clone` work.
 
     Args:
         model: a network's name (`small_resnet`), or the whole section.
@@ -72,13 +74,7 @@ class LabelScorer:
         seed: int = 0,
         **sections: Mapping[str, Any],
     ) -> None:
-        self._tree: dict[str, Any] = {
-            "run": {"dir": MEMORY, "seed": seed},
-            "model": {"name": model} if isinstance(model, str) else dict(model),
-            "scores": None if scores is None else list(scores),
-            **{name: dict(section) for name, section in sections.items()},
-        }
-        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.model, self.scores, self.device, self.seed, self.sections = model, scores, device, seed, sections
         config = self._config(2, None)  # what is wrong shows here, not after the training
         if config.merge.verified is not None:
             raise ConfigError(f"merge.verified {config.merge.verified}: such a file is for runs, not for LabelScorer")
@@ -86,6 +82,33 @@ class LabelScorer:
             raise ConfigError("noise: labels are made wrong on purpose by runs, not by LabelScorer")
         self._scores: dict[str, Array] = {}
         self._scored: Scored | None = None
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The arguments that it was made with, sections too; `deep` is scikit-learn's."""
+        return {**super().get_params(deep=False), **self.sections}
+
+    def set_params(self, **params: Any) -> LabelScorer:
+        """Changes some of these arguments; what was fitted is forgotten.
+
+        Raises:
+            ConfigError: the settings cannot be right.
+        """
+        made = type(self)(**{**self.get_params(), **params})  # what is wrong leaves this one as it is
+        self.__dict__ = made.__dict__
+        return self
+
+    @property
+    def _device(self) -> str:
+        return self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+    @property
+    def _tree(self) -> dict[str, Any]:
+        return {
+            "run": {"dir": MEMORY, "seed": self.seed},
+            "model": {"name": self.model} if isinstance(self.model, str) else dict(self.model),
+            "scores": None if self.scores is None else list(self.scores),
+            **{name: dict(section) for name, section in self.sections.items()},
+        }
 
     def _config(self, num_classes: int, size: int | None) -> Config:
         tree = {**self._tree, "data": {"shards": MEMORY, "classes": num_classes, "size": size}}
@@ -132,7 +155,7 @@ class LabelScorer:
         if role not in config.role_names():
             raise ConfigError(f"role {role}: there is none for these scores; roles: {', '.join(config.role_names())}")
         with torch_settings_kept():
-            train_further(begin(config, given, self.device).roles[role].task, training, after_epoch)
+            train_further(begin(config, given, self._device).roles[role].task, training, after_epoch)
         return training
 
     def fit(
@@ -170,7 +193,7 @@ class LabelScorer:
             raise ConfigError("score osd needs verified samples: fit(..., verified=(images, labels))")
         known = None if verified is None else read_verified_samples(verified, given.samples, given.classes)
         with torch_settings_kept():
-            self._scored = found = score(begin(config, given, self.device, known), roles or {})
+            self._scored = found = score(begin(config, given, self._device, known), roles or {})
         self.classes_, self.labels_, self._scores = given.classes, found.table, found.scores
         self.summary_, self.seconds_ = found.summary, found.seconds
         return self
@@ -218,7 +241,7 @@ class LabelScorer:
         samples = Samples.without_images(given, [pixel_digest(row) for row in values], names_of)
         related = find_groups(samples.digests, together)
         settings = heads or HeadSettings()
-        scoring = FeatureScoring(config, samples, values, related, len(label_names), self.device, settings)
+        scoring = FeatureScoring(config, samples, values, related, len(label_names), self._device, settings)
         fitted, block = scoring.fit(scoring.block(config.score_names()), known)
         return self._finish(config, samples, names_of, label_names, block, fitted, known)
 

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from sklearn.base import clone
 
 from rayclean import LabelScorer
 from rayclean.config import Config
@@ -174,6 +175,27 @@ def test_a_fitted_scorer_is_small_and_travels() -> None:
 def test_a_training_that_diverges_is_said_to() -> None:
     with pytest.raises(UnitError, match="training diverged"):
         LabelScorer(scores=["loss"], model={"width": 2}, device="cpu", train={"epochs": 2, "lr": 1e30}).fit(*small())
+
+
+def test_it_is_cloned_and_changed_as_scikit_learn_does() -> None:
+    scorer = LabelScorer({"width": 2}, ["loss"], device="cpu", seed=3, train={"epochs": 1}, merge={"score": "loss"})
+    parameters = {"model": {"width": 2}, "scores": ["loss"], "device": "cpu", "seed": 3}
+    assert scorer.get_params() == {**parameters, "train": {"epochs": 1}, "merge": {"score": "loss"}}
+    fitted = scorer.fit(*small()).labels_
+    copy = clone(scorer)
+    assert copy.get_params() == scorer.get_params()
+    assert not hasattr(copy, "labels_")
+    assert copy.fit(*small()).labels_.equals(fitted)
+    with pytest.raises(ConfigError, match="did you mean 'epochs'"):
+        copy.set_params(train={"epoch": 2})
+    with pytest.raises(ConfigError, match="did you mean 'train'"):
+        copy.set_params(trian={"epochs": 2})
+    assert copy.get_params() == scorer.get_params()
+    assert copy.set_params(seed=4, iofm={"num": 3}) is copy
+    assert copy.get_params() == {**scorer.get_params(), "seed": 4, "iofm": {"num": 3}}
+    assert not hasattr(copy, "labels_")
+    assert not copy.fit(*small()).labels_.equals(fitted)
+    assert repr(LabelScorer(seed=4, train={"epochs": 2})) == "LabelScorer(seed=4, train={'epochs': 2})"
 
 
 def test_noise_on_purpose_is_refused_not_ignored() -> None:
