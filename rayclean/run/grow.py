@@ -9,7 +9,7 @@ from __future__ import annotations
 from rayclean.catalog.derive_stage import DeriveJob, PlanJob
 from rayclean.catalog.stage import SOURCES_FILE, CatalogJob, ColumnsJob, scan_settings
 from rayclean.catalog.table import Catalog
-from rayclean.config import THRESHOLDED, DataSection
+from rayclean.config import MAIN, THRESHOLDED, DataSection
 from rayclean.config.score_families import FAMILIES
 from rayclean.run.families import planted_check
 from rayclean.run.run import Run
@@ -51,7 +51,10 @@ def grow(run: Run) -> Graph:
         return graph
     trainings = train_jobs(run)
     graph.want(*trainings)
-    if any(job.missing() for job in trainings):
+    untrained = frozenset(job.label for job in trainings if job.missing())
+    if untrained:
+        if MAIN not in untrained:
+            graph.want(*run.without(untrained).score_jobs())  # beside the trainings that are left
         graph.unnamed += [Unnamed(stage, "after training") for stage in stages()[2:]]
         return graph
     graph.want(*run.score_jobs())  # evaluate, report and another merge read them

@@ -69,3 +69,15 @@ class Role:
             self.pixels,
             self.config.blocks.rows,
         )
+
+
+class NotTrained(Exception):
+    """What is asked for comes from a role that is not trained yet."""
+
+
+class Roles(dict[str, Role]):
+    """Training runs by their names."""
+
+    def __missing__(self, name: str) -> Role:
+        """Raises NotTrained."""
+        raise NotTrained(name)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from rayclean.cluster.sizing import Workers
@@ -19,7 +20,7 @@ from rayclean.neighbors.index import IndexSettings
 from rayclean.neighbors.ivf_stage import ProbesJob, QuantizerJob
 from rayclean.neighbors.stage import AnyLabelJob, IndexJob, SameLabelJob, neighbors_folder
 from rayclean.run.once import once
-from rayclean.run.roles import Role
+from rayclean.run.roles import NotTrained, Role, Roles
 from rayclean.run.rows import Rows
 from rayclean.run.walks import Walk, plan_walks
 from rayclean.schema import JOINT
@@ -50,14 +51,21 @@ class Run(Rows):
     flat: bool = False
 
     @cached_property
-    def roles(self) -> dict[str, Role]:
+    def roles(self) -> Roles:
         """The training runs, `main` first."""
 
         def role(name: str) -> Role:
             catalog = self.planted.get(name, self.catalog)
             return Role(name, self.config, self.store, catalog, self.workers, self.precision)
 
-        return {name: role(name) for name in self.config.role_names()}
+        return Roles((name, role(name)) for name in self.config.role_names())
+
+    @once
+    def without(self, names: frozenset[str]) -> Run:
+        """The run as far as it goes without some roles, whose networks are not trained yet."""
+        found = replace(self)
+        found.__dict__["roles"] = Roles((name, role) for name, role in self.roles.items() if name not in names)
+        return found
 
     @property
     def main(self) -> Role:
@@ -160,9 +168,16 @@ class Run(Rows):
 
     @cached_property
     def added(self) -> dict[str, Added]:
-        """What each family of scores adds, by its name; families that add nothing are left out."""
-        found = {family.name: family.load()(self) for family in FAMILIES}
-        return {name: added for name, added in found.items() if added is not None}
+        """What each family of scores adds, by its name; families that add nothing are left out.
+
+        So are those that need a role which `without` has taken away.
+        """
+        found = {}
+        for family in FAMILIES:
+            with suppress(NotTrained):
+                if (added := family.load()(self)) is not None:
+                    found[family.name] = added
+        return found
 
     def score_jobs(self) -> tuple[Job, ...]:
         """The jobs that give the scores, and the beliefs beside them."""

@@ -69,6 +69,26 @@ def test_a_killed_run_ends_with_the_same_bytes(
         assert {name: after[name] for name in done} == done
 
 
+@pytest.mark.slow
+def test_a_run_killed_while_one_role_is_scored_and_another_trains(
+    reference: Finished, env: dict[str, str], tmp_path: Path
+) -> None:
+    more = ("resources.train.cpus=1", "scores=[loss, iofm, vote, loss_ce]", "train.roles.ce.epochs=40")
+    run, whole = (RunFolder(reference.run.config, tmp_path / name, more) for name in ("run", "whole"))
+    with started(run.command(), env, tmp_path / "first") as driver:
+        wait_for("paths", lambda: next(run.path.glob(PARTS["paths"]), None), RUN_TIMEOUT_S)
+        driver.kill()
+    assert list(run.path.glob("train-ce-*/workers.json"))
+    assert not list(run.path.glob("train-ce-*/trained.json"))
+    done = seen(run.path, PARTS["paths"])
+    for each in (run, whole):
+        ended = finish(each, env, tmp_path / f"logs of {each.path.name}")
+        assert ended.code == 0, ended.err
+    after = seen(run.path, PARTS["paths"])
+    assert {name: after[name] for name in done} == done
+    assert labels(run.path) == labels(whole.path)
+
+
 def test_a_leftover_worker_publishes_the_same_bytes(reference: Finished, one_thread: None, tmp_path: Path) -> None:
     shutil.copytree(reference.run.path, tmp_path / "run")
     run = look(RunFolder(reference.run.config, tmp_path / "run").load(), Store(str(tmp_path / "run")))
