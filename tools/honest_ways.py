@@ -67,7 +67,7 @@ class ByPredictions:
         labels, beliefs = self.rows.labels, read_probabilities(self.rows.inputs, False)
         config = parse_config(tree_of(self.rows, self.seed, PREDICTED_SCORES), "honest cells")
         digests = [pixel_digest(np.array(row)) for row in range(len(labels))]
-        samples = Samples.without_images(labels, digests, [str(row) for row in range(len(labels))])
+        samples = Samples.make(labels, digests, [str(row) for row in range(len(labels))])
         predicted = score_predictions(config, samples, beliefs, None)
         fitted, block = fit_predicted(config, samples, predicted, True, np.full(len(labels), NO_LABEL))
         sources = {"pred_probs": beliefs}
@@ -106,7 +106,7 @@ class ByFeatures:
         rows = self.rows
         keys = [str(row) for row in range(len(rows.labels))]
         features = read_features(rows.inputs, len(keys))
-        samples = Samples.without_images(rows.labels, [pixel_digest(row) for row in features], keys)
+        samples = Samples.make(rows.labels, [pixel_digest(row) for row in features], keys)
         config = parse_config(tree_of(rows, self.seed, DEFAULT_SCORES), "honest cells")
         groups = find_groups(samples.digests, None)
         return self.kind(config, samples, features, groups, rows.num_classes, "cpu")

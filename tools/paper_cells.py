@@ -150,11 +150,13 @@ class Noisy:
     """The rows of a cell, with given labels, and what only the evaluation may see.
 
     Attributes:
+        images: (N, S, S, 3) uint8.
         keys: of the rows, by which their draws are made.
         truth: (N,) true labels.
         num_classes: K of given labels.
     """
 
+    images: Array
     samples: Samples
     keys: list[str]
     truth: Array
@@ -184,7 +186,7 @@ def read_images(source: str, label: str, num_classes: int) -> tuple[Array, Array
 def make_noisy(cell: Cell, images: Array, truth: Array, rows: int | None, seed: int) -> Noisy:
     """Takes `rows` of the images, then the classes' shares, then flips labels: the order that the papers have."""
     digests = [pixel_digest(image) for image in images]
-    every = Samples.make(images, truth, digests, [str(row) for row in range(len(images))])
+    every = Samples.make(truth, digests, [str(row) for row in range(len(images))])
     draws = every.draws
     chosen = np.flatnonzero(smallest_draws(seed, ROWS_SALT, draws, rows or len(images)))
     if cell.imbalance != "none":
@@ -194,5 +196,5 @@ def make_noisy(cell: Cell, images: Array, truth: Array, rows: int | None, seed: 
     truth = truth[chosen] if cell.classes is None else relabel(truth[chosen], cell.classes)
     num_classes = cell.num_classes if cell.classes is None else len(cell.classes)
     given = flip_labels(cell.noise, truth, draws[chosen], num_classes, cell.rate, seed)
-    samples = Samples(images[chosen], given, every.digests[chosen], draws[chosen])
-    return Noisy(samples, [str(row) for row in chosen], truth, num_classes)
+    samples = Samples(given, every.digests[chosen], draws[chosen])
+    return Noisy(images[chosen], samples, [str(row) for row in chosen], truth, num_classes)

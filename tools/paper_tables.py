@@ -84,7 +84,7 @@ def train_cell(cell: Cell, data: Noisy, folder: CellFolder, options: argparse.Na
 
 def _train(scorer: LabelScorer, data: Noisy, role: str, training: Training, after_epoch: AfterEpoch | None) -> None:
     scorer.train(
-        data.samples.images,
+        data.images,
         data.samples.labels,
         role,
         num_classes=data.num_classes,
@@ -95,7 +95,7 @@ def _train(scorer: LabelScorer, data: Noisy, role: str, training: Training, afte
 
 
 def _fit(scorer: LabelScorer, data: Noisy, roles: dict[str, Training]) -> None:
-    scorer.fit(data.samples.images, data.samples.labels, num_classes=data.num_classes, keys=data.keys, roles=roles)
+    scorer.fit(data.images, data.samples.labels, num_classes=data.num_classes, keys=data.keys, roles=roles)
 
 
 def figures(scorer: LabelScorer, names: Sequence[str], clean: Array) -> dict[str, dict[str, float]]:

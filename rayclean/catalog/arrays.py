@@ -12,13 +12,12 @@ from rayclean.catalog.stage import SOURCES_FILE, open_catalog, row_table
 from rayclean.catalog.table import Catalog
 from rayclean.schema import Array
 from rayclean.storage.contents import write
+from rayclean.storage.draws import pixel_digest
 from rayclean.storage.memory_store import ROOT, MemoryStore
 from rayclean.storage.units import block_name
 
 
-def publish_images(
-    store: MemoryStore, name: str, images: Array, labels: Array, digests: Array, keys: Sequence[str]
-) -> Catalog:
+def publish_images(store: MemoryStore, name: str, images: Array, labels: Array, keys: Sequence[str]) -> Catalog:
     """Makes samples the only shard of a catalog, whose offsets count images.
 
     Args:
@@ -26,7 +25,6 @@ def publish_images(
         name: of the catalog.
         images: (N, size, size, 3) uint8.
         labels: (N,) from 0.
-        digests: (N, 2) uint64 of the pixels.
         keys: N names.
     """
     catalog = open_catalog(store, name)
@@ -38,7 +36,7 @@ def publish_images(
         "offset": np.arange(len(labels)),
         "size": np.ones(len(labels), np.int64),
         "label": labels,
-        "digest": [digest.tobytes() for digest in digests],
+        "digest": list(map(pixel_digest, images)),
     }
     columns = [pa.array(rows[field.name], field.type) for field in ROWS_SCHEMA]
     nothing = QUARANTINE_SCHEMA.empty_table()

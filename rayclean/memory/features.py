@@ -65,7 +65,7 @@ class FeatureScoring:
     """The scores of rows by their features.
 
     Attributes:
-        samples: without images; digests are of the features.
+        samples: the rows; digests are of the features.
         features: (N, d).
         groups: (N,) of `find_groups`.
     """

@@ -12,9 +12,7 @@ from rayclean.embed.beliefs import softmax
 from rayclean.errors import InputError
 from rayclean.memory.arrays import as_items, check_finite, check_length, real_numbers, shown, stacked
 from rayclean.memory.labels import read_labels
-from rayclean.memory.rows import Samples
 from rayclean.schema import Array
-from rayclean.storage.draws import pixel_digest
 
 SUM_TOLERANCE = 1e-3  # a row of float16 probabilities sums to 1 within half of it
 
@@ -23,12 +21,14 @@ class Given(NamedTuple):
     """Samples as they were given.
 
     Attributes:
-        samples: N of them.
+        images: (N, S, S, 3) uint8.
+        labels: (N,) int64, 0 .. K - 1.
         keys: N names.
         classes: K names.
     """
 
-    samples: Samples
+    images: Array
+    labels: Array
     keys: list[str]
     classes: list[str]
 
@@ -56,17 +56,15 @@ def read_samples(
     """
     pixels = read_images(images, of)
     values, names = read_labels(labels, len(pixels), num_classes, classes, f"{of}labels")
-    called = read_keys(keys, len(pixels))
-    return Given(Samples.make(pixels, values, list(map(pixel_digest, pixels)), called), called, names)
+    return Given(pixels, values, read_keys(keys, len(pixels)), names)
 
 
-def read_verified_samples(verified: object, samples: Samples, classes: Sequence[str]) -> Samples:
+def read_verified_samples(verified: object, given: Given) -> Given:
     """Samples whose labels are known to be right.
 
     Args:
         verified: images and labels.
-        samples: the others, whose images are as large.
-        classes: names of the K classes.
+        given: the others, whose images are as large and whose classes are the same.
 
     Raises:
         InputError: something does not fit.
@@ -74,8 +72,8 @@ def read_verified_samples(verified: object, samples: Samples, classes: Sequence[
     if not isinstance(verified, tuple | list) or len(verified) != 2:
         raise InputError(f"verified: (images, labels) expected, found {type(verified).__name__}")
     images, labels = verified
-    known = read_samples(images, labels, classes=classes, of="verified ").samples
-    expected, found = samples.images.shape[1:], known.images.shape[1:]
+    known = read_samples(images, labels, classes=given.classes, of="verified ")
+    expected, found = given.images.shape[1:], known.images.shape[1:]
     if found != expected:
         raise InputError(f"verified images: {expected} each expected as of the others, found {found}; resize them")
     return known

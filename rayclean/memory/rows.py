@@ -1,4 +1,4 @@
-"""Samples as they are given, and which of them are near."""
+"""Rows by features or predictions, and which of them are near."""
 
 from __future__ import annotations
 
@@ -15,31 +15,24 @@ from rayclean.storage.draws import draw_id
 
 @dataclass(frozen=True)
 class Samples:
-    """Images and their given labels.
+    """Rows with given labels.
 
     Attributes:
-        images: (N, size, size, 3) uint8.
         labels: (N,) int32.
-        digests: (N, 2) uint64; equal means equal pixels.
+        digests: (N, 2) uint64; equal means equal features.
         draws: (N,) uint64 identities for seeded draws.
     """
 
-    images: Array
     labels: Array
     digests: Array
     draws: Array
 
     @classmethod
-    def make(cls, images: Array, labels: Array, digests: list[bytes], keys: list[str]) -> Samples:
-        """From images, labels and what identifies each sample."""
+    def make(cls, labels: Array, digests: list[bytes], keys: list[str]) -> Samples:
+        """From labels and what identifies each row."""
         draws = [draw_id(key, digest) for key, digest in zip(keys, digests, strict=True)]
         pairs = np.frombuffer(b"".join(digests), "<u8").reshape(-1, 2)
-        return cls(images, labels.astype(np.int32), pairs, np.array(draws, np.uint64))
-
-    @classmethod
-    def without_images(cls, labels: Array, digests: list[bytes], keys: list[str]) -> Samples:
-        """From labels and what identifies each sample alone."""
-        return cls.make(np.zeros((len(labels), 0, 0, 3), np.uint8), labels, digests, keys)
+        return cls(labels.astype(np.int32), pairs, np.array(draws, np.uint64))
 
 
 def find_neighbors(samples: Samples, features: Array, num: int) -> Neighbors:

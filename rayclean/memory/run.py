@@ -18,7 +18,6 @@ from rayclean.cluster.sizing import Workers
 from rayclean.config import Config
 from rayclean.errors import ConfigError
 from rayclean.memory.inputs import Given
-from rayclean.memory.rows import Samples
 from rayclean.memory.training import GoesOn, Training
 from rayclean.merge.publish import summarise
 from rayclean.run.grow import catalog_jobs, grow
@@ -63,7 +62,7 @@ class Scored:
                     yield epoch, scores[name]
 
 
-def begin(config: Config, given: Given, device: str, verified: Samples | None = None) -> Run:
+def begin(config: Config, given: Given, device: str, verified: Given | None = None) -> Run:
     """A run whose catalogs are made, also those with other labels.
 
     Args:
@@ -75,16 +74,12 @@ def begin(config: Config, given: Given, device: str, verified: Samples | None = 
     Raises:
         ConfigError: a role wants images of another size.
     """
-    samples, store = given.samples, MemoryStore()
-    size = samples.images.shape[1]
+    store, size = MemoryStore(), given.images.shape[1]
     for role in config.role_names():
         if (wanted := network_spec(config, len(given.classes), role).size) != size:
             raise ConfigError(f"role {role}: model.size is {wanted}, but images are {size} px; leave it out, or resize")
-    catalog = publish_images(store, "given", samples.images, samples.labels, samples.digests, given.keys)
-    validation = None
-    if verified is not None:
-        keys = [str(row) for row in range(len(verified.labels))]
-        validation = publish_images(store, "verified", verified.images, verified.labels, verified.digests, keys)
+    catalog = publish_images(store, "given", given.images, given.labels, given.keys)
+    validation = verified and publish_images(store, "verified", verified.images, verified.labels, verified.keys)
     workers = dict.fromkeys(("cpu", "gpu", "train"), Workers(1, torch.get_num_threads(), 0, device))
     precision = resolve_precision(config.train.precision, device), resolve_precision(config.score.precision, device)
     run = Run(config, store, catalog, validation, workers, precision, flat=not _has_faiss())
@@ -134,9 +129,7 @@ def score(run: Run, trained: Mapping[str, Training]) -> Scored:
 def _compute(grow: Callable[[], Graph], train: Trainer) -> dict[str, float]:
     """Computes what is missing; returns the seconds of each stage."""
     seconds: dict[str, float] = {}
-    for report in Inline(train=train).run(grow):
-        if report.error is not None:
-            raise report.error
+    for report in Inline(train=train, notes=False).run(grow):
         seconds[report.job.stage] = seconds.get(report.job.stage, 0.0) + report.busy_s
     return seconds
 

@@ -151,7 +151,7 @@ class LabelScorer(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no t
             InputError: the arrays do not fit.
         """
         given = read_samples(images, labels, keys, num_classes, classes)
-        config, training = self._config(len(given.classes), given.samples.images.shape[1]), training or Training()
+        config, training = self._config(len(given.classes), given.images.shape[1]), training or Training()
         if role not in config.role_names():
             raise ConfigError(f"role {role}: there is none for these scores; roles: {', '.join(config.role_names())}")
         with torch_settings_kept():
@@ -186,12 +186,12 @@ class LabelScorer(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no t
             InputError: the arrays do not fit.
         """
         given = read_samples(images, labels, keys, num_classes, classes)
-        config = self._config(len(given.classes), given.samples.images.shape[1])
+        config = self._config(len(given.classes), given.images.shape[1])
         if "inn" in config.score_names() and config.inn.file is not None:
             raise ConfigError(f"inn.features {config.inn.features}: files are for runs; name a role, or self")
         if "osd" in config.score_names() and verified is None:
             raise ConfigError("score osd needs verified samples: fit(..., verified=(images, labels))")
-        known = None if verified is None else read_verified_samples(verified, given.samples, given.classes)
+        known = None if verified is None else read_verified_samples(verified, given)
         with torch_settings_kept():
             self._scored = found = score(begin(config, given, self._device, known), roles or {})
         self.classes_, self.labels_, self._scores = given.classes, found.table, found.scores
@@ -238,7 +238,7 @@ class LabelScorer(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no t
         together = None if groups is None else read_keys(groups, num_rows, "groups")
         known = read_verified_labels(verified, num_rows, label_names)
         config = self._in_memory(self._possible(FEATURE_SCORES, DEFAULT_SCORES, "features"), len(label_names))
-        samples = Samples.without_images(given, [pixel_digest(row) for row in values], names_of)
+        samples = Samples.make(given, [pixel_digest(row) for row in values], names_of)
         related = find_groups(samples.digests, together)
         settings = heads or HeadSettings()
         scoring = FeatureScoring(config, samples, values, related, len(label_names), self._device, settings)
@@ -287,7 +287,7 @@ class LabelScorer(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no t
         possible = ("loss", "margin") if space is None else ("loss", "margin", "vote")
         names = self._possible(possible, possible, "predictions")
         digests = [pixel_digest(np.array(i)) for i in range(num_rows)]  # without pixels none is known as a copy
-        samples = Samples.without_images(given, digests, names_of)
+        samples = Samples.make(given, digests, names_of)
         config = self._in_memory(names, num_classes)
         scored = score_predictions(config, samples, belief, space)
         fitted, block = fit_predicted(config, samples, scored, out_of_fold, known)

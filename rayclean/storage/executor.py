@@ -186,11 +186,11 @@ class Inline:
         stamp: the environment that files are marked with.
         train: what trains.
         mixes: accept units of another environment.
+        notes: note what a unit raises, and go on with all that does not hang on it; else it passes.
     """
 
-    def __init__(self, stamp: str = "{}", train: Trainer = train_here, mixes: bool = True) -> None:
-        self.stamp, self.mixes = stamp, mixes
-        self.train = train
+    def __init__(self, stamp: str = "{}", train: Trainer = train_here, mixes: bool = True, notes: bool = True) -> None:
+        self.stamp, self.train, self.mixes, self.notes = stamp, train, mixes, notes
 
     @property
     def facts(self) -> Mapping[str, float]:
@@ -221,6 +221,8 @@ class Inline:
                     report.add(result.rows, result.facts)
                     watcher.meter(job.stage).advance(rows=result.rows)
             except Exception as e:
+                if not self.notes:
+                    raise
                 report.note(unit, e)
                 schedule.fail(job)
                 continue
@@ -244,6 +246,4 @@ def run_inline(jobs: Iterable[Job], stamp: str = "{}") -> None:
     for job in jobs:
         graph = Graph()
         graph.want(replace(job, after=()))
-        for report in Inline(stamp).run(lambda graph=graph: graph):  # type: ignore[misc]
-            if report.error is not None:
-                raise report.error
+        Inline(stamp, notes=False).run(lambda graph=graph: graph)  # type: ignore[misc]

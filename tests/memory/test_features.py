@@ -42,7 +42,7 @@ def made(num_rows: int = 90, groups: list[str] | None = None) -> FeatureScoring:
     features = (rng.normal(size=(num_rows, 6)) + 4 * np.eye(6)[truth]).astype(np.float32)
     features[5] = features[2]
     digests = [pixel_digest(row) for row in features]
-    samples = Samples.without_images(labels, digests, [str(row) for row in range(num_rows)])
+    samples = Samples.make(labels, digests, [str(row) for row in range(num_rows)])
     related = find_groups(samples.digests, groups)
     return FeatureScoring(config_of(3), samples, features, related, 3, "cpu", HEADS)
 

@@ -234,15 +234,15 @@ def test_keys_that_do_not_fit_are_refused(keys: Any, said: str) -> None:
 
 def test_verified_samples_have_the_classes_and_the_size_of_the_others() -> None:
     names = ["cat", "dog"]
-    samples, _, classes = read_samples(PICTURES, ["cat", "dog", "cat", "dog"])
-    assert classes == names
-    assert read_verified_samples((PICTURES[:1], ["dog"]), samples, names).labels.tolist() == [1]
+    given = read_samples(PICTURES, ["cat", "dog", "cat", "dog"])
+    assert given.classes == names
+    assert read_verified_samples((PICTURES[:1], ["dog"]), given).labels.tolist() == [1]
     with pytest.raises(InputError, match=r"verified: \(images, labels\) expected, found ndarray"):
-        read_verified_samples(PICTURES, samples, names)
+        read_verified_samples(PICTURES, given)
     with pytest.raises(InputError, match=r"verified images: \(5, 5, 3\) each expected"):
-        read_verified_samples((PICTURES[:, :4, :4], [0] * 4), samples, names)
+        read_verified_samples((PICTURES[:, :4, :4], [0] * 4), given)
     with pytest.raises(InputError, match=r"verified labels: 0 .. 1 expected, found 2 at position 3"):
-        read_verified_samples((PICTURES, [0, 0, 0, 2]), samples, names)
+        read_verified_samples((PICTURES, [0, 0, 0, 2]), given)
 
 
 @given(JUNK | ARRAYS)

@@ -66,7 +66,7 @@ def test_parts_and_reruns_give_the_figures_of_one_fit(
 
     data = make_noisy(CELL, *arrays, 50, 0)
     scorer = LabelScorer(**CELL.settings(), device="cpu")
-    scorer.fit(data.samples.images, data.samples.labels, num_classes=10, keys=data.keys)
+    scorer.fit(data.images, data.samples.labels, num_classes=10, keys=data.keys)
     clean = data.samples.labels == data.truth
     result = json.loads((out / f"{NAME}.json").read_text())
     assert result["scores"] == figures(scorer, CELL.scores, clean)
@@ -132,7 +132,7 @@ def test_imbalance_comes_first_then_noise(name: str, counts: list[int]) -> None:
     assert np.bincount(data.truth).tolist() == counts
     assert data.num_classes == len(counts)
     kept = np.array([int(key) for key in data.keys])
-    np.testing.assert_array_equal(data.samples.images, images[kept])
+    np.testing.assert_array_equal(data.images, images[kept])
     first, second = CELLS[name].classes or (0, 1)
     expected = truth[kept] if data.num_classes == 10 else np.where(truth[kept] == first, 0, 1)
     assert set(truth[kept]) == ({first, second} if data.num_classes == 2 else set(range(10)))
