@@ -41,7 +41,7 @@ def listing(*registries: Registry[Any]) -> type[TyperCommand]:
             for registry in registries:
                 lines = Table.grid(padding=(0, 2))
                 for entry in registry:
-                    lines.add_row(Text(entry.name), Text(entry.meaning))
+                    lines.add_row(Text(entry.name), Text(entry.help))
                 Console(highlight=False).print(
                     Panel(lines, title=registry.field, title_align="left", border_style="dim")
                 )

@@ -54,6 +54,11 @@ class Entry:
         return found
 
     @property
+    def help(self) -> str:
+        """What a help says of it."""
+        return self.meaning
+
+    @property
     def module(self) -> str:
         """Where the function lies."""
         if isinstance(self.function, str):

@@ -30,6 +30,11 @@ class Family(Entry):
     scores: tuple[Score, ...] = ()
     stages: tuple[str, ...] = ()
 
+    @property
+    def help(self) -> str:
+        """Its scores of role `main`, and what they are."""
+        return f"{', '.join(score.name for score in self.scores if score.role == MAIN)}: {self.meaning}"
+
 
 class Families(Registry[Family]):
     """The registry: names of scores and of stages are each one family's alone."""
