@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import re
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -37,7 +39,8 @@ from rayclean.storage.store import Store
 _OURS = re.compile(
     rf"({PART}|{CLIPS}|{CLASSES}|{SUMMARY})(-[0-9a-f]{{8}})?(-[0-9]{{5,}})?\.(parquet|json)({re.escape(ASIDE)})?"
 )
-MAX_RIVALS = 3
+MAX_RIVALS = 6
+PAUSE_S = 0.05
 
 
 def publish_labels(
@@ -63,7 +66,8 @@ def publish_labels(
         DamagedFile: a file of the merge is not what was written.
     """
     store, mine = job.store, False
-    for _ in range(MAX_RIVALS):
+    for rival in range(MAX_RIVALS):
+        time.sleep(rival * random.uniform(0, PAUSE_S))  # two that go on in step would undo each other's work for ever
         # Another driver may take its table's place, or what it sees of ours for stale, at any time.
         with suppress(DamagedFile):
             if (table := _current(store, job.folder)) is not None:
