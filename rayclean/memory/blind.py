@@ -17,7 +17,7 @@ from rayclean.merge.blind import fit_blind
 from rayclean.merge.doubts import chance_doubt, moved_doubt, near_doubt, seen_doubt
 from rayclean.merge.evidence import best_mixture
 from rayclean.merge.models import Fitted
-from rayclean.schema import JOINT, NO_LABEL, Array
+from rayclean.schema import JOINT, NO_LABEL, NO_ROW, Array
 from rayclean.scores.block import BlockScores
 from rayclean.scores.vote import neighbor_shares
 from rayclean.train.sample_losses import sample_losses
@@ -102,7 +102,7 @@ def score_predictions(config: Config, samples: Samples, belief: Array, features:
         logarithms = np.maximum(np.log(belief), np.log(np.finfo(np.float64).tiny))
     loss, margin, _ = sample_losses(logarithms, labels)
     scores: dict[str, Array] = {"loss": -loss, "margin": margin, "vote": np.full(len(labels), np.nan)}
-    neighbors, near = np.full((len(labels), EVIDENCE), -1), np.full((len(labels), 0), NO_LABEL)
+    neighbors, near = np.full((len(labels), EVIDENCE), NO_ROW), np.full((len(labels), 0), NO_LABEL)
     if features is not None:
         num = config.neighbors.vote_num
         lists = find_neighbors(samples, features, max(num, SHARE_NEIGHBORS)).rows
@@ -110,7 +110,7 @@ def score_predictions(config: Config, samples: Samples, belief: Array, features:
         scores["vote"], neighbors = vote_of(lists[:, :num], labels), lists[:, :EVIDENCE]
         if doubt := near_doubt(near[:, :EVIDENCE], labels):
             warnings.warn(f"features: {doubt}; they are left out", stacklevel=3)
-            neighbors, near = np.full_like(neighbors, -1), near[:, :0]
+            neighbors, near = np.full_like(neighbors, NO_ROW), near[:, :0]
     wanted = {name: scores[name].astype(np.float64) for name in config.score_names()}
     return Predicted(BlockScores(wanted, {}, {}, belief, None, neighbors), near)
 

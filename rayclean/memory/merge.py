@@ -64,7 +64,7 @@ def merged(
         duplicates,
         fitted.judge(block, labels),
         block,
-        np.where(block.neighbors >= 0, labels[np.maximum(block.neighbors, 0)], -1),
+        np.where(block.neighbors >= 0, labels[np.maximum(block.neighbors, 0)], NO_LABEL),
         few,
         config.merge.threshold,
         known,

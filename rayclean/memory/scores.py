@@ -9,7 +9,7 @@ import numpy as np
 
 from rayclean.config import Config
 from rayclean.memory.rows import Samples
-from rayclean.schema import Array
+from rayclean.schema import NO_LABEL, Array
 from rayclean.scores.influence_scores import (
     HESSIAN_SALT,
     LastLayer,
@@ -29,7 +29,7 @@ EVIDENCE = 3
 def vote_of(lists: Array, labels: Array) -> Array:
     """(N,) the vote of lists of any label, (N, L) with -1 where they are shorter."""
     there = lists >= 0
-    return neighbor_vote(np.where(there, labels[np.maximum(lists, 0)], -1), there, labels)
+    return neighbor_vote(np.where(there, labels[np.maximum(lists, 0)], NO_LABEL), there, labels)
 
 
 def influence_of(config: Config, rows: LastLayer, samples: Samples) -> dict[str, Array]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rayclean.catalog.table import Catalog
-from rayclean.schema import Array
+from rayclean.schema import NO_ROW, Array
 from rayclean.scores.block import BlockScores
 from rayclean.scores.sources import LAST, Sources
 from rayclean.scores.table import ScoreFiles
@@ -86,7 +86,7 @@ class ClipFiles:
             facts={},
             belief=mean([part.belief for part in parts]),
             num_paths=None,
-            neighbors=np.full((num_clips, 0), -1),
+            neighbors=np.full((num_clips, 0), NO_ROW),
             kinds=parts[0].kinds,
         )
 
