@@ -42,7 +42,7 @@ unit: $(STAMP) ## The tests that need no browser, no Ray and no whole run: for e
 	$(BIN)/python -m pytest $(TOGETHER) -m unit
 
 test-slow: $(STAMP) ## The tests that need minutes
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest $(TOGETHER) -m slow
 
 check: $(STAMP) ## Lint, formatting and types
 	$(BIN)/ruff check .
