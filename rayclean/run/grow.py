@@ -51,7 +51,8 @@ def grow(run: Run) -> Graph:
         return graph
     trainings = train_jobs(run)
     graph.want(*trainings)
-    untrained = frozenset(job.label for job in trainings if job.missing())
+    run.known.update(job.label for job in trainings if job.label not in run.known and not job.missing())
+    untrained = frozenset(run.roles) - run.known
     if untrained:
         if MAIN not in untrained:
             graph.want(*run.without(untrained).score_jobs())  # beside the trainings that are left

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from rayclean.cluster.sizing import Workers
@@ -44,11 +44,13 @@ class Run(Rows):
         workers: of `cpu`, `gpu` and `train`.
         precision: of training and of scoring, resolved.
         flat: whether neighbours are searched flat and without FAISS.
+        known: roles that are known to be trained; a start does not look for their files again.
     """
 
     workers: dict[str, Workers]
     precision: tuple[str, str]
     flat: bool = False
+    known: set[str] = field(default_factory=set)
 
     @cached_property
     def roles(self) -> Roles:
