@@ -10,6 +10,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
+from selenium.webdriver.support.ui import WebDriverWait
 
 from rayclean.inspect.show import FinalTable
 from rayclean.report.command import write_report
@@ -68,7 +69,7 @@ def test_filters_and_order(browser: webdriver.Chrome, report: Path, lines: list[
     assert shown(browser) == [line["row"] for line in flagged]
     assert browser.find_element(By.CSS_SELECTOR, "[data-count]").text == f"{len(flagged)} of {len(lines)} samples"
     browser.find_element(By.CSS_SELECTOR, "button[type=reset]").click()
-    assert len(shown(browser)) == len(lines)
+    WebDriverWait(browser, 30).until(lambda _: len(shown(browser)) == len(lines))  # the page acts after the reset
     scores = [name.removeprefix("score_") for name in lines[0] if name.startswith("score_")]
     choose(browser, "[data-sort]", str(1 + scores.index("margin")))
     column = {line["row"]: line["score_margin"] for line in lines}
@@ -110,8 +111,7 @@ def test_keys(browser: webdriver.Chrome, report: Path, lines: list[dict[str, obj
     assert shown(browser) == []
     assert "No sample fits" in page.text
     field.send_keys(Keys.ESCAPE)
-    browser.execute_async_script("setTimeout(arguments[0], 20)")
-    assert shown(browser) == order
+    WebDriverWait(browser, 30).until(lambda _: shown(browser) == order)
 
 
 def test_a_link_of_the_overview_chooses(
