@@ -26,7 +26,7 @@ class ScoreFiles:
         embedding: of role `main` at its last snapshot.
         scores: those that the run wants, in the table's order.
         readers: of the families that give them.
-        vote_folders: by epoch, ascending: the nearest rows of each row; the last snapshot's is always there.
+        vote_folders: the nearest rows of each row, in order of the epochs; the last snapshot's is always there.
         belief_folders: of the interpolation scores of each snapshot of role `main` that has any, and of the last
             one, by epoch; none of these: the belief is the softmax.
         others: embeddings of further networks at their last snapshots, whose beliefs may be taken.
