@@ -138,7 +138,10 @@ def _rows(items: list[dict[str, Any]], arguments: tuple[Any, ...], workers: Work
                 fn_constructor_args=arguments,
                 num_cpus=workers.cpus,
                 num_gpus=workers.gpus or None,
-                compute=ray.data.ActorPoolStrategy(min_size=min(most, fitting), max_size=most),
+                # One unit at an actor: those that wait at one that dies would count its deaths as theirs.
+                compute=ray.data.ActorPoolStrategy(
+                    min_size=min(most, fitting), max_size=most, max_tasks_in_flight_per_actor=1
+                ),
                 max_restarts=-1,
                 max_task_retries=TRIES - 1,
             )
