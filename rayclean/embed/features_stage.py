@@ -7,27 +7,27 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from rayclean.catalog.table import Catalog
+from rayclean.embed.given import FileFeatures, GivenFeatures, open_given
 from rayclean.embed.table import Embedding, Space
 from rayclean.errors import ConfigError, InputError
+from rayclean.schema import Array
 from rayclean.storage.fingerprint import fingerprint
-from rayclean.storage.given_tables import KEY, SHARD, read_given
+from rayclean.storage.given_tables import KEY
 from rayclean.storage.units import UnitResult, block_names, block_range
 
 VERSION = 1
-FIELD, FEATURES = "inn.features", "features"
+FIELD = "inn.features"
 
 
 @dataclass(frozen=True)
 class FeaturesJob(Space):
-    """Reads the features of all rows from a file.
+    """Reads the features of all rows from files.
 
     Attributes:
-        source: a Parquet file with `key` (string) and `features` (lists of numbers, all of one length), and `shard`
-            (as the final table has it) where keys repeat across shards.
+        source: Parquet files with `key` (string) and `features` or `embedding` (lists of numbers, all of one length),
+            and `shard` (as the final table has it) where keys repeat across shards.
     """
 
     stage: ClassVar[str] = "embed"
@@ -40,24 +40,17 @@ class FeaturesJob(Space):
         return block_names(self.catalog.num_rows, self.block_rows)
 
     def open(self) -> Callable[[str], UnitResult]:
-        """Reads the file, and where each sample lies in it."""
-        table = read_features(self.source)
-        values = np.stack(table[FEATURES].to_numpy()).astype(np.float16)
-        has_shards = SHARD in table.column_names
-        where = {name: place for place, name in enumerate(_names(table, has_shards))}
+        """Reads which samples the files have, and where."""
+        given = _opened(self.source, InputError)
         shard_names = self.catalog.shards["name"].to_pylist()
 
         def compute(unit: str) -> UnitResult:
             start, stop = block_range(int(unit), self.block_rows, self.catalog.num_rows)
-            places = []
+            blocks = []
             for shard, first, last in self.catalog.shards_of(start, stop):
                 keys = self.catalog.rows_of_shard(shard)[KEY].slice(first, last - first).to_pylist()
-                for key in keys:
-                    name = (shard_names[shard], key) if has_shards else key
-                    if name not in where:
-                        raise InputError(f"{self.source}: no features for key {key!r} of {shard_names[shard]}")
-                    places.append(where[name])
-            return UnitResult({"features": values[places]}, rows=stop - start)
+                blocks.append(strict_features(given, shard_names[shard], keys))
+            return UnitResult({"features": np.concatenate(blocks)}, rows=stop - start)
 
         return compute
 
@@ -67,51 +60,39 @@ class FeaturesJob(Space):
         return Embedding(self.store, self.folder, self.block_rows, self.catalog.num_classes)
 
 
-def check_features(source: str, with_rows: bool = False) -> pa.Table:
-    """Looks at the file's columns, and not at its rows, which the driver could not hold.
+def check_features(source: str) -> None:
+    """Looks at the files' columns and names.
 
     Raises:
-        ConfigError: it cannot be read, or a column is missing, is there twice or holds something else.
+        ConfigError: one cannot be read, a column is missing, is there twice or holds something else, or keys repeat.
     """
-    table = read_given(source, FIELD, FEATURES, with_rows)
-    if not _is_list_of_numbers(table[FEATURES].type):
-        raise ConfigError(f"{FIELD} {source}: expected features as lists of numbers, found {table[FEATURES].type}")
-    return table
+    _opened(source, ConfigError)
 
 
-def read_features(source: str) -> pa.Table:
-    """The file's columns.
+def strict_features(given: GivenFeatures, shard: str, keys: Sequence[str]) -> Array:
+    """(n, d) float16 features of samples of a shard.
 
     Raises:
-        InputError: as `check_features`; keys repeat, or the features are not of one length or no numbers of 16 bits.
+        InputError: a key has none, or they are not of one length or no numbers of 16 bits.
     """
+    values, there = given.of_shard(shard, keys)
+    if not there.all():
+        raise InputError(f"{given.source}: no features for key {keys[int(np.argmin(there))]!r} of {shard}")
+    fits = (np.abs(values) <= np.finfo(np.float16).max).all(axis=1)
+    if not fits.all():
+        raise InputError(
+            f"{given.source}: features of key {keys[int(np.argmin(fits))]!r} of {shard} are missing, not of one length "
+            f"({given.dim} numbers), not finite, or too large for float16 (65,504)"
+        )
+    return values.astype(np.float16)
+
+
+def _opened(source: str, kind: type[ConfigError] | type[InputError]) -> GivenFeatures:
+    """The files, whose errors are all of one kind: before the run has begun, or within it."""
     try:
-        table = check_features(source, with_rows=True)
-    except ConfigError as e:
-        raise InputError(str(e)) from e
-    features = table[FEATURES].combine_chunks()
-    lengths = set(pc.list_value_length(features).to_pylist())
-    if len(lengths) != 1 or None in lengths:
-        raise InputError(f"{source}: expected features of one length, found lengths {sorted(map(str, lengths))[:5]}")
-    values = features.flatten()
-    largest = np.abs(values.to_numpy(zero_copy_only=False)).max(initial=0)
-    if values.null_count or not largest <= np.finfo(np.float16).max:
-        raise InputError(f"{source}: some features are missing, not finite, or too large for float16 (65,504)")
-    names = _names(table, SHARD in table.column_names)
-    if len(set(names)) < len(names):
-        raise InputError(f"{source}: some keys are there twice; add a column {SHARD} where keys repeat across shards")
-    return table
-
-
-def _is_list_of_numbers(kind: pa.DataType) -> bool:
-    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    return is_list and bool(pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type))
-
-
-def _names(table: pa.Table, has_shards: bool) -> list[str] | list[tuple[str, str]]:
-    """What identifies each sample of the file."""
-    keys = table[KEY].to_pylist()
-    return list(zip(table[SHARD].to_pylist(), keys, strict=True)) if has_shards else keys
+        return open_given(FileFeatures(source), FIELD)
+    except (ConfigError, InputError) as e:
+        raise kind(str(e)) from e
 
 
 def features_job(catalog: Catalog, source: str, mark: str, block_rows: int) -> FeaturesJob:

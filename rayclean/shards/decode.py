@@ -20,14 +20,18 @@ Reason = Literal[
     "missing_label",
     "missing_image",
     "missing_clip",
+    "missing_features",
     "undecodable",
     "bad_label",
     "bad_clip",
+    "bad_features",
     "too_large",
     "too_many_scans",
     "duplicate_key",
     "truncated",
 ]
+Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
+INTERPOLATIONS: tuple[str, ...] = get_args(Interpolation)
 REASONS: tuple[str, ...] = get_args(Reason)
 NAMES = ("PNG", "JPEG", "WebP")
 FORMATS = tuple(name.upper() for name in NAMES)
@@ -158,8 +162,8 @@ def _to_rgb(image: Image.Image) -> Pixels:
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def fit_image(pixels: Pixels, size: int) -> Pixels:
-    """Resizes the short side to `size` (bilinear, antialiased) and crops the centre.
+def fit_image(pixels: Pixels, size: int, crop: float = 1.0, interpolation: Interpolation = "bilinear") -> Pixels:
+    """Resizes the short side to `size / crop` (antialiased) and crops the centre.
 
     Only the centre square is resampled, from exact fractional bounds: the same picture as resizing first,
     without ever holding a very long strip at its new size.
@@ -167,18 +171,20 @@ def fit_image(pixels: Pixels, size: int) -> Pixels:
     Args:
         pixels: (height, width, 3) uint8.
         size: side of the result.
+        crop: share of the short side that the centre square has, above 0.
+        interpolation: one of `INTERPOLATIONS`.
 
     Returns:
-        (size, size, 3) uint8; the very same array where it already has this shape.
+        (size, size, 3) uint8; the very same array where it already has this shape and all of it is seen.
     """
     height, width = pixels.shape[:2]
-    if height == width == size:
+    if height == width == size and crop == 1:
         return pixels
     from PIL import Image
 
-    side = min(height, width)
+    side = min(height, width) * crop
     left, top = (width - side) / 2, (height - side) / 2
     image = Image.fromarray(pixels).resize(
-        (size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side)
+        (size, size), Image.Resampling[interpolation.upper()], box=(left, top, left + side, top + side)
     )
     return np.array(image)

@@ -28,6 +28,7 @@ TAGS = (
     "mtime",
     "created",
 )
+SHARDS = "data.shards"
 ENVIRONMENT = "env:"  # of patterns that are in an environment variable
 # One request lists 1,000 objects; fewer shards than this in a folder are asked for one by one.
 _LISTED = 100
@@ -71,12 +72,13 @@ def local_path(url: str) -> str | None:
     return None if "://" in url else url
 
 
-def expand_shards(patterns: str | Sequence[str]) -> list[str]:
+def expand_shards(patterns: str | Sequence[str], field: str = SHARDS) -> list[str]:
     """The shards that patterns stand for.
 
     Args:
         patterns: local globs, brace ranges (`{0000..0099}`), fsspec URLs (also with globs), `env:NAME` for those in an
             environment variable (`rayclean.shards.environment`), or a list.
+        field: of the config, for errors.
 
     Returns:
         Sorted and unique; local ones as absolute paths. Without a glob a remote shard is not looked up here.
@@ -87,21 +89,21 @@ def expand_shards(patterns: str | Sequence[str]) -> list[str]:
     """
     given = [patterns] if isinstance(patterns, str) else list(patterns)
     if not given:
-        raise ConfigError("data.shards is an empty list; name at least one shard")
-    urls = sorted({url for pattern in given for url in _expand_pattern(pattern)})
+        raise ConfigError(f"{field} is an empty list; name at least one shard")
+    urls = sorted({url for pattern in given for url in _expand_pattern(pattern, field)})
     for url in urls:
         if tool := tool_of_name(url):
             raise compressed_error(url, tool)
     return urls
 
 
-def _expand_pattern(pattern: str) -> list[str]:
+def _expand_pattern(pattern: str, field: str) -> list[str]:
     if not pattern.strip():
-        raise ConfigError("data.shards has an empty pattern; remove it or name a shard")
+        raise ConfigError(f"{field} has an empty pattern; remove it or name a shard")
     if pattern.strip().startswith(ENVIRONMENT):
         variable = pattern.strip().removeprefix(ENVIRONMENT)
         return [f"env://{path}" for path in library().filesystem("env").ls(variable, detail=False)]
-    _refuse_pipe(pattern)
+    _refuse_pipe(pattern, field)
     if os.path.isfile(pattern):  # a name that itself has braces or brackets
         return [os.path.abspath(pattern)]
     import braceexpand
@@ -109,32 +111,32 @@ def _expand_pattern(pattern: str) -> list[str]:
     try:
         parts = list(braceexpand.braceexpand(pattern))
     except ValueError as error:
-        raise ConfigError(f"data.shards: {pattern}: unbalanced braces; write for instance {{0000..0099}}") from error
-    return [url for part in parts for url in _match(part, pattern)]
+        raise ConfigError(f"{field}: {pattern}: unbalanced braces; write for instance {{0000..0099}}") from error
+    return [url for part in parts for url in _match(part, pattern, field)]
 
 
-def _refuse_pipe(pattern: str) -> None:
+def _refuse_pipe(pattern: str, field: str) -> None:
     if pattern.strip().lower().startswith("pipe:"):
         raise ConfigError(
-            f"data.shards: {pattern}: pipe: runs a shell command and is refused; "
+            f"{field}: {pattern}: pipe: runs a shell command and is refused; "
             "name files or fsspec URLs (s3://, gs://, https://)"
         )
 
 
-def _match(part: str, pattern: str) -> list[str]:
-    _refuse_pipe(part)
+def _match(part: str, pattern: str, field: str) -> list[str]:
+    _refuse_pipe(part, field)
     path = local_path(part)
-    found = _match_remote(part) if path is None else _match_local(path)
+    found = _match_remote(part) if path is None else _match_local(path, field)
     if not found:
         which = pattern if part == pattern else f"{pattern} ({part})"
-        raise InputError(f"data.shards: {which}: no file matches; check the path")
+        raise InputError(f"{field}: {which}: no file matches; check the path")
     return found
 
 
-def _match_local(path: str) -> list[str]:
+def _match_local(path: str, field: str) -> list[str]:
     path = os.path.abspath(os.path.expanduser(path))
     if os.path.isdir(path):
-        raise InputError(f"data.shards: {path}: found a folder, expected shards; write {path}/*.tar")
+        raise InputError(f"{field}: {path}: found a folder, expected files; write {path}/*.tar")
     if os.path.exists(path):
         return [path]
     return [match for match in glob.glob(path, recursive=True) if os.path.isfile(match)]

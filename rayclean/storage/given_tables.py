@@ -64,24 +64,43 @@ def read_given(path: str, field: str, other: str, with_rows: bool = True) -> pa.
         table = _read_parquet(path, with_rows) if _is_parquet(path) else _read_csv(path)
         table.validate(full=True)
     except (OSError, ValueError, csv.Error, pa.ArrowException) as e:
-        cause = str(e).splitlines()[0] if str(e) else type(e).__name__
-        raise ConfigError(f"{field} {path}: cannot be read, is it whole? {cause}") from e
+        raise unreadable_table(f"{field} {path}", e) from e
+    return checked_given(table, f"{field} {path}", other)
+
+
+def unreadable_table(where: str, error: Exception) -> ConfigError:
+    """The error for a file of samples that cannot be read; `where` is the config's field and the file."""
+    cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return ConfigError(f"{where}: cannot be read, is it whole? {cause}")
+
+
+def checked_given(table: pa.Table, where: str, other: str) -> pa.Table:
+    """The columns of a file of samples, as `read_given` gives them.
+
+    Args:
+        table: as it lies in the file.
+        where: the config's field and the file, for errors.
+        other: the column that it has beside `key`.
+
+    Raises:
+        ConfigError: it lacks a column or has it twice, or keys are no text.
+    """
     names = table.column_names
     missing = [name for name in (KEY, other) if name not in names]
     if missing:
         raise ConfigError(
-            f"{field} {path}: no column {missing[0]}; expected columns {KEY} and {other}, found "
+            f"{where}: no column {missing[0]}; expected columns {' and '.join(dict.fromkeys((KEY, other)))}, found "
             f"{', '.join(names) or 'none'}; where keys repeat from shard to shard, add {SHARD}"
         )
     for name in (KEY, other, SHARD, ESCAPED):
         if names.count(name) > 1:
-            raise ConfigError(f"{field} {path}: column {name} is there {names.count(name)} times; leave one of them")
+            raise ConfigError(f"{where}: column {name} is there {names.count(name)} times; leave one of them")
     for name in (name for name in (KEY, SHARD) if name in names):
-        column = _text(table[name], f"{field} {path}: column {name}")
+        column = _text(table[name], f"{where}: column {name}")
         table = table.set_column(names.index(name), name, column)
     if table[KEY].null_count:
         row = pc.index(table[KEY].is_null(), pa.scalar(True)).as_py()
-        raise ConfigError(f"{field} {path}: row {row + 1} has no key")
+        raise ConfigError(f"{where}: row {row + 1} has no key")
     return _without_guards(table) if ESCAPED in names else table
 
 

@@ -77,6 +77,10 @@ class Forward:
         """(N, K) float32 softmax of normalised inputs."""
         return torch.softmax(self.logits(inputs).float(), dim=1)
 
+    def features(self, inputs: torch.Tensor) -> torch.Tensor:
+        """(N, d) float32 penultimate features of normalised inputs; the last layer is not run."""
+        return self._padded(inputs, lambda batch: self.network.features(batch).float())
+
     def embed(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(N, d) penultimate features and (N, K) logits of normalised inputs, float32."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,8 @@ import torch
 import torchvision
 
 from rayclean.config import Config
-from rayclean.embed.features_stage import features_job, read_features
+from rayclean.embed.features_stage import check_features, features_job, strict_features
+from rayclean.embed.given import FileFeatures, open_given
 from rayclean.errors import ConfigError, InputError
 from rayclean.run.run import Run
 from rayclean.schema import Array
@@ -21,6 +23,7 @@ from rayclean.scores.trajectory import trajectory_scores
 from rayclean.storage.contents import map_arrays, read_table
 from rayclean.train.forward import Forward
 from rayclean.train.snapshots import load_snapshot
+from rayclean.train.spec import network_spec
 from rayclean.train.trajectories import read_trajectory
 
 Finish = Callable[..., Run]
@@ -44,8 +47,8 @@ def nearest(features: Array, run: Run, row: int) -> list[int]:
 
 
 def forward_of(run: Run) -> Forward:
-    main = run.main
-    return Forward(load_snapshot(run.store, main.last.file, main.trained.spec), main.trained.spec, main.forward)
+    main = run.network
+    return Forward(load_snapshot(run.store, main.last.file, main.spec), main.spec, main.forward)
 
 
 def assert_defined(run: Run, features: Array, share: list[float], weights: list[float]) -> None:
@@ -147,7 +150,7 @@ def test_features_of_a_frozen_torchvision_network(tiny_config: Tiny, finish: Fin
     names = ("scores=[loss, inn]", "inn.steps=2", f"inn.num={NUM_NEIGHBORS}")
     run = finish(tiny_config(tmp_path / "run", *names, *role))
     features = features_of(run, "backbone")
-    assert (run.roles["backbone"].trained.spec.size, run.main.trained.spec.size) == (40, 8)
+    assert (network_spec(run.config, 2, "backbone").size, run.network.spec.size) == (40, 8)
     assert_defined(run, features, [0, 0.5, 1], [0.25, 0.5, 0.25])
 
 
@@ -192,7 +195,7 @@ def test_neighbours_are_near_by_features_of_a_file(
     ("changes", "said"),
     [
         ({"features": None}, "expected columns key and features, found key, shard"),
-        ({"key": ["same"] * 99, "shard": None}, "some keys are there twice; add a column shard"),
+        ({"key": ["same"] * 99, "shard": None}, r"some keys are there twice \(key 'same'\); add a column shard"),
         ({"key": [f"other{i}" for i in range(99)]}, "no features for key '"),
     ],
 )
@@ -212,16 +215,23 @@ def test_a_file_of_features_that_cannot_be_used(
     [
         (pa.array([1.0, 2.0]), "expected features as lists of numbers, found double"),
         (pa.array([["1"], ["2"]]), "expected features as lists of numbers, found list"),
-        (pa.array([[1.0, None], [1.0, 2.0]]), "some features are missing, not finite, or too large"),
-        (pa.array([[1.0], [1e6]]), "some features are missing, not finite, or too large"),
-        (pa.array([[1.0], None]), "expected features of one length"),
-        (pa.array([[1.0], [1.0, 2.0]]), "expected features of one length"),
+        (pa.array([[None, None]] * 2, pa.list_(pa.string())), "expected features as lists of numbers, found list"),
     ],
 )
-def test_features_that_are_none(features: pa.Array, said: str, tmp_path: Path) -> None:
+def test_a_column_that_holds_no_features(features: pa.Array, said: str, tmp_path: Path) -> None:
     pq.write_table(pa.table({"key": ["a", "b"], "features": features}), tmp_path / "f.parquet")
-    with pytest.raises(InputError, match=said):
-        read_features(str(tmp_path / "f.parquet"))
+    with pytest.raises(ConfigError, match=said):
+        check_features(str(tmp_path / "f.parquet"))
+
+
+@pytest.mark.parametrize("odd", [[1.0, None], [1e6, 1.0], [math.nan, 1.0], None, [1.0], [1.0, 2.0, 3.0]])
+def test_features_that_are_none(odd: list[float | None] | None, tmp_path: Path) -> None:
+    features = pa.array([[0.5, 1.0], [65_504.0, -1.0], odd])
+    pq.write_table(pa.table({"key": ["a", "b", "c"], "features": features}), tmp_path / "f.parquet")
+    given = open_given(FileFeatures(str(tmp_path / "f.parquet")), "inn.features")
+    assert strict_features(given, "s", ["b", "a"]).tolist() == [[65_504.0, -1.0], [0.5, 1.0]]
+    with pytest.raises(InputError, match=r"inn.features .*'c' of s are missing, not of one length \(2 .*too large"):
+        strict_features(given, "s", ["a", "c"])
 
 
 def test_a_file_of_features_that_is_cut_stops_the_run(tiny_config: Tiny, finish: Finish, tmp_path: Path) -> None:
@@ -235,5 +245,5 @@ def test_a_file_of_features_that_is_cut_stops_the_run(tiny_config: Tiny, finish:
 
 
 def test_a_file_that_is_not_there(tiny_config: Tiny, finish: Finish, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"inn.features .*nowhere.parquet: cannot be read"):
+    with pytest.raises(ConfigError, match=r"inn.features: .*nowhere.parquet: no file matches; check the path"):
         finish(tiny_config(tmp_path / "run", "scores=[inn]", f"inn.features=file:{tmp_path}/nowhere.parquet"))

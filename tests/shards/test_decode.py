@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from rayclean.shards.decode import BadSample, count_scans, decode_image, fit_image
+from rayclean.shards.decode import INTERPOLATIONS, BadSample, count_scans, decode_image, fit_image
 from rayclean.shards.formats import without_texts
 from rayclean.storage.draws import pixel_digest
 from tests.helpers import image_bytes, png_bytes, random_pixels
@@ -222,6 +222,26 @@ def test_shrinking_is_antialiased() -> None:
     board = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
     fitted = fit_image(np.repeat(board[:, :, None], 3, 2), 8)
     assert np.abs(fitted.astype(int) - 127).max() < 16
+
+
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+@pytest.mark.parametrize("shape", [(50, 50), (50, 80), (90, 50)])
+def test_a_crop_is_what_resizing_and_then_cutting_gives(shape: tuple[int, int], interpolation: str) -> None:
+    pixels = random_pixels(3, *shape) // 2 + 64  # nothing to clip between the two directions, of any order
+    factor = 40 / min(shape)
+    whole = Image.fromarray(pixels).resize(
+        (round(shape[1] * factor), round(shape[0] * factor)), Image.Resampling[interpolation.upper()]
+    )
+    left, top = ((side - 32) // 2 for side in whole.size)
+    expected = np.array(whole.crop((left, top, left + 32, top + 32))).astype(int)
+    found = fit_image(pixels, 32, 0.8, interpolation)  # type: ignore[arg-type]
+    assert np.abs(found - expected).max() <= 1
+
+
+def test_a_crop_of_an_image_of_the_right_size_is_enlarged() -> None:
+    pixels = np.zeros((32, 32, 3), np.uint8)
+    pixels[8:24, 8:24] = 200
+    assert (fit_image(pixels, 32, 0.5, "nearest") == 200).all()
 
 
 def test_a_long_strip_costs_no_memory() -> None:

@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from rayclean.errors import ConfigError
-from rayclean.train.models import MODEL_NAMES, ModelDefaults, Network, build_model, model_defaults
+from rayclean.train.models import MODEL_NAMES, Images, Network, build_model, model_defaults
 from rayclean.train.models.custom import CustomBody
 from rayclean.train.models.names import unknown_name
 from rayclean.train.models.preact_resnet import PreActBlock
@@ -342,6 +342,8 @@ class _TimmNetwork(nn.Module):
 @dataclass(frozen=True)
 class _TimmConfig:
     input_size: tuple[int, int, int]
+    crop_pct: float = 0.9
+    interpolation: str = "bicubic"
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
     fixed_input_size: bool = False
@@ -420,7 +422,7 @@ def test_a_network_of_timm_without_weights(timm: _Timm) -> None:
 
 
 def test_images_of_timm_are_those_of_the_network_or_of_the_tag(timm: _Timm) -> None:
-    assert model_defaults("timm:inception_resnet_v2") == ModelDefaults(299, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    assert model_defaults("timm:inception_resnet_v2") == Images(299, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), 0.9, "bicubic")
     assert model_defaults("timm:inception_resnet_v2.tf_ens").mean == (0.1, 0.2, 0.3)
     assert model_defaults("timm:inception_resnet_v2.tf_ens").size == 320
     assert timm.created == []

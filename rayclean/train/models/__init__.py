@@ -1,6 +1,7 @@
 """Networks: images to penultimate features to logits, by name."""
 
+from rayclean.train.models.images import Images
 from rayclean.train.models.network import Network
-from rayclean.train.models.registry import MODEL_NAMES, ModelDefaults, build_model, model_defaults
+from rayclean.train.models.registry import MODEL_NAMES, build_model, is_published, model_defaults, weights_images
 
-__all__ = ["MODEL_NAMES", "ModelDefaults", "Network", "build_model", "model_defaults"]
+__all__ = ["MODEL_NAMES", "Images", "Network", "build_model", "is_published", "model_defaults", "weights_images"]

@@ -11,30 +11,34 @@ from typing import Any
 from torch import nn
 
 from rayclean.errors import ConfigError
+from rayclean.train.models.images import Images
 from rayclean.train.models.names import unknown_name
 from rayclean.train.models.weights import is_file_name, load_state, read_state
 
 PREFIX = "timm:"
 DEFAULT = "DEFAULT"  # of `model.weights`, as torchvision calls the best of a network's weights
 
-Channels = tuple[float, float, float]
 
-
-def timm_images(name: str) -> tuple[int, Channels, Channels]:
+def timm_images(name: str, weights: str | None = None) -> Images:
     """The images that timm made a network for.
 
     Args:
         name: `timm:` and a name that timm lists. With the tag of its weights behind it (`timm:NAME.TAG`) the images
             are those of that tag, else those of the default one.
+        weights: as for `timm_body`; a tag names the images of these weights.
 
     Returns:
-        Side in pixels, mean and standard deviation of the channels; 299 pixels for Inception-ResNet-v2.
+        Those that it is evaluated on; 299 pixels for Inception-ResNet-v2.
 
     Raises:
-        ConfigError: timm is not installed, or has no such network.
+        ConfigError: timm is not installed, or has no such network or weights.
     """
-    found = _pretrained_cfg(_timm(name), name)
-    return found.input_size[1], tuple(found.mean), tuple(found.std)
+    timm = _timm(name)
+    of_file = weights is None or is_file_name(weights)
+    found = _pretrained_cfg(timm, name if of_file else _tagged(timm, name, str(weights)))
+    return Images(
+        found.input_size[1], tuple(found.mean), tuple(found.std), float(found.crop_pct), str(found.interpolation)
+    )
 
 
 def timm_body(name: str, weights: str | None, image_size: int | None = None) -> tuple[nn.Module, int]:

@@ -8,8 +8,11 @@ import torch
 from torch import nn
 
 from rayclean.errors import ConfigError
+from rayclean.train.models.images import Images
 from rayclean.train.models.names import unknown_name
 from rayclean.train.models.weights import is_file_name, load_state, read_state
+
+DEFAULT = "DEFAULT"  # of `model.weights`: torchvision's name of the best of a network's weights
 
 # They return several outputs in training mode unless their auxiliary classifiers are off. They also normalise
 # once more inside when pre-trained; that is not in the state dict, so it is always on, or a snapshot would
@@ -65,6 +68,24 @@ def torchvision_body(name: str, weights: str | None, image_size: int | None = No
     return model, dim
 
 
+def torchvision_images(name: str, weights: str | None) -> Images:
+    """The images that weights of torchvision are evaluated on.
+
+    Args:
+        name: as torchvision lists it.
+        weights: as for `torchvision_body`; for a file or None those of the default weights.
+
+    Raises:
+        ConfigError: unknown names.
+    """
+    if name not in (names := torchvision_names()):
+        raise unknown_name("model.name", name, names)
+    of_file = weights is None or is_file_name(weights)
+    found = _member(name, DEFAULT if of_file else str(weights)).transforms()
+    (size,), (resized,) = found.crop_size[:1], found.resize_size[:1]
+    return Images(size, tuple(found.mean), tuple(found.std), size / resized, found.interpolation.value)
+
+
 def autoaugment_cifar10(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """AutoAugment's CIFAR-10 policy (Cubuk et al., CVPR 2019), a draw for each image.
 
@@ -101,19 +122,25 @@ def _models() -> Any:
 
 def _pretrained(name: str, weights: str, options: dict[str, Any]) -> nn.Module:
     """A network with the weights of torchvision's collection."""
-    collection = _models().get_model_weights(name)
-    if weights not in (names := list(collection.__members__)):
-        raise unknown_name(f"model.weights of {name} (a name or a file)", weights, names)
+    member = _member(name, weights)
     try:
-        model: nn.Module = _models().get_model(name, weights=collection[weights], **options)
+        model: nn.Module = _models().get_model(name, weights=member, **options)
     except ValueError as e:
         raise ConfigError(f"model.weights {weights} does not fit {name} at this image size: {e}") from e
     except (OSError, RuntimeError) as e:
         raise ConfigError(
             f"model.weights {weights} of {name} cannot be downloaded or read ({e}); fetch "
-            f"{collection[weights].url} where there is a network and set model.weights to the file"
+            f"{member.url} where there is a network and set model.weights to the file"
         ) from e
     return model
+
+
+def _member(name: str, weights: str) -> Any:
+    """Weights of torchvision's collection, by their name."""
+    collection = _models().get_model_weights(name)
+    if weights not in (names := list(collection.__members__)):
+        raise unknown_name(f"model.weights of {name} (a name or a file)", weights, names)
+    return collection[weights]
 
 
 def _remove_head(model: nn.Module, name: str) -> tuple[str, int]:

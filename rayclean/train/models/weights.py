@@ -32,7 +32,7 @@ def read_state(path: str, field: str = "model.weights") -> State:
     """
     if not Path(path).is_file():
         raise ConfigError(
-            f"{field} {path}: there is no such file; only networks of torchvision and timm have weights by name"
+            f"{field} {path}: there is no such file; only lite, torchvision's and timm's networks have weights by name"
         )
     try:
         if path.endswith(".safetensors"):
