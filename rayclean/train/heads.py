@@ -1,31 +1,31 @@
-"""Linear classifiers on features that are there: several at once, each blind to a fold of the rows [our choice].
+"""Classifiers on features that are there: several at once, each blind to a fold of the rows [our choice].
 
 A head that has not seen a row's label says something of that label. So for each weight decay there are F heads that are
-each blind to one fold, and one that sees all rows. One matrix product gives the logits of all of them; a mask tells
-which rows a head learns from. They learn by MixUp between features, whose partners are drawn within a fold, so that no
-row of a fold reaches the head that is blind to it.
+each blind to one fold, and one that sees all rows. `head_loop` trains them.
 
 Letters: N rows, d features, K classes, F folds, H heads in all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 
+from rayclean.errors import ConfigError
 from rayclean.schema import Array
+from rayclean.train.head_layers import KINDS, STRENGTH, Layers, Tensors, single_thread
+from rayclean.train.losses import LOSS_NAMES
 from rayclean.train.plan import epoch_seed
 
-STRENGTH = 1280.0  # squared length of an average row of features, to which rate and weight decays belong
-RATE = 0.02
-MOMENTUM = 0.9
 LEAST_STEPS, MOST_STEPS = 240, 2400
+ROWS_AT_ONCE = 4096
+RATE = 0.02
+RATE_ROWS = 20_000
 POWER_STEPS = 20
 STABLE = 2.0  # the rate times the largest eigenvalue of the features' second moments stays below
-ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class HeadSettings:
         folds: F, at least 2.
         epochs: more where there are so few rows that these would be under `LEAST_STEPS` steps, fewer past `MOST_STEPS`.
         alpha: of MixUp's beta distribution; 0 without.
+        loss: one of `LOSS_NAMES`.
+        head: `linear`, or `hidden` for one hidden layer before it, which learns its labels by heart if it may.
     """
 
     weight_decays: tuple[float, ...] = (0.03, 0.3, 1.0)
@@ -44,6 +46,24 @@ class HeadSettings:
     epochs: int = 12
     batch_size: int = 256
     alpha: float = 1.0
+    loss: str = "mixup"
+    head: Literal["linear", "hidden"] = "linear"
+
+    def __post_init__(self) -> None:
+        """Refuses names that there are not."""
+        for what, name, valid in (("loss", self.loss, LOSS_NAMES), ("head", self.head, tuple(KINDS))):
+            if name not in valid:
+                raise ConfigError(f"{what} of the heads: unknown name '{name}'; valid: {', '.join(valid)}")
+
+    @property
+    def num_heads(self) -> int:
+        """H."""
+        return len(self.weight_decays) * (self.folds + 1)
+
+    @property
+    def layers(self) -> Layers:
+        """What a head is made of."""
+        return KINDS[self.head]
 
     def epochs_of(self, num_rows: int) -> int:
         """Epochs over so many rows."""
@@ -60,26 +80,31 @@ class Heads:
     """Heads after an epoch.
 
     Attributes:
-        weight: (d, H, K) float32.
-        bias: (H, K) float32.
+        tensors: float32, with the heads along the first axis; `head_layers` has names and shapes.
         folds: (N,) int64, the fold of each row.
     """
 
-    weight: torch.Tensor
-    bias: torch.Tensor
+    tensors: Tensors
     folds: Array
     settings: HeadSettings
 
-    def blind_logits(self, features: torch.Tensor, decay: int) -> Array:
-        """(N, K) float32 logits of all rows, each by the head of that weight decay that has not seen its label."""
-        found = np.empty((len(features), self.bias.shape[1]), np.float32)
+    def blind_logits(self, features: torch.Tensor, decay: int, folds: Array | None = None) -> Array:
+        """(R, K) float32 logits of rows, each by the head of that weight decay that has not seen its label.
+
+        Args:
+            features: (R, d) of these rows, on the heads' device.
+            decay: position in `weight_decays`.
+            folds: (R,) of these rows; None where they are all.
+        """
+        folds = self.folds if folds is None else folds
+        found = np.empty((len(features), self.tensors["bias"].shape[1]), np.float32)
         for fold in range(self.settings.folds):
-            rows = np.flatnonzero(self.folds == fold)
+            rows = np.flatnonzero(folds == fold)
             found[rows] = self.logits(features, rows, self.blind_to(fold, decay))
         return found
 
     def seeing_logits(self, features: torch.Tensor, decay: int) -> Array:
-        """(N, K) float32 logits by the head of that weight decay that has seen all labels."""
+        """(R, K) float32 logits of any rows by the head of that weight decay that has seen all labels."""
         return self.logits(features, np.arange(len(features)), self.seeing(decay))
 
     def seeing(self, decay: int) -> int:
@@ -91,17 +116,18 @@ class Heads:
         return decay * (self.settings.folds + 1) + fold
 
     def layer(self, head: int) -> tuple[Array, Array]:
-        """(K, d) weight and (K,) bias of a head, as of now."""
-        return self.weight[:, head].T.cpu().numpy().copy(), self.bias[head].cpu().numpy().copy()
+        """(K, d) weight and (K,) bias of a head's last layer, as of now."""
+        weight, bias = (self.tensors[name][head].cpu().numpy().copy() for name in ("weight", "bias"))
+        return weight, bias
 
     def logits(self, features: torch.Tensor, rows: Array, head: int) -> Array:
-        """(R, K) float32 logits of some rows by one head."""
-        weight, bias = self.weight[:, head], self.bias[head]
-        parts = [
-            torch.addmm(bias, features[torch.from_numpy(rows[start : start + ROWS_AT_ONCE])], weight).cpu().numpy()
-            for start in range(0, len(rows), ROWS_AT_ONCE)
-        ]
-        return np.concatenate(parts) if parts else np.empty((0, len(bias)), np.float32)
+        """(R, K) float32 logits of some rows of features by one head."""
+        one = {name: tensor[head : head + 1] for name, tensor in self.tensors.items()}
+        found = np.empty((len(rows), self.tensors["bias"].shape[1]), np.float32)
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            inputs = features[torch.from_numpy(rows[start : start + ROWS_AT_ONCE]).to(features.device)]
+            found[start : start + len(inputs)] = self.settings.layers.logits(one, inputs)[0][0].T.cpu().numpy()
+        return found
 
 
 def standardized(features: Array) -> Array:
@@ -117,64 +143,27 @@ def standardized(features: Array) -> Array:
     return result
 
 
-def train_heads(
-    features: torch.Tensor, labels: Array, folds: Array, num_classes: int, settings: HeadSettings, seed: int
-) -> Iterator[Heads]:
-    """Trains all heads, and yields them after each epoch: the same object, whose weights go on changing.
+def rate_rows(num_rows: int, seed: int) -> Array:
+    """(R,) int64 rows, ascending, by which `stable_rate` judges: all of them, or so many drawn ones."""
+    if num_rows <= RATE_ROWS:
+        return np.arange(num_rows)
+    rng = np.random.default_rng(epoch_seed(seed, 0, 0, "heads.rate"))
+    return np.sort(rng.choice(num_rows, RATE_ROWS, replace=False))
+
+
+def stable_rate(features: torch.Tensor, seed: int) -> float:
+    """The rate, smaller where features hang together so much that it would overshoot along one direction.
 
     Args:
-        features: (N, d) float32 of `standardized`, on the device that they learn on.
-        labels: (N,) integers 0..K-1.
-        folds: (N,) integers 0..F-1.
-        num_classes: K.
-        settings: how.
-        seed: of the order of the rows and of MixUp.
+        features: (R, d) of `rate_rows`.
+        seed: of the direction that the search starts from.
     """
-    num_heads = len(settings.weight_decays) * (settings.folds + 1)
-    device, num_rows = features.device, len(features)
-    shape = (features.shape[1], num_heads * num_classes)
-    weight, bias = torch.zeros(shape, device=device), torch.zeros(shape[1], device=device)
-    speed = torch.zeros_like(weight), torch.zeros_like(bias)
-    decays = np.repeat(np.array(settings.weight_decays, np.float32), (settings.folds + 1) * num_classes)
-    decay = torch.from_numpy(decays).to(device)
-    # (F, H) whether a head learns from a fold
-    seen = np.tile(np.vstack([1 - np.eye(settings.folds), np.ones(settings.folds)]), (len(settings.weight_decays), 1)).T
-    keep, given = torch.from_numpy(seen.astype(np.float32)).to(device), torch.from_numpy(labels.astype(np.int64))
-    rate, epochs = _stable_rate(features, seed), settings.epochs_of(num_rows)
-    step, steps = 0, epochs * settings.steps_of(num_rows)
-    heads = Heads(weight.view(-1, num_heads, num_classes), bias.view(num_heads, num_classes), folds, settings)
-    for epoch in range(epochs):
-        rng = np.random.default_rng(epoch_seed(seed, epoch, 0, "heads"))
-        for rows in np.array_split(rng.permutation(num_rows), settings.steps_of(num_rows)):
-            share = rng.beta(settings.alpha, settings.alpha) if settings.alpha else 1.0
-            first, second = torch.from_numpy(rows), torch.from_numpy(rows[_partners(folds[rows], rng)])
-            inputs = share * features[first.to(device)] + (1 - share) * features[second.to(device)]
-            target = torch.zeros(len(rows), num_classes)
-            target[torch.arange(len(rows)), given[first]] += share
-            target[torch.arange(len(rows)), given[second]] += 1 - share
-            mask = keep[torch.from_numpy(folds[rows]).to(device)]
-            mask = mask / mask.sum(dim=0).clamp(min=1)
-            beliefs = torch.softmax(torch.addmm(bias, inputs, weight).view(len(rows), num_heads, -1), dim=2)
-            error = ((beliefs - target.to(device)[:, None]) * mask[:, :, None]).view(len(rows), -1)
-            gradients = torch.addcmul(inputs.T @ error, weight, decay), error.sum(dim=0)
-            at = rate * 0.5 * (1 + np.cos(np.pi * step / steps))
-            for value, velocity, gradient in zip((weight, bias), speed, gradients, strict=True):
-                velocity.mul_(MOMENTUM).add_(gradient)
-                value.sub_(gradient.add_(velocity, alpha=MOMENTUM), alpha=at)
-            step += 1
-        yield heads
+    with single_thread():
+        largest = _largest_moment(features, seed)
+    return min(RATE, STABLE / largest) if largest else RATE
 
 
-def _partners(folds: Array, rng: np.random.Generator) -> Array:
-    """(B,) for each row of a batch another one of its fold, by position, or itself: a permutation."""
-    shuffled = rng.permutation(len(folds))
-    result = np.empty(len(folds), np.int64)
-    result[np.argsort(folds, kind="stable")] = shuffled[np.argsort(folds[shuffled], kind="stable")]
-    return result
-
-
-def _stable_rate(features: torch.Tensor, seed: int) -> float:
-    """The rate, smaller where features hang together so much that it would overshoot along one direction."""
+def _largest_moment(features: torch.Tensor, seed: int) -> float:
     direction = torch.from_numpy(np.random.default_rng(seed).normal(size=features.shape[1]).astype(np.float32))
     direction = direction.to(features.device)
     largest = 0.0
@@ -182,6 +171,6 @@ def _stable_rate(features: torch.Tensor, seed: int) -> float:
         direction = features.T @ (features @ direction) / len(features)
         largest = float(direction.norm())
         if not largest:
-            return RATE
+            break
         direction = direction / largest
-    return min(RATE, STABLE / largest)
+    return largest

@@ -11,18 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rayclean.schema import Array
-from rayclean.train.heads import (
-    LEAST_STEPS,
-    MOMENTUM,
-    MOST_STEPS,
-    STRENGTH,
-    Heads,
-    HeadSettings,
-    _partners,
-    _stable_rate,
-    standardized,
-    train_heads,
-)
+from rayclean.train.head_layers import STRENGTH
+from rayclean.train.head_loop import MOMENTUM, train_heads
+from rayclean.train.head_losses import partners
+from rayclean.train.heads import LEAST_STEPS, MOST_STEPS, Heads, HeadSettings, stable_rate, standardized
 from rayclean.train.plan import epoch_seed
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -74,7 +66,7 @@ def test_every_row_is_judged_by_its_own_head() -> None:
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.integers(0, 99))
 def test_partners_are_of_the_same_fold_and_each_row_is_one_once(folds: list[int], seed: int) -> None:
-    found = _partners(np.array(folds), np.random.default_rng(seed))
+    found = partners(np.array(folds), np.random.default_rng(seed))
     assert sorted(found.tolist()) == list(range(len(folds)))
     assert [folds[partner] for partner in found] == folds
 
@@ -82,7 +74,7 @@ def test_partners_are_of_the_same_fold_and_each_row_is_one_once(folds: list[int]
 def plain_heads(features: Array, labels: Array, folds: Array, settings: HeadSettings, seed: int, steps: int) -> Array:
     """(H, K, d + 1) heads after some epochs of one step each: one head after the other, one row after the other."""
     (num_rows, num_features), num_classes = features.shape, int(labels.max()) + 1
-    rate, epochs = _stable_rate(torch.from_numpy(features), seed), settings.epochs_of(num_rows)
+    rate, epochs = stable_rate(torch.from_numpy(features), seed), settings.epochs_of(num_rows)
     found = []
     for decay in settings.weight_decays:
         for left_out in (*range(settings.folds), None):
@@ -91,7 +83,7 @@ def plain_heads(features: Array, labels: Array, folds: Array, settings: HeadSett
                 rng = np.random.default_rng(epoch_seed(seed, epoch, 0, "heads"))
                 rows = rng.permutation(num_rows)
                 share = rng.beta(settings.alpha, settings.alpha)
-                second = rows[_partners(folds[rows], rng)]
+                second = rows[partners(folds[rows], rng)]
                 gradient, seen = np.zeros_like(layer), folds[rows] != left_out
                 for a, b in zip(rows[seen], second[seen], strict=True):
                     mixed = np.append(share * features[a] + (1 - share) * features[b], 1)
@@ -170,5 +162,8 @@ def test_features_that_are_all_alike_do_not_overshoot() -> None:
 
 def test_the_same_seed_gives_the_same_bytes() -> None:
     features, labels, folds = made()
-    found = [last_of(train_heads(features, labels, folds, 4, FEW, seed)).weight.numpy().tobytes() for seed in (1, 1, 2)]
+    found = [
+        last_of(train_heads(features, labels, folds, 4, FEW, seed)).tensors["weight"].numpy().tobytes()
+        for seed in (1, 1, 2)
+    ]
     assert found[0] == found[1] != found[2]

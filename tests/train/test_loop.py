@@ -73,7 +73,9 @@ def train_in_pieces(task: TrainTask, *ends: int) -> list[int]:
 def base(scored: Run, tmp_path_factory: pytest.TempPathFactory) -> TrainTask:
     """A task on the catalog of the tiny run, with a store of its own."""
     settings = TrainSection(epochs=EPOCHS, snapshot_every=3, batch_size=16)
-    return replace(scored.main.task, store=Store(str(tmp_path_factory.mktemp("loop"))), folder="loop", train=settings)
+    return replace(
+        scored.network.task, store=Store(str(tmp_path_factory.mktemp("loop"))), folder="loop", train=settings
+    )
 
 
 @pytest.mark.parametrize(
@@ -183,7 +185,7 @@ def test_another_seed_is_another_training(base: TrainTask) -> None:
 
 
 def test_trajectories_are_what_the_snapshot_says_of_the_bare_images(trained: Run) -> None:
-    task, catalog = trained.main.task, trained.catalog
+    task, catalog = trained.network.task, trained.catalog
     snapshot = load_snapshot(task.store, f"{task.folder}/{snapshot_name(3)}", task.spec)
     forward = Forward(snapshot, task.spec, task.forward)
     images = catalog.pixels(8, 1e6).read(np.arange(catalog.num_rows))
@@ -257,7 +259,7 @@ def test_the_papers_steps() -> None:
 
 
 def test_only_the_schedule_with_steps_reads_their_settings(scored: Run) -> None:
-    known = scored.main.task
+    known = scored.network.task
 
     def folder(**changes: Any) -> str:
         train = TrainSection.model_validate(scored.config.train.model_dump(by_alias=True) | {"epochs": 4} | changes)
@@ -279,7 +281,7 @@ def test_runs_of_other_schedules_keep_the_folders_that_they_had(scored: Run, mon
         return ""
 
     monkeypatch.setattr("rayclean.train.stage.fingerprint", note)
-    known = scored.main.task
+    known = scored.network.task
     train_task(scored.config, known.store, known.catalog, ("float32", "float32"), Workers(1, 1, 0, "cpu"))
     assert set(seen[0]["train"]) == {
         *("loss", "mixup_alpha", "epochs", "snapshot_every", "optimizer", "lr", "momentum", "weight_decay"),

@@ -1,0 +1,194 @@
+"""One training worker of heads: all heads of a role learn at once, with snapshots and trajectories as they go."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.special import log_softmax
+
+from rayclean.catalog.features import StandardFeatures
+from rayclean.catalog.groups import smallest_draws as smallest_of_groups
+from rayclean.errors import UnitError
+from rayclean.schema import Array
+from rayclean.storage.contents import read_json, write
+from rayclean.storage.draws import smallest_draws, uniform
+from rayclean.storage.executor import Report
+from rayclean.storage.resume import Resume, State
+from rayclean.storage.units import block_range, num_blocks
+from rayclean.train.head_loop import HeadTask, head_epochs
+from rayclean.train.heads import Heads, HeadSettings
+from rayclean.train.loop import Rank
+from rayclean.train.snapshots import snapshot_name
+from rayclean.train.task import RoleTask
+from rayclean.train.trajectories import trajectory_name, trajectory_table
+
+ALL_HEADS = "heads.safetensors"
+CHOICE_FILE = "choice.json"
+CHOICE_ROWS = 20_000  # whose labels tell which weight decay is best
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadsTask(RoleTask):
+    """The training of a role's heads: picklable, the same on every rank.
+
+    Attributes:
+        features: of these rows.
+        settings: how heads learn.
+        seed: of all draws.
+        snapshot_every: epochs between kept ones.
+        also_kept: a further epoch whose weights are kept, ODD's; 0 for none. The last one takes its place where heads
+            learn fewer.
+        device: where heads learn.
+        threads: of torch.
+    """
+
+    features: StandardFeatures
+    settings: HeadSettings
+    seed: int
+    snapshot_every: int
+    also_kept: int
+    device: str
+    threads: int
+
+    @property
+    def epochs(self) -> int:
+        """Over as many rows as there are."""
+        return self.settings.epochs_of(self.catalog.num_rows)
+
+    def usual_epochs(self) -> tuple[int, ...]:
+        """Epochs after which weights are published, but for ODD's."""
+        last = self.epochs
+        return tuple(epoch for epoch in range(1, last + 1) if epoch % self.snapshot_every == 0 or epoch == last)
+
+    def kept_epochs(self) -> tuple[int, ...]:
+        """Epochs after which weights are published."""
+        return tuple(sorted({*self.usual_epochs(), *({min(self.also_kept, self.epochs)} - {0})}))
+
+    def chosen(self) -> int:
+        """Position of the weight decay whose blind heads tell the labels best; 0 before that is known."""
+        file = f"{self.folder}/{CHOICE_FILE}"
+        return int(read_json(self.store, file)["decay"]) if self.store.exists(file) else 0
+
+    def results(self) -> str:
+        """That of the weight decay which was chosen."""
+        return self.decay_folder(self.chosen())
+
+    def publish_untrained(self) -> None:
+        """There are no such heads."""
+        raise NotImplementedError
+
+    def run(self, rank: Rank, resume: Resume, report: Report) -> None:
+        """See `train_heads_on_rank`."""
+        train_heads_on_rank(self, rank, resume, report)
+
+    def decay_folder(self, decay: int) -> str:
+        """What the seeing head of a weight decay gives: as a network's role has it."""
+        return f"{self.folder}/decay-{decay}"
+
+    def missing_of(self, epoch: int) -> set[str]:
+        """Files of an epoch that are not there: trajectories, snapshots, after the last one all heads."""
+        blocks, names = range(num_blocks(self.catalog.num_rows, self.block_rows)), set()
+        for decay in range(len(self.settings.weight_decays)):
+            folder = self.decay_folder(decay)
+            names |= {f"{folder}/{trajectory_name(epoch, block)}" for block in blocks}
+            names |= {f"{folder}/{snapshot_name(epoch)}"} if epoch in self.kept_epochs() else set()
+        if epoch == self.epochs:
+            names |= {f"{self.folder}/{ALL_HEADS}", f"{self.folder}/{CHOICE_FILE}"}
+        folders = {name.rpartition("/")[0] for name in names}
+        return names - {f"{folder}/{name}" for folder in folders for name in self.store.list(folder)}
+
+    def folds(self) -> Array:
+        """(N,) int64 the fold of each row, drawn for its group: the same in any sharding."""
+        smallest = smallest_of_groups(self.catalog.group, self.catalog.draw_id)
+        return np.asarray((uniform(self.seed, "heads.fold", smallest) * self.settings.folds).astype(np.int64))
+
+    def rows(self, rows: Array) -> torch.Tensor:
+        """(R, d) float32 features of rows (R,), on the device."""
+        return torch.from_numpy(self.features.read(rows)).to(self.device)
+
+
+def train_heads_on_rank(task: HeadsTask, rank: Rank, resume: Resume, report: Report) -> None:
+    """Trains to the last epoch; of epochs that are final only what is missing is written.
+
+    Args:
+        task: what to train.
+        rank: this process.
+        resume: where to go on.
+        report: see `TrainFunction`.
+    """
+    torch.set_num_threads(task.threads)
+    stop = resume.stop or task.epochs
+    for epoch, heads, state in _epochs(task, rank, resume):
+        missing = task.missing_of(epoch) if epoch <= resume.final else None
+        _write_trajectories(task, heads, epoch, rank, missing)
+        if rank.index == 0:
+            _write_weights(task, heads, epoch, missing)
+        if resume.state is None or epoch != resume.state["epoch"]:
+            report(epoch, state if rank.index == 0 else None)
+        if epoch >= stop:
+            return
+
+
+def _epochs(task: HeadsTask, rank: Rank, resume: Resume) -> Iterator[tuple[int, Heads, State]]:
+    """All epochs from that of the state on, of which files may be lost."""
+    what = HeadTask(
+        targets=np.asarray(task.catalog.label),
+        folds=task.folds(),
+        num_classes=task.catalog.num_classes,
+        settings=task.settings,
+        seed=task.seed,
+        rate=task.features.rate,
+        block_rows=task.block_rows,
+    )
+    if (state := resume.state) is not None:
+        tensors = {name: tensor.to(task.device) for name, tensor in state["heads"].items()}
+        yield state["epoch"], Heads(tensors, what.folds, task.settings), state
+    yield from head_epochs(task.rows, what, rank, state)
+
+
+def _write_trajectories(task: HeadsTask, heads: Heads, epoch: int, rank: Rank, wanted: Collection[str] | None) -> None:
+    """What the seeing heads make of all rows after an epoch; the ranks share the blocks out."""
+    total, decays = task.catalog.num_rows, range(len(task.settings.weight_decays))
+    for block in range(rank.index, num_blocks(total, task.block_rows), rank.count):
+        files = {decay: f"{task.decay_folder(decay)}/{trajectory_name(epoch, block)}" for decay in decays}
+        if wanted is not None and not set(files.values()) & set(wanted):
+            continue
+        start, stop = block_range(block, task.block_rows, total)
+        features = task.rows(np.arange(start, stop))
+        for decay, file in files.items():
+            logits = heads.seeing_logits(features, decay)
+            if not np.isfinite(logits).all():
+                raise UnitError(f"heads diverged after epoch {epoch} of role {task.role}: features of huge values?")
+            if wanted is None or file in wanted:
+                write(task.store, file, trajectory_table(logits, task.catalog.label[start:stop]))
+
+
+def _write_weights(task: HeadsTask, heads: Heads, epoch: int, wanted: Collection[str] | None) -> None:
+    def publish(name: str, content: object) -> None:
+        if wanted is None or name in wanted:
+            write(task.store, name, content)
+
+    if epoch in task.kept_epochs():
+        for decay in range(len(task.settings.weight_decays)):
+            weight, bias = heads.layer(heads.seeing(decay))
+            publish(f"{task.decay_folder(decay)}/{snapshot_name(epoch)}", {"head.weight": weight, "head.bias": bias})
+    if epoch == task.epochs:
+        publish(f"{task.folder}/{ALL_HEADS}", {name: each.cpu().numpy() for name, each in heads.tensors.items()})
+        publish(f"{task.folder}/{CHOICE_FILE}", _choice(task, heads))
+
+
+def _choice(task: HeadsTask, heads: Heads) -> dict[str, object]:
+    """Which weight decay's blind heads tell the given labels of some rows best, and how well each does."""
+    chosen = np.flatnonzero(smallest_draws(task.seed, "heads.choice", task.catalog.draw_id, CHOICE_ROWS))
+    labels, folds = task.catalog.label[chosen], heads.folds[chosen]
+    totals = np.zeros(len(task.settings.weight_decays))
+    for start in range(0, len(chosen), task.block_rows):
+        here = slice(start, start + task.block_rows)
+        features = task.rows(chosen[here])
+        for decay in range(len(totals)):
+            found = log_softmax(heads.blind_logits(features, decay, folds[here]).astype(np.float64), axis=1)
+            totals[decay] += found[np.arange(len(found)), labels[here]].sum()
+    return {"decay": int(totals.argmax()), "likelihoods": (totals / max(len(chosen), 1)).tolist()}
