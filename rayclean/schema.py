@@ -27,6 +27,7 @@ class Score:
         role: the training run that it is of, beside what its section of the config names.
         default: whether a run that names no scores has it: those that need no further training and few forwards.
         facts: raw columns of the table beside it.
+        on_features: whether only heads on features have it, always.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Score:
     role: str = MAIN
     default: bool = True
     facts: tuple[Column, ...] = ()
+    on_features: bool = False
 
 
 # Ours, in the table's order; `rayclean.config.score_families` has those of others too.
@@ -88,15 +90,13 @@ _OF_ROLES = tuple(
     for role in ("ce", "ce_ne")
     for score in _TRAJECTORY
 )
-SCORES = {score.name: score for score in (*_TRAJECTORY, *_OTHERS, *_OF_ROLES)}
-# Of heads on features that have not seen the row's label; `LabelScorer.fit_features` gives them beside the others.
-OUT_OF_FOLD = {
-    score.name: score
-    for score in (
-        Score("loss_oof", "trajectory", "exp", False, "minus the loss by heads that have not seen the label"),
-        Score("margin_oof", "trajectory", "gauss", False, "the margin by heads that have not seen the label"),
-    )
-}
+# Of heads on features that have not seen the row's label.
+_BLIND = "by heads that have not seen the label"
+_OUT_OF_FOLD = (
+    Score("loss_oof", "out_of_fold", "exp", False, f"minus the loss {_BLIND}", default=False, on_features=True),
+    Score("margin_oof", "out_of_fold", "gauss", False, f"the margin {_BLIND}", default=False, on_features=True),
+)
+SCORES = {score.name: score for score in (*_TRAJECTORY, *_OTHERS, *_OUT_OF_FOLD, *_OF_ROLES)}
 # What stands where a label of 0..K-1, or a row, would: one name a meaning, here and nowhere else (docs/design.md, 6).
 # In a truth, and in the table's `predicted_label` and `verified_label`:
 NONE_OF_CLASSES = -1  # the sample is of none of the classes

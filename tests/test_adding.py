@@ -118,8 +118,8 @@ def test_a_run_has_the_noise(run: Run) -> None:
 
 
 def test_a_run_has_the_score(run: Run) -> None:
-    main, catalog = run.main, run.catalog
-    forward = Forward(load_snapshot(run.store, main.last.file, main.trained.spec), main.trained.spec, main.forward)
+    main, catalog = run.network, run.catalog
+    forward = Forward(load_snapshot(run.store, main.last.file, main.spec), main.spec, main.forward)
     mirrored = catalog.pixels(8, 1e6).read(np.arange(catalog.num_rows))[:, :, ::-1].copy()
     beliefs = forward.probabilities(forward.normalized(mirrored)).numpy()
     published = Published.open(run.store)

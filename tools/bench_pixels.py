@@ -49,7 +49,7 @@ def read_blocks(
 ) -> dict[str, float]:
     """Reads the images of all blocks; figures a sample."""
     with _cold_cache():
-        pixels = run.catalog.pixels(run.main.trained.spec.size, run.config.data.max_pixels, cache_bytes)
+        pixels = run.catalog.pixels(run.network.spec.size, run.config.data.max_pixels, cache_bytes)
         if store is not None:
             store.counts()
         wanted, started_s = 0, time.perf_counter()

@@ -171,7 +171,7 @@ def stage_rounds(run: Run, rounds: int) -> list[Round]:
 
 def _bare_loop(run: Run) -> Callable[[int], float]:
     """A function that gives the seconds of so many forwards, in batches that are ready in memory."""
-    settings, spec = run.main.forward, run.main.trained.spec
+    settings, spec = run.network.forward, run.network.spec
     network = load_snapshot(run.store, run.main.trained.snapshots[-1].file, spec).to(memory_format=torch.channels_last)
     pixels = run.catalog.pixels(spec.size, run.config.data.max_pixels)
     rows = np.arange(settings.batch_size) % run.catalog.num_rows
@@ -330,7 +330,7 @@ def plain_procedure(run: Run, batch_size: int | None) -> tuple[Array, float, int
     Returns:
         (N,) float64 scores, seconds, batch size.
     """
-    spec, settings, labels = run.main.trained.spec, run.main.forward, np.array(run.catalog.label)
+    spec, settings, labels = run.network.spec, run.network.forward, np.array(run.catalog.label)
     network = load_snapshot(run.store, run.main.trained.snapshots[-1].file, spec).to(memory_format=torch.channels_last)
 
     def probabilities(images: torch.Tensor) -> torch.Tensor:
@@ -368,7 +368,7 @@ def report_stage(options: argparse.Namespace, folder: Path) -> None:
     """Prints what `stage` finds."""
     run = prepare(options, folder, block_rows=4000, block_pairs=4096)
     rounds = stage_rounds(run, options.rounds)
-    print(f"{run.precision[1]}, batches of {run.main.forward.batch_size}, 1 thread, {len(rounds)} rounds; medians")
+    print(f"{run.precision[1]}, batches of {run.network.forward.batch_size}, 1 thread, {len(rounds)} rounds; medians")
     print(f"bare forwards     {statistics.median(each.bare for each in rounds):7,.0f} images/s")
     for text, kind in (("first snapshot", "first"), ("later snapshots", "later")):
         rate = statistics.median(getattr(each, kind) for each in rounds)

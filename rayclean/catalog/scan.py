@@ -1,6 +1,6 @@
 """One shard to rows: every sample becomes a row, or is put aside with its reason.
 
-Reads the shard once from start to end and decodes each image once.
+Reads the shard once from start to end and looks at each sample once.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from typing import BinaryIO, NamedTuple
 import pyarrow as pa
 
 from rayclean.catalog.labels import ClassList, LabelField
-from rayclean.shards.decode import BadSample, decode_image
+from rayclean.catalog.looks import Look, PixelLook, Seen
+from rayclean.schema import NO_ROW
+from rayclean.shards.decode import BadSample
 from rayclean.shards.opening import open_shard, read_content
 from rayclean.shards.tar import Member, TruncatedTar, group_members, scan_members
-from rayclean.storage.draws import pixel_digest
 
 MAX_TEXT = 300
 LARGEST_LABEL = 2**24  # bytes
@@ -34,6 +35,7 @@ ROWS_SCHEMA = pa.schema(
     ]
 )
 CLIP_FIELD = pa.field("clip", pa.string())  # after these, where the data have clips
+FEATURE_FIELD = pa.field("feature", pa.int32())  # position in the shard's file of features, where there are any
 TRUTH_SCHEMA = pa.schema([("index_in_shard", pa.int32()), ("label", pa.int32())])
 QUARANTINE_SCHEMA = pa.schema(
     [("sample", pa.int32()), ("key", pa.string()), ("reason", pa.string()), ("text", pa.string())]
@@ -45,7 +47,7 @@ class ScanSettings:
     """How a sample is read.
 
     Attributes:
-        images: extensions of image members, lower case, best first.
+        images: extensions of image members, lower case, best first; none where samples have no image.
         label: where the given label is.
         truth: where the true label is, None without truth.
         verified: where a label that people have verified is, None where it is the given one.
@@ -65,14 +67,13 @@ class ScanSettings:
     verified: LabelField | None = None
 
     @property
-    def extensions(self) -> frozenset[str]:
-        """Members that are read."""
-        labels = {each.extension for each in (self.label, self.truth, self.clip, self.verified) if each}
-        return frozenset(labels.union(self.images))
+    def label_members(self) -> frozenset[str]:
+        """Extensions of the members that say what a sample is."""
+        return frozenset(each.extension for each in (self.label, self.truth, self.clip, self.verified) if each)
 
-    def max_bytes(self, extension: str) -> float:
-        """The largest member of an extension that is read, so that a shard's largest does not decide on the memory."""
-        return LARGEST_LABEL + (self.max_pixels * BYTES_PER_PIXEL if extension in self.images else 0)
+    def look(self) -> PixelLook:
+        """The usual look at a sample."""
+        return PixelLook(self.images, self.max_pixels, self.max_scans)
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class ShardScan:
     """What a shard holds: `rows.num_rows + quarantine.num_rows == num_samples`.
 
     Attributes:
-        rows: ROWS_SCHEMA, and the clip where the data have clips.
+        rows: ROWS_SCHEMA, the clip where the data have clips, the place of the features where there are any.
         truth: TRUTH_SCHEMA, a line a row; `NONE_OF_CLASSES` where the sample is of none of the classes, null where
             the truth is missing, null or unreadable; None without truth.
         verified: the same of verified labels, which always name a class.
@@ -108,7 +109,7 @@ class _Row(NamedTuple):
     truth: int | None
     verified: int | None
     clip: str | None
-    digest: bytes
+    seen: Seen
 
 
 @dataclass
@@ -116,44 +117,74 @@ class _Scan:
     """State of one pass."""
 
     settings: ScanSettings
+    look: Look
     broken: TruncatedTar | None = None
     keys: set[str] = field(default_factory=set)  # of the rows so far
 
     def parts(self, file: BinaryIO, url: str) -> Iterator[_Part]:
         """Members with their content; the cut one, where it is known, comes last."""
-        wanted = self.settings.extensions
+        wanted = self.extensions
         try:
             for member in scan_members(file, url):
-                is_wanted = member.extension in wanted and member.size <= self.settings.max_bytes(member.extension)
+                is_wanted = member.extension in wanted and member.size <= self.max_bytes(member.extension)
                 yield _Part(member, read_content(file, member.offset, member.size, url) if is_wanted else None)
         except TruncatedTar as broken:
             self.broken = broken
             if broken.member:
                 yield _Part(broken.member, None)
 
-    def judge(self, sample: list[_Part]) -> _Row:
-        """The row of a sample. Raises BadSample."""
+    @property
+    def extensions(self) -> frozenset[str]:
+        """Members that are read."""
+        return self.settings.label_members | self.look.members
+
+    def max_bytes(self, extension: str) -> float:
+        """The largest member of an extension that is read, so that a shard's largest does not decide on the memory."""
+        is_shown = extension in self.look.members and extension not in self.settings.label_members
+        return LARGEST_LABEL + (self.settings.max_pixels * BYTES_PER_PIXEL if is_shown else 0)
+
+    def judge(self, index: int, sample: list[_Part]) -> _Row:
+        """The row of a sample. Raises BadSample.
+
+        What it shows is looked at whatever its label is, so that features do not hang on how labels are read.
+        """
         members = {part.member.extension: part.member for part in sample}
         contents = {part.member.extension: part.content for part in sample if part.content is not None}
         self._check_sizes(members)
-        image = next((members[extension] for extension in self.settings.images if extension in contents), None)
-        if image is None:
-            found = ", ".join(sorted(members)) or "none"
-            raise BadSample("missing_image", f"expected {', '.join(self.settings.images)}, found {found}")
+        shown = self._shown(members, contents)
+        seen = self._seen(index, shown.key, contents)
         value = self.settings.label.read(contents)
-        if image.key in self.keys:
+        if shown.key in self.keys:
             raise BadSample("duplicate_key", "a complete sample of this key came before")
         label = self.settings.classes.index_of(value)
         clip = self._clip(contents)
-        pixels = decode_image(contents[image.extension], self.settings.max_pixels, self.settings.max_scans)
-        self.keys.add(image.key)
+        if isinstance(seen, BadSample):
+            raise seen
+        self.keys.add(shown.key)
         truth = self._known(self.settings.truth, contents, self.settings.classes.truth_of)
         verified = self._known(self.settings.verified, contents, self.settings.classes.index_of)
-        return _Row(image, label, truth, verified, clip, pixel_digest(pixels))
+        return _Row(shown, label, truth, verified, clip, seen)
+
+    def _shown(self, members: Mapping[str, Member], contents: Mapping[str, bytes]) -> Member:
+        """The member that stands for a sample: its best image, without images any."""
+        there = contents if self.look.members & set(self.settings.images) else members
+        if not self.settings.images:
+            return next(iter(members.values()))
+        image = next((members[extension] for extension in self.settings.images if extension in there), None)
+        if image is None:
+            found = ", ".join(sorted(members)) or "none"
+            raise BadSample("missing_image", f"expected {', '.join(self.settings.images)}, found {found}")
+        return image
+
+    def _seen(self, index: int, key: str, contents: Mapping[str, bytes]) -> Seen | BadSample:
+        try:
+            return self.look.see(index, key, contents)
+        except BadSample as bad:
+            return bad
 
     def _check_sizes(self, members: Mapping[str, Member]) -> None:
-        for extension in self.settings.extensions.intersection(members):
-            size, allowed = members[extension].size, self.settings.max_bytes(extension)
+        for extension in self.extensions.intersection(members):
+            size, allowed = members[extension].size, self.max_bytes(extension)
             if size > allowed:
                 raise BadSample("too_large", f".{extension} has {size} bytes, allowed are {allowed:.0f}")
 
@@ -174,7 +205,7 @@ class _Scan:
             return None
 
 
-def scan_shard(url: str, settings: ScanSettings) -> ShardScan:
+def scan_shard(url: str, settings: ScanSettings, look: Look | None = None) -> ShardScan:
     """Catalogs a shard.
 
     A sample is a row if its image decodes, its label is a class and no row before has its key. Of a tar that
@@ -183,21 +214,26 @@ def scan_shard(url: str, settings: ScanSettings) -> ShardScan:
     Args:
         url: absolute local path or fsspec URL.
         settings: how a sample is read.
+        look: what is made of what it shows; by default the digest of its pixels.
 
     Raises:
         InputError: missing, no access, not a tar, or compressed.
         ShardChangedError: it became shorter while it was read.
     """
-    scan = _Scan(settings)
+    scan = _Scan(settings, look or settings.look())
     keys: list[str] = []
     outcomes: list[_Row | BadSample] = []
     with open_shard(url) as file:
         for sample in group_members(scan.parts(file, url), lambda part: (part.member.key, part.member.extension)):
             keys.append(sample[0].member.key)
             try:
-                outcomes.append(scan.judge(sample))
+                outcomes.append(scan.judge(len(outcomes), sample))
             except BadSample as bad:
                 outcomes.append(bad.with_traceback(None))  # its frames would hold the image
+    for index, seen in scan.look.finish().items():
+        outcome = outcomes[index]
+        if isinstance(outcome, _Row):
+            outcomes[index] = seen if isinstance(seen, BadSample) else outcome._replace(seen=seen)
     if scan.broken and outcomes:
         outcomes[-1] = BadSample("truncated", scan.broken.reason)
     truncated = scan.broken.reason[:MAX_TEXT] if scan.broken else ""
@@ -215,8 +251,9 @@ def _tables(keys: list[str], outcomes: list[_Row | BadSample], settings: ScanSet
             "offset": row.member.offset,
             "size": row.member.size,
             "label": row.label,
-            "digest": row.digest,
+            "digest": row.seen.digest,
             "clip": row.clip,
+            "feature": row.seen.feature,
         }
         for index, (sample, row) in enumerate(found)
     ]
@@ -227,8 +264,11 @@ def _tables(keys: list[str], outcomes: list[_Row | BadSample], settings: ScanSet
         for sample, bad in enumerate(outcomes)
         if isinstance(bad, BadSample)
     ]
+    schema = ROWS_SCHEMA if settings.clip is None else ROWS_SCHEMA.append(CLIP_FIELD)
+    if any(row["feature"] != NO_ROW for row in rows):
+        schema = schema.append(FEATURE_FIELD)
     return ShardScan(
-        pa.Table.from_pylist(rows, ROWS_SCHEMA if settings.clip is None else ROWS_SCHEMA.append(CLIP_FIELD)),
+        pa.Table.from_pylist(rows, schema),
         pa.Table.from_pylist(truth, TRUTH_SCHEMA) if settings.truth is not None else None,
         pa.Table.from_pylist(verified, TRUTH_SCHEMA) if settings.verified is not None else None,
         pa.Table.from_pylist(quarantine, QUARANTINE_SCHEMA),

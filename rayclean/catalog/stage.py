@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rayclean.catalog.groups import find_groups
 from rayclean.catalog.labels import ClassList, LabelField
+from rayclean.catalog.looks import Embedder, FeatureLook, FeatureSource
 from rayclean.catalog.scan import ScanSettings, ShardScan, scan_shard
 from rayclean.catalog.table import COLUMNS_FILE, SHARDS_FILE, SUMMARY_FILE, Catalog
 from rayclean.config import DataSection
@@ -25,6 +28,7 @@ from rayclean.storage.units import Job, UnitResult, block_name
 
 VERSION = 1
 SOURCES_FILE = "sources.parquet"
+FEATURES = "features"
 
 
 def find_sources(data: DataSection) -> pa.Table:
@@ -45,8 +49,23 @@ def find_sources(data: DataSection) -> pa.Table:
     )
 
 
-def catalog_fingerprint(data: DataSection, classes: ClassList, sources: pa.Table, verified: str | None = None) -> str:
-    """What the catalog depends on: the shards' identity and how a sample is read; `verified` as for `scan_settings`."""
+def with_features(sources: pa.Table, features: FeatureSource | None) -> pa.Table:
+    """The shards with a column `features`, the file of each one's features, where rows have any."""
+    if features is None:
+        return sources
+    identities = [ShardIdentity(row["url"], row["size"], row["tag"]) for row in sources.to_pylist()]
+    names = sources["name"].to_pylist()
+    files = [features.file(identity, name) for identity, name in zip(identities, names, strict=True)]
+    return sources.append_column("features", pa.array(files, pa.string()))
+
+
+def catalog_fingerprint(
+    data: DataSection, classes: ClassList, sources: pa.Table, verified: str | None = None, features: str | None = None
+) -> str:
+    """What the catalog depends on: the shards' identity and how a sample is read.
+
+    `verified` as for `scan_settings`; `features`: what the features of rows depend on, where they have any.
+    """
     fields: dict[str, Any] = {
         "image": data.image_extensions,
         "label": data.label,
@@ -59,19 +78,32 @@ def catalog_fingerprint(data: DataSection, classes: ClassList, sources: pa.Table
         fields["group"] = data.group
     if data.max_scans != DataSection.model_fields["max_scans"].default:  # catalogs from before it keep their names
         fields["max_scans"] = data.max_scans
-    if verified is not None:
-        fields["verified"] = verified
+    for name, mark in (("verified", verified), ("features", features)):
+        if mark is not None:
+            fields[name] = mark
     return fingerprint("catalog", VERSION, fields, [])
 
 
 @dataclass(frozen=True)
 class CatalogJob(Job):
-    """Reads every sample of a shard once: rows, truth kept apart, quarantine."""
+    """Reads every sample of a shard once: rows, truth kept apart, quarantine, and features where rows have any.
+
+    Attributes:
+        settings: how a sample is read.
+        num_shards: units.
+        features: how features are had; None without, and where none can be made.
+        has_features: whether rows have any.
+    """
 
     stage: ClassVar[str] = "catalog"
     suffix: ClassVar[str] = ".parquet"
     settings: ScanSettings
     num_shards: int
+    features: FeatureSource | None = None
+    has_features: bool = False
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: value for name, value in self.__dict__.items() if name != "feature_files"}
 
     def units(self) -> Sequence[str]:
         """A unit a shard."""
@@ -82,24 +114,50 @@ class CatalogJob(Job):
         kinds = {"quarantine": True, "truth": self.settings.truth, "verified": self.settings.verified}
         return [f"{kind}/{unit.removeprefix('rows/')}.parquet" for kind, is_read in kinds.items() if is_read]
 
+    def all_files(self, unit: str) -> list[str]:
+        """With the shard's features, which lie apart: catalogs share them."""
+        apart = [] if not self.has_features else [self.feature_files[int(unit.removeprefix("rows/"))]]
+        return [*apart, *super().all_files(unit)]
+
+    @cached_property
+    def feature_files(self) -> list[str]:
+        """Of each shard."""
+        found: list[str] = read_table(self.store, f"{self.folder}/{SOURCES_FILE}", ["features"])["features"].to_pylist()
+        return found
+
     def open(self) -> Callable[[str], UnitResult]:
-        """Loads the list of shards."""
+        """Loads the list of shards, and what gives features."""
         sources = read_table(self.store, f"{self.folder}/{SOURCES_FILE}").to_pylist()
+        embedder = None if self.features is None else self.features.open()
 
         def compute(unit: str) -> UnitResult:
             name = unit.removeprefix("rows/")
-            source = sources[int(name)]
-            scan = scan_shard(source["url"], self.settings)
-            _check_unchanged(ShardIdentity(source["url"], source["size"], source["tag"]))
-            beside = {f"quarantine/{name}.parquet": scan.quarantine}
-            if scan.truth is not None:
-                beside[f"truth/{name}.parquet"] = scan.truth
-            if scan.verified is not None:
-                beside[f"verified/{name}.parquet"] = scan.verified
-            facts = {"quarantined": scan.quarantine.num_rows, "samples": scan.num_samples}
-            return UnitResult(row_table(scan), beside, rows=scan.num_samples, facts=facts)
+            return self._shard(sources[int(name)], name, embedder)
 
         return compute
+
+    def _shard(self, source: dict[str, Any], name: str, embedder: Embedder | None) -> UnitResult:
+        look, before = None, {} if embedder is None else dict(embedder.facts)
+        if embedder is not None:
+            look = FeatureLook(self.store, source["features"], source["name"], embedder)
+        scan = scan_shard(source["url"], self.settings, look)
+        _check_unchanged(ShardIdentity(source["url"], source["size"], source["tag"]))
+        facts = {"quarantined": scan.quarantine.num_rows, "samples": scan.num_samples}
+        if embedder is not None:
+            facts |= {fact: count - before.get(fact, 0) for fact, count in embedder.facts.items()}
+        beside = {f"quarantine/{name}.parquet": scan.quarantine}
+        if scan.truth is not None:
+            beside[f"truth/{name}.parquet"] = scan.truth
+        if scan.verified is not None:
+            beside[f"verified/{name}.parquet"] = scan.verified
+        of_pixels = self.features is None or self.features.of_pixels
+        return UnitResult(row_table(scan, of_pixels), beside, rows=scan.num_samples, facts=facts)
+
+
+class EmbedShardsJob(CatalogJob):
+    """The same where a network looks at the samples."""
+
+    pool: ClassVar[str] = "gpu"
 
 
 def _check_unchanged(recorded: ShardIdentity) -> None:
@@ -111,15 +169,21 @@ def _check_unchanged(recorded: ShardIdentity) -> None:
         )
 
 
-def row_table(scan: ShardScan) -> pa.Table:
-    """The rows of a shard with their identity for seeded draws; counts of the shard in the metadata."""
+def row_table(scan: ShardScan, of_pixels: bool = True) -> pa.Table:
+    """The rows of a shard with their identity for seeded draws; counts of the shard in the metadata.
+
+    Args:
+        scan: of the shard.
+        of_pixels: whether digests are of pixels, not of features.
+    """
     keys, digests = scan.rows["key"].to_pylist(), scan.rows["digest"].to_pylist()
     draws = [draw_id(key, digest) for key, digest in zip(keys, digests, strict=True)]
     table = scan.rows.append_column("draw_id", pa.array(draws, pa.uint64()))
     if "clip" in table.column_names:
         clips = [draw_id(clip, b"") for clip in table["clip"].to_pylist()]
         table = table.append_column("clip_id", pa.array(clips, pa.uint64()))
-    return table.replace_schema_metadata({"samples": str(scan.num_samples), "truncated": scan.truncated})
+    counts = {"samples": str(scan.num_samples), "truncated": scan.truncated}
+    return table.replace_schema_metadata(counts if of_pixels else counts | {"digests": FEATURES})
 
 
 @dataclass(frozen=True)
@@ -155,6 +219,7 @@ def _join(store: Store, folder: str, num_classes: int) -> UnitResult:
     counts: list[dict[str, Any]] = []
     reasons: dict[str, int] = {}
     left_out: dict[str, int] = {}
+    of_features = False
     for shard in range(sources.num_rows):
         table = read_table(store, f"{folder}/rows/{block_name(shard)}.parquet")
         quarantined = _add_reasons(store, f"{folder}/quarantine/{block_name(shard)}.parquet", reasons)
@@ -169,9 +234,10 @@ def _join(store: Store, folder: str, num_classes: int) -> UnitResult:
                 "truncated": metadata[b"truncated"].decode(),
             }
         )
-        for name in ("label", "offset", "size", "draw_id", "clip_id"):
+        for name in ("label", "offset", "size", "draw_id", "clip_id", "feature"):
             if name in table.column_names:
                 parts.setdefault(name, []).append(table[name].to_numpy())
+        of_features = of_features or metadata.get(b"digests") == FEATURES.encode()
         digests = b"".join(table["digest"].to_pylist())
         parts["digest"].append(np.frombuffer(digests, "<u8").reshape(-1, 2))
         parts["shard"].append(np.full(table.num_rows, shard, np.int32))
@@ -179,6 +245,8 @@ def _join(store: Store, folder: str, num_classes: int) -> UnitResult:
     columns["by_label"] = np.argsort(columns["label"], kind="stable")
     columns["class_counts"] = np.bincount(columns["label"], minlength=num_classes).astype(np.int64)
     columns["duplicate_of"] = find_duplicates(columns["digest"])
+    if "feature" in columns:
+        columns["group"] = find_groups(columns["digest"], columns.get("clip_id"))
     if "clip_id" in columns:
         columns |= find_clips(columns["clip_id"], columns["label"])
     shards = _shard_table(sources, counts)
@@ -194,6 +262,8 @@ def _join(store: Store, folder: str, num_classes: int) -> UnitResult:
     }
     if "clip" in columns:
         summary["clips"] = len(columns["clip_starts"]) - 1
+    if of_features:
+        summary["digests"] = FEATURES
     return UnitResult(columns, {SHARDS_FILE: shards, SUMMARY_FILE: summary}, rows=summary["rows"])
 
 

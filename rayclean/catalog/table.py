@@ -89,8 +89,29 @@ class Catalog:
 
     @property
     def twins(self) -> Array:
-        """(N, 1 or 2) uint64: where it is equal, rows of a label are no neighbours: copies, or frames of one clip."""
+        """(N, 1 or 2): where it is equal, rows are no neighbours: copies, or frames of one clip.
+
+        With features whatever their labels, since what near rows say must not have seen the row's own label; without,
+        rows of one label.
+        """
+        if self.has_features:
+            return self.group[:, None]
         return self.clip_id[:, None] if self.has_clips else self.digest
+
+    @property
+    def has_features(self) -> bool:
+        """Whether rows have features of a network that is there."""
+        return "feature" in self._columns
+
+    @property
+    def group(self) -> Array:
+        """(N,) int64; rows of one group are no evidence for each other, whatever their labels; with features alone."""
+        return self._columns["group"]
+
+    def places(self, rows: Array) -> tuple[Array, Array]:
+        """Shards of rows (R,) and where their features lie in the shards' files, (R,) int32 each."""
+        columns = self._columns
+        return columns.take("shard", rows), columns.take("feature", rows)
 
     @property
     def duplicate_of(self) -> Array:
@@ -248,7 +269,8 @@ class RowPixels:
     def _decode(self, rows: Array) -> Iterator[tuple[int, Array]]:
         columns = self.catalog._columns
         shards, offsets, sizes, digests = (columns.take(name, rows) for name in ("shard", "offset", "size", "digest"))
-        return self.reader.read(shards, offsets, sizes, digests)
+        of_pixels = "digests" not in self.catalog.summary
+        return self.reader.read(shards, offsets, sizes, digests if of_pixels else None)
 
 
 class ArrayPixels(RowPixels):

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from rayclean.config.registry import Entry, Registry
 from rayclean.errors import ConfigError
-from rayclean.schema import MAIN, OUT_OF_FOLD, SCORES, Score
+from rayclean.schema import MAIN, SCORES, Score
 
 # What other folders of a run are called before their fingerprint.
-RESERVED = {"catalog", "train", "embed", "neighbors", "merge", "decide", "learn", "lesson", "export"}
+RESERVED = {"catalog", "features", "train", "embed", "neighbors", "merge", "decide", "learn", "lesson", "export"}
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Families(Registry[Family]):
             ConfigError: a name is taken, or cannot be one.
         """
         others = [other for other in self._entries.values() if other.name != entry.name]
-        taken = {score.name for other in others for score in other.scores} | set(OUT_OF_FOLD)
+        taken = {score.name for other in others for score in other.scores}
         stages = {stage for other in others for stage in other.stages} | RESERVED
         for what, names, there in (
             ("score", [score.name for score in entry.scores], taken),
@@ -112,6 +112,12 @@ FAMILIES = Families(
             stages=("aum",),
         ),
         Family(
+            "out_of_fold",
+            "loss and margin by heads on features that have not seen the row's label",
+            "rayclean.run.families:out_of_fold",
+            scores=_ours("out_of_fold"),
+        ),
+        Family(
             "simulated",
             "ODD: the loss beside that of random labels",
             "rayclean.run.families:simulated",
@@ -123,9 +129,9 @@ FAMILIES = Families(
 
 
 def score_of(name: str) -> Score:
-    """A score by its name, also one that only features have.
+    """A score by its name.
 
     Raises:
         KeyError: nobody has registered it.
     """
-    return (FAMILIES.scores() | OUT_OF_FOLD)[name]
+    return FAMILIES.scores()[name]

@@ -15,6 +15,8 @@ MAX_EPOCHS = 10**6  # more is a slip of the pen: lists as long as this are made 
 # Defaults of `train.optimizer: adamw`: for fine-tuning in batches of about 128; new weights want a rate of 1e-3 or so.
 ADAMW = {"lr": 1e-4, "weight_decay": 0.05}
 ADAMW_MAX_RATE = 0.01  # a rate above it was meant for SGD
+# Defaults on features. More epochs are taken of few rows and fewer of very many: `HeadSettings.epochs_of`.
+HEADS = {"epochs": 12, "batch_size": 256}
 OF_OPTIMIZER = ("lr", "momentum", "weight_decay")
 
 
@@ -28,6 +30,10 @@ class TrainSection(Section):
     `optimizer: adamw` is what pre-trained transformers are fine-tuned by as a rule: `momentum` is then its beta 1 (beta
     2 is .999), and `lr` and `weight_decay` are by default those of ADAMW. What has another optimizer than `main` starts
     from that optimizer's defaults, not from `main`'s rate, momentum and decay.
+
+    On features (`model.frozen`, `data.features`) what is trained are heads, for each of `weight_decays` one blind to
+    each of `folds` parts of the rows and one that sees all; `head: hidden` gives them a layer of hidden units. Of the
+    other fields `loss`, `mixup_alpha`, `epochs`, `batch_size` and `snapshot_every` count, by default those of HEADS.
     """
 
     loss: Literal["mixup", "ce", "ce+ne"] = "mixup"
@@ -47,6 +53,9 @@ class TrainSection(Section):
     workers: Positive = 1
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     trajectories: Literal["exact"] = "exact"
+    folds: Annotated[int, Field(ge=2, le=100)] = 5
+    weight_decays: list[Annotated[float, Field(ge=0)]] = Field(default=[0.03, 0.3, 1.0], min_length=1, max_length=8)
+    head: Literal["linear", "hidden"] = "linear"
     roles: dict[str, dict[str, Any]] = Field(default={})
 
     @model_validator(mode="before")

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError, model_validator
 
 from rayclean.config.explain import explain, nearest
+from rayclean.config.features_text import check_features
 from rayclean.config.learn_section import LearnSection
 from rayclean.config.noise_kinds import IMBALANCES, NOISE_KINDS
 from rayclean.config.score_families import FAMILIES
@@ -27,9 +28,9 @@ from rayclean.config.sections import (
     Section,
     SimulatedLossSection,
 )
-from rayclean.config.train_section import TrainSection
+from rayclean.config.train_section import HEADS, TrainSection
 from rayclean.errors import ConfigError
-from rayclean.schema import JOINT, MAIN
+from rayclean.schema import JOINT, MAIN, Score
 
 SELF = "self"
 # What roles do by default otherwise than `main`.
@@ -63,9 +64,24 @@ class Config(Section):
     learn: LearnSection = LearnSection()
     resources: ResourcesSection = ResourcesSection()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _heads_defaults(cls, tree: Any) -> Any:
+        """What is trained on features are heads, which have other defaults than networks."""
+        if not isinstance(tree, dict):
+            return tree
+        model, data, train = (tree.get(name) or {} for name in ("model", "data", "train"))
+        sections = [each for each in (model, data, train) if isinstance(each, dict)]
+        if len(sections) < 3 or not (model.get("frozen") or data.get("features")):
+            return tree
+        return {**tree, "train": {**HEADS, **train}}
+
     @model_validator(mode="after")
     def _check(self) -> Config:
         self._check_data()
+        check_features(self.data, self.model)
+        if self.on_features:
+            self._check_heads()
         for name, changes in self.train.roles.items():
             self._check_role(name, changes)
         self._check_changes("learn.train", self.learn.train, ())
@@ -85,11 +101,27 @@ class Config(Section):
             raise ValueError(
                 f"blocks.table_rows ({self.blocks.table_rows}) must be a multiple of blocks.rows ({self.blocks.rows})"
             )
-        if self.train.epochs == 0 and self.train.from_ is None and self.model.weights is None:
+        untrained = self.train.epochs == 0 and not self.on_features
+        if untrained and self.train.from_ is None and self.model.weights is None:
             raise ValueError("train.epochs is 0, so train.from (or model.weights) must name weights to score with")
+
+    def _check_heads(self) -> None:
+        if self.train.epochs == 0:
+            raise ValueError("train.epochs is 0, but on features heads must learn; leave it out")
+        for field, epochs in (("inn.epochs", self.inn.epochs), ("neighbors.vote_epochs", self.neighbors.vote_epochs)):
+            if epochs:
+                raise ValueError(f"{field}: features are the same at all epochs; leave it out")
+        for name, changes in self.train.roles.items():
+            if "model" in changes:
+                raise ValueError(f"train.roles.{name}.model: on features all roles are heads; leave it out")
+        if self.noise.kind is not None and NOISE_KINDS.get(self.noise.kind).reads_images and not self.data.has_images:
+            raise ValueError(f"noise.kind {self.noise.kind} looks at images, but data.image is none")
 
     def _check_scores(self) -> None:
         scores = FAMILIES.scores()
+        for name in self.scores or []:
+            if name in scores and scores[name].on_features and not self.on_features:
+                raise ValueError(f"score {name} is of heads on features; set model.frozen or data.features")
         for name in self.scores or []:
             if name not in scores:
                 raise ValueError(f"scores: unknown score '{name}'{nearest(name, tuple(scores))}")
@@ -114,6 +146,8 @@ class Config(Section):
         if num_epochs and isinstance(epoch, int) and epoch > num_epochs:
             role = self.simulated_loss.role
             raise ValueError(f"simulated_loss.epoch: found {epoch}, but role {role} has {num_epochs}")
+        if self.on_features:
+            return
         has_none = self.inn.file is None and self.inn.features not in (SELF, MAIN, *self.train.roles)
         untrained = self.train.epochs == 0 and has_none
         if "inn" in (self.scores or []) and untrained:
@@ -162,6 +196,11 @@ class Config(Section):
         return self.train.changed(others, {name: value for name, value in changes.items() if name != "model"})
 
     @property
+    def on_features(self) -> bool:
+        """Whether a frozen network, or what is there already, gives features, and heads are all that is trained."""
+        return self.model.frozen or self.data.features is not None
+
+    @property
     def learn_role(self) -> str:
         """The role whose network and settings `rayclean learn` takes: that of `learn.from`, else `main`."""
         return self.learn.from_ if self.learn.from_ in self.role_names() else MAIN
@@ -198,14 +237,17 @@ class Config(Section):
     def also_kept(self, role: str) -> tuple[int, ...]:
         """Epochs after which a role's weights are kept whatever `snapshot_every` says: ODD's."""
         epochs = self.train_of(role).epochs
-        judged = (self.simulated_loss.role, PLANT)
-        return (self.simulated_loss.epoch_of(epochs),) if epochs and role in judged else ()
+        return (self.simulated_loss.epoch_of(epochs),) if epochs and self.is_judged(role) else ()
+
+    def is_judged(self, role: str) -> bool:
+        """Whether ODD judges a role's losses."""
+        return role in (self.simulated_loss.role, PLANT)
 
     def role_names(self) -> tuple[str, ...]:
         """The roles that are trained: `main`, those that the scores need, and those that `train.roles` names."""
         names, scores = self.score_names(), FAMILIES.scores()
         needed = [scores[name].role for name in names]
-        if "inn" in names and self.inn.file is None and self.inn.features != SELF:
+        if "inn" in names and self.inn.file is None and self.inn.features != SELF and not self.on_features:
             needed.append(self.inn.features)
         if {"osm", "osd"} & set(names):
             needed.append(self.influence.role)
@@ -237,10 +279,18 @@ class Config(Section):
     def score_names(self) -> tuple[str, ...]:
         """The scores of the run, in the table's order."""
         scores = FAMILIES.scores()
+        if self.on_features:
+            return tuple(name for name, score in scores.items() if self._is_wanted_of_features(score))
         if self.scores is not None:
             return tuple(name for name in scores if name in self.scores)
         usual = [score for score in scores.values() if score.default]
         return tuple(score.name for score in usual if self.train.epochs or not score.needs_epochs)
+
+    def _is_wanted_of_features(self, score: Score) -> bool:
+        """Those out of fold always; without a list the usual ones but IOFM, since snapshots of heads hardly differ."""
+        if score.on_features:
+            return True
+        return score.name in self.scores if self.scores is not None else score.default and score.name != "iofm"
 
     def merge_score(self) -> str:
         """The score whose mixture gives `label_score`, or `joint`.

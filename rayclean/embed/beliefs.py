@@ -60,6 +60,7 @@ def unpack(arrays: Mapping[str, Array], which: Array | slice, num_classes: int) 
 def softmax(logits: Array) -> Array:
     """Softmax over the last axis in float64."""
     z = logits.astype(np.float64)
-    z = np.exp(z - z.max(axis=-1, keepdims=True))
+    with np.errstate(under="ignore"):  # what is that small is nothing, also where the caller looks out for it
+        z = np.exp(z - z.max(axis=-1, keepdims=True))
     result: Array = z / z.sum(axis=-1, keepdims=True)
     return result

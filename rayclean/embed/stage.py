@@ -61,14 +61,11 @@ class EmbedJob(Space):
         return Embedding(self.store, self.folder, self.block_rows, self.catalog.num_classes)
 
 
-def embedding_arrays(features: Array, logits: Array, labels: Array) -> dict[str, Array]:
-    """What a block's file holds: features (float16), loss and margin at the given label, logits or beliefs."""
+def embedding_arrays(features: Array | None, logits: Array, labels: Array) -> dict[str, Array]:
+    """What a block's file holds: features (float16) where any, loss and margin at the label, logits or beliefs."""
     loss, margin, _ = sample_losses(logits, labels)
-    arrays: dict[str, Array] = {
-        "features": features.astype(np.float16),
-        "loss": loss.astype(np.float32),
-        "margin": margin.astype(np.float32),
-    }
+    arrays: dict[str, Array] = {} if features is None else {"features": features.astype(np.float16)}
+    arrays |= {"loss": loss.astype(np.float32), "margin": margin.astype(np.float32)}
     if logits.shape[1] <= MAX_DENSE_CLASSES:
         return arrays | {"logits": logits}
     return arrays | pack(with_rest(softmax(logits)), labels)

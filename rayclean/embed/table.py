@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 import numpy as np
@@ -38,8 +38,7 @@ class Embedding:
     num_classes: int
 
     def __getstate__(self) -> dict[str, object]:
-        fields = ("store", "folder", "block_rows", "num_classes")
-        return {name: getattr(self, name) for name in fields}  # not the mapped files
+        return {field.name: getattr(self, field.name) for field in fields(self)}  # not the mapped files
 
     @cached_property
     def _blocks(self) -> dict[int, Mapping[str, Array]]:

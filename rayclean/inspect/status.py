@@ -21,8 +21,8 @@ from rayclean.storage.lease import TAKEOVER_S, current
 from rayclean.storage.store import Store
 from rayclean.storage.units import Job, num_blocks
 from rayclean.train.stage import TrainJob, is_trained
+from rayclean.train.task import RoleTask
 from rayclean.train.trajectories import trajectory_name
-from rayclean.train.worker import TrainTask
 
 RATE_FILES = 200  # whose times are asked for; on an object store each is a request
 
@@ -175,26 +175,26 @@ def _stage(stage: str, jobs: Sequence[Job], missing: Missing, since_s: float, no
     return step
 
 
-def _epochs(task: TrainTask) -> tuple[int, int]:
+def _epochs(task: RoleTask) -> tuple[int, int]:
     """Epochs done, and epochs in all; a role that is not trained counts as one."""
-    total = max(task.train.epochs, 1)
+    total = max(task.epochs, 1)
     if is_trained(task):
         return total, total
-    epochs = task.store.list(f"{task.folder}/trajectories")
+    epochs = task.store.list(f"{task.results()}/trajectories")
     if not epochs:
         return 0, total
-    newest = task.store.list(f"{task.folder}/trajectories/{epochs[-1]}")
+    newest = task.store.list(f"{task.results()}/trajectories/{epochs[-1]}")
     is_whole = len(newest) >= num_blocks(task.catalog.num_rows, task.block_rows)
     return min(len(epochs) - (not is_whole), total - 1), total
 
 
-def _epochs_per_s(task: TrainTask, since_s: float) -> float | None:
+def _epochs_per_s(task: RoleTask, since_s: float) -> float | None:
     """Over the epochs of the last start, by when their first blocks were published."""
-    epochs = range(1, len(task.store.list(f"{task.folder}/trajectories")) + 1)
+    epochs = range(1, len(task.store.list(f"{task.results()}/trajectories")) + 1)
     times = []
     for epoch in epochs[-RATE_FILES:]:
         try:
-            published_s = task.store.modified_s(f"{task.folder}/{trajectory_name(epoch, 0)}")
+            published_s = task.store.modified_s(f"{task.results()}/{trajectory_name(epoch, 0)}")
         except FileNotFoundError:  # the newest one's first block is still to come
             continue
         if published_s >= since_s:

@@ -34,7 +34,8 @@ from rayclean.scores.influence_scores import LastLayer
 from rayclean.scores.trajectory import RunningTrajectory
 from rayclean.scores.vote import neighbor_shares
 from rayclean.storage.draws import uniform
-from rayclean.train.heads import Heads, HeadSettings, standardized, train_heads
+from rayclean.train.head_loop import train_heads
+from rayclean.train.heads import Heads, HeadSettings, standardized
 from rayclean.train.sample_losses import sample_losses
 
 DEFAULT_SCORES = ("loss", "ens_loss", "margin", "aum", "wrong_events", "iofm_last", "vote", "odd")

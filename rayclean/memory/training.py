@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from rayclean.errors import InputError
+from rayclean.errors import ConfigError, InputError
 from rayclean.schema import Array
 from rayclean.storage.contents import write
 from rayclean.storage.executor import TrainFunction
@@ -21,6 +21,7 @@ from rayclean.storage.units import block_range, num_blocks
 from rayclean.train.loop import Rank, State
 from rayclean.train.snapshots import read_tensors
 from rayclean.train.stage import lost_epochs
+from rayclean.train.task import RoleTask
 from rayclean.train.trajectories import read_trajectory, trajectory_name
 from rayclean.train.worker import TrainTask, train
 
@@ -50,12 +51,15 @@ class _Paused(Exception):
     """Training ends before its last epoch, as was asked for."""
 
 
-def train_further(task: TrainTask, training: Training, after_epoch: AfterEpoch | None) -> None:
+def train_further(task: RoleTask, training: Training, after_epoch: AfterEpoch | None) -> None:
     """Trains a role to its end, or until `after_epoch` returns False; what comes of it goes to `training`.
 
     Raises:
         InputError: the training is of other rows or of other settings.
+        ConfigError: it is of heads, which learn in seconds.
     """
+    if not isinstance(task, TrainTask):
+        raise ConfigError("model.frozen: heads on features are not trained in parts; use fit_features")
     if task.train.epochs == 0:
         training.weights[0] = {name: tensor.cpu() for name, tensor in task.new_network().state_dict().items()}
         return

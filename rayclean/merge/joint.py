@@ -215,16 +215,13 @@ class JointModel:
     def to_json(self) -> dict[str, Any]:
         """The fields, all plain."""
         fields = {name: _plain(value) for name, value in vars(self).items() if name != "sources"}
-        sources = {"epoch": self.sources.epoch, "roles": list(self.sources.roles), "near": self.sources.near}
-        return fields | {"sources": sources}
+        return fields | {"sources": self.sources.to_json()}
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> JointModel:
         """Rebuilds from `to_json`, also through JSON text: equal bit for bit."""
         arrays: dict[str, Any] = {k: np.array(v) if isinstance(v, list) else v for k, v in fields.items()}
-        of = fields["sources"]
-        sources = Sources(of["epoch"], tuple(of["roles"]), of.get("near", "without"))
-        noise = fields.get("noise")
+        sources, noise = Sources.from_json(fields["sources"]), fields.get("noise")
         return cls(**arrays | {"sources": sources, "noise": None if noise is None else tuple(noise)})
 
 

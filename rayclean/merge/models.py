@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -48,12 +48,14 @@ class Fitted:
     Attributes:
         name: of the score, or `joint`.
         trust: what the joint model's sources were chosen by; for people.
+        doubts: why beliefs were left out, or are not to be relied on, by their names; for people.
     """
 
     name: str
     model: Model
     calibration: Calibration = NO_CALIBRATION
     trust: Trust | None = None
+    doubts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def sources(self) -> Sources:
@@ -109,6 +111,8 @@ class Fitted:
     def to_json(self) -> dict[str, Any]:
         """A file's content, all plain."""
         fields = {"score": self.name, "model": self.model.to_json(), "calibration": asdict(self.calibration)}
+        if self.doubts:
+            fields["doubts"] = dict(self.doubts)
         if self.trust is None:
             return fields
         floor = self.trust.noise_floor
@@ -121,7 +125,8 @@ class Fitted:
         """Of a file's content; without what the sources were chosen by, which only people read."""
         name = fields["score"]
         kind: type[JointModel] | type[ScoreMixture] = JointModel if name == JOINT else ScoreMixture
-        return cls(name, kind.from_json(fields["model"]), Calibration(**fields["calibration"]))
+        doubts = fields.get("doubts", {})
+        return cls(name, kind.from_json(fields["model"]), Calibration(**fields["calibration"]), doubts=doubts)
 
 
 def _rows(found: Mapping[Any, Agreement]) -> list[dict[str, Any]]:

@@ -181,6 +181,10 @@ def summarise(job: ApplyJob, class_names: list[str]) -> tuple[pa.Table, dict[str
         "reliable": model.reliable,
         "reason": model.reason,
     }
+    if fitted.sources.blind:
+        summary["belief_sources"] = [name for name, _ in fitted.sources.blind]
+    if fitted.doubts:
+        summary["doubts"] = dict(fitted.doubts)
     if prior is not None and transition is None:
         summary["transition_reason"] = model.reason
     return classes, summary

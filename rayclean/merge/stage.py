@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,13 +15,14 @@ from rayclean.decisions.verified import NOTHING_VERIFIED, VERIFIED, Verified, Ve
 from rayclean.merge.kinds import conflicting_rows
 from rayclean.merge.models import Fitted, fit_model, fit_rows, is_near_row
 from rayclean.merge.near import Near
+from rayclean.merge.out_of_fold import fit_out_of_fold, head_reference
 from rayclean.merge.table import shard_column, table_of_block
 from rayclean.merge.trust import Trust, agreement, trusted
 from rayclean.schema import JOINT, NO_LABEL, NONE_OF_CLASSES, Array
 from rayclean.scores.block import joined
 from rayclean.scores.clips_table import ClipFiles
 from rayclean.scores.sources import LAST, Sources
-from rayclean.scores.table import ScoreFiles
+from rayclean.scores.table import BlindFiles, ScoreFiles
 from rayclean.storage.contents import read_json
 from rayclean.storage.draws import uniform
 from rayclean.storage.fingerprint import fingerprint
@@ -55,26 +56,56 @@ class FitJob(Job):
         """Nothing to load."""
 
         def compute(_: str) -> UnitResult:
-            num_rows, block_rows = self.files.num_rows, self.files.block_rows
-            near, trust = self._near() if self.score == JOINT else (None, None)
-            sources = LAST if trust is None else trust.sources
-            rows = fit_rows(self.score, self.sample_rows, self.files.catalog.num_classes)
-            sampled, given = [], []
-            for block in range(num_blocks(num_rows, block_rows)):
-                start, stop = block_range(block, block_rows, num_rows)
-                chosen = uniform(self.seed, "merge.fit", self.files.draw_ids(start, stop)) < rows / num_rows
-                sampled.append(self.files.read(block, sources).take(chosen))
-                given.append(self.files.given(start, stop)[chosen])
-            fitted = fit_model(self.score, sampled, np.concatenate(given), near, trust)
-            if self.verified is None:
+            num_rows, found = self.files.num_rows, None
+            if self.verified is not None:
+                known = self.verified.find(self.files.catalog)
+                found = Verified.make(self.files.positions(known.rows), known.labels)
+            fitted = self._fitted(found or NOTHING_VERIFIED)
+            if self.verified is None or found is None:
                 return UnitResult(fitted.to_json(), rows=num_rows)
-            found = self.verified.find(self.files.catalog)
-            verified = Verified.make(self.files.positions(found.rows), found.labels)
-            fitted = self._calibrated(fitted, verified)
-            facts = {"verified": len(found.rows), "verified_elsewhere": self.verified.num_elsewhere(found)}
-            return UnitResult(fitted.to_json(), {VERIFIED: verified._asdict()}, rows=num_rows, facts=facts)
+            fitted = self._calibrated(fitted, found)
+            facts = {"verified": len(known.rows), "verified_elsewhere": self.verified.num_elsewhere(known)}
+            return UnitResult(fitted.to_json(), {VERIFIED: found._asdict()}, rows=num_rows, facts=facts)
 
         return compute
+
+    def _fitted(self, verified: Verified) -> Fitted:
+        """By a random part of the rows."""
+        if self.score == JOINT and self.files.of_rows.blind is not None:
+            return self._fitted_blind(self.files.of_rows.blind, verified)
+        near, trust = self._near() if self.score == JOINT else (None, None)
+        sources = LAST if trust is None else trust.sources
+        sampled, given = [], []
+        for block, start, stop, chosen in self._sample():
+            sampled.append(self.files.read(block, sources).take(chosen))
+            given.append(self.files.given(start, stop)[chosen])
+        return fit_model(self.score, sampled, np.concatenate(given), near, trust)
+
+    def _fitted_blind(self, blind: BlindFiles, verified: Verified) -> Fitted:
+        """To beliefs that have not seen the labels."""
+        sources: dict[str, list[Array]] = {}
+        given, known = [], []
+        for block, start, stop, chosen in self._sample():
+            for name, belief in self.files.blind_beliefs(block).items():
+                sources.setdefault(name, []).append(belief[chosen])
+            given.append(self.files.given(start, stop)[chosen])
+            known.append(verified.between(start, stop)[chosen])
+        beliefs = {name: np.concatenate(pieces) for name, pieces in sources.items()}
+        how = head_reference(blind.heads.names), True, np.concatenate(known)
+        return fit_out_of_fold(beliefs, np.concatenate(given), *how)
+
+    def _sample(self) -> Iterator[tuple[int, int, int, Array]]:
+        """By block its rows [start, stop), and (n,) bool which of them the model is fitted to."""
+        num_rows, block_rows = self.files.num_rows, self.files.block_rows
+        rows = fit_rows(self.score, self.sample_rows, self.files.catalog.num_classes)
+        for block in range(num_blocks(num_rows, block_rows)):
+            start, stop = block_range(block, block_rows, num_rows)
+            yield (
+                block,
+                start,
+                stop,
+                uniform(self.seed, "merge.fit", self.files.draw_ids(start, stop)) < rows / num_rows,
+            )
 
     def _calibrated(self, fitted: Fitted, verified: Verified) -> Fitted:
         """By the rows that people have verified."""

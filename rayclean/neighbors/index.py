@@ -89,7 +89,8 @@ class NeighborIndex:
     def __init__(self, store: Store, folder: str, catalog: Catalog, settings: IndexSettings) -> None:
         self.catalog, self.settings = catalog, settings
         self.files = IndexFiles(store, folder, plan_parts(catalog.class_counts, settings.part_rows))
-        self.points = Points(catalog.by_label, catalog.label, catalog.twins, catalog.draw_id, self.files.features)
+        by_row = catalog.by_label, catalog.label, catalog.twins, catalog.draw_id
+        self.points = Points(*by_row, self.files.features, of_any_label=catalog.has_features)
         self.last_cells: tuple[int, Cells] | None = None
         self.last_pool: tuple[int, Array, Array] | None = None
 

@@ -87,7 +87,7 @@ def true_radii(index: NeighborIndex, positions: Array, num: int, label: int | No
         rows = points.rows[start : min(start + BLOCK, end)]
         base = points.features(np.arange(start, start + len(rows))).astype(np.float64)
         distances = np.maximum(squares + np.square(base).sum(axis=1) - 2 * queries @ base.T, 0)
-        twin = (points.twins[rows] == points.twins[own]).all(axis=-1) & (points.labels[rows] == points.labels[own])
+        twin = points.are_twins(rows, own)
         distances[twin] = np.inf  # a row is a twin of itself
         best = np.partition(np.concatenate([best, distances], axis=1), num - 1, axis=1)[:, :num]
     best.sort(axis=1)

@@ -28,13 +28,19 @@ class Points(NamedTuple):
 
     rows: Array  # (P,) int64, the row at each position
     labels: Array  # by row, int32
-    twins: Array  # by row, (N, 1 or 2) uint64: equal where two rows of a label are no evidence for each other
+    twins: Array  # by row, (N, 1 or 2): equal where two rows are no evidence for each other
     draws: Array  # by row, uint64: the sample's identity in any sharding
     features: Callable[[Array], Array]  # positions (M,) -> (M, d) float16, or float32 of arrays in memory
+    of_any_label: bool = False  # whether twins are none whatever their labels, else only those of one label
+
+    def are_twins(self, rows: Array, others: Array) -> Array:
+        """Whether rows are no evidence for others, elementwise; the arrays may be broadcast against each other."""
+        same: Array = (self.twins[rows] == self.twins[others]).all(axis=-1)
+        return same if self.of_any_label else same & (self.labels[rows] == self.labels[others])
 
 
 def nearest(points: Points, positions: Array, propose: Propose, num: int) -> Neighbors:
-    """The `num` nearest points of each query, itself and its twins of the same label left out.
+    """The `num` nearest points of each query, itself and its twins left out.
 
     Candidates come in float32 from `propose`; the choice is by float64 distance of the features as they are stored,
     ties by draw id, then by row, so that every exact backend and any sharding gives the same list. Where leaving
@@ -72,8 +78,7 @@ def _choose(points: Points, positions: Array, features: Array, found: Array, num
     distances = np.square(candidates, out=candidates).sum(axis=-1)
     reach = distances.max(axis=1)
     rows, own = points.rows[safe], points.rows[positions][:, None]
-    twin = (points.twins[rows] == points.twins[own]).all(axis=-1) & (points.labels[rows] == points.labels[own])
-    left_out = (found < 0) | (rows == own) | twin
+    left_out = (found < 0) | (rows == own) | points.are_twins(rows, own)
     distances[left_out] = np.inf
     order = np.lexsort((rows, points.draws[rows], distances), axis=-1)[:, :num]
     rows, distances = np.take_along_axis(rows, order, 1), np.take_along_axis(distances, order, 1)

@@ -144,8 +144,13 @@ def _add_recall(
     facts["recall_wanted"] += recall.wanted
 
 
-def neighbors_folder(catalog: Catalog, embedding: Embedding, settings: IndexSettings, num: int, block_rows: int) -> str:
-    """The folder of a snapshot's index and lists; below the size where IVF pays its settings change nothing."""
+def neighbors_folder(
+    catalog: Catalog, embedding: Embedding, settings: IndexSettings, num: int | tuple[int, int], block_rows: int
+) -> str:
+    """The folder of a snapshot's index and lists; below the size where IVF pays its settings change nothing.
+
+    `num`: the length of the lists, or of those of the same label and of those of any.
+    """
     fields: dict[str, Any] = {
         "pool": settings.pool,
         "seed": settings.seed,

@@ -93,6 +93,16 @@ def aum(run: Run) -> Added | None:
     return Added((excess,), BlockFiles(run.store, "aum", folders, ("aum_excess",), block_rows))
 
 
+def out_of_fold(run: Run) -> Added | None:
+    """Loss and margin by heads on features that have not seen the row's label."""
+    names = tuple(name for name in ("loss_oof", "margin_oof") if name in run.config.score_names())
+    if not names:
+        return None
+    job = run.heads.blind
+    folders = {run.main.last.epoch: job.folder}
+    return Added((job,), BlockFiles(run.store, "out_of_fold", folders, names, run.config.blocks.rows))
+
+
 def simulated(run: Run) -> Added | None:
     """ODD."""
     if (steps := odd(run)) is None:
@@ -122,7 +132,8 @@ def planted_check(run: Run) -> tuple[ThresholdJob, CheckJob] | None:
 
 def _simulation(run: Run, name: str) -> tuple[ThresholdJob, JudgeJob, CheckJob]:
     settings, role = run.config.simulated_loss, run.roles[name]
-    trained, last = role.trained, settings.epoch_of(role.trained.epochs)
+    trained = role.trained
+    last = min(settings.epoch_of(trained.epochs), trained.epochs)  # heads may learn fewer epochs than it names
     snapshot = next(each for each in trained.snapshots if each.epoch == last)
     embed = role.embed(snapshot) if settings.kind != "gauss" else None
     seed = role_seed(run.config.run.seed, PLANT) if name == PLANT else run.config.run.seed

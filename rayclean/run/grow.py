@@ -7,7 +7,7 @@ others will hold, it says; the same question is asked again when those are there
 from __future__ import annotations
 
 from rayclean.catalog.derive_stage import DeriveJob, PlanJob
-from rayclean.catalog.stage import SOURCES_FILE, CatalogJob, ColumnsJob, scan_settings
+from rayclean.catalog.stage import SOURCES_FILE, CatalogJob, ColumnsJob, EmbedShardsJob, scan_settings
 from rayclean.catalog.table import Catalog
 from rayclean.config import MAIN, THRESHOLDED, DataSection
 from rayclean.config.score_families import FAMILIES
@@ -71,9 +71,9 @@ def catalog_jobs(run: Run) -> list[Job]:
     done: dict[str, Job] = {}
     for catalog, data, verified in _scanned(run):
         sources = read_table(run.store, f"{catalog.folder}/{SOURCES_FILE}", ["name"])
-        scan = CatalogJob(
-            run.store, catalog.folder, scan_settings(data, run.source_classes, verified), sources.num_rows
-        )
+        settings, frozen = scan_settings(data, run.source_classes, verified), run.config.model.frozen
+        kind, features = EmbedShardsJob if frozen else CatalogJob, run.features
+        scan = kind(run.store, catalog.folder, settings, sources.num_rows, features, run.config.on_features)
         done[catalog.folder] = _joined(run, catalog, run.source_classes.num_classes, scan)
     source = done[run.source.folder]
     for keeps, catalog in run.derived.items():
@@ -105,4 +105,4 @@ def _joined(run: Run, catalog: Catalog, num_classes: int, shards: Job) -> Column
 
 def train_jobs(run: Run) -> list[TrainJob]:
     """The trainings, `main` first."""
-    return [TrainJob(run.store, role.task.folder, role.task, run.workers["train"]) for role in run.roles.values()]
+    return [role.job for role in run.roles.values()]

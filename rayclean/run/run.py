@@ -6,13 +6,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from rayclean.catalog.looks import FeatureSource
+from rayclean.catalog.table import Catalog
 from rayclean.cluster.sizing import Workers
 from rayclean.config import MAIN
 from rayclean.config.score_families import FAMILIES
 from rayclean.decisions.decisions import read_decisions
 from rayclean.decisions.naming import REVIEW, Naming
 from rayclean.decisions.verified import VerifiedFile, VerifiedSource
-from rayclean.embed.stage import EmbedJob
+from rayclean.embed.feature_space import FeatureSpaceJob, feature_space_job
 from rayclean.embed.table import Space
 from rayclean.merge.clips_stage import ClipsJob
 from rayclean.merge.stage import MODEL, ApplyJob, FitJob, merge_jobs
@@ -20,18 +22,21 @@ from rayclean.neighbors.index import IndexSettings
 from rayclean.neighbors.ivf_stage import ProbesJob, QuantizerJob
 from rayclean.neighbors.stage import AnyLabelJob, IndexJob, SameLabelJob, neighbors_folder
 from rayclean.run.once import once
-from rayclean.run.roles import NotTrained, Role, Roles
+from rayclean.run.roles import HeadsRole, NetworkRole, NotTrained, Role, Roles
 from rayclean.run.rows import Rows
 from rayclean.run.walks import Walk, plan_walks
 from rayclean.schema import JOINT
+from rayclean.scores.blind import SHARE_NEIGHBORS
 from rayclean.scores.clips_table import ClipFiles
 from rayclean.scores.family import Added
+from rayclean.scores.feature_paths_stage import FeaturePathsJob, blind_paths_job, seen_paths_job
 from rayclean.scores.interpolate_stage import InterpolateJob, interpolate_job
 from rayclean.scores.pairs_stage import PairsJob, pairs_job
 from rayclean.scores.paths_stage import PathsJob, paths_job
-from rayclean.scores.table import ScoreFiles
+from rayclean.scores.table import BlindFiles, ScoreFiles
 from rayclean.scores.vote_stage import VoteJob, vote_job
 from rayclean.storage.fingerprint import file_digest
+from rayclean.storage.store import Store
 from rayclean.storage.units import Job
 from rayclean.train.snapshots import Snapshot
 
@@ -45,12 +50,14 @@ class Run(Rows):
         precision: of training and of scoring, resolved.
         flat: whether neighbours are searched flat and without FAISS.
         known: roles that are known to be trained; a start does not look for their files again.
+        features: how features are had, in starts that may look at shards; None otherwise, and without features.
     """
 
     workers: dict[str, Workers]
     precision: tuple[str, str]
     flat: bool = False
     known: set[str] = field(default_factory=set)
+    features: FeatureSource | None = None
 
     @cached_property
     def roles(self) -> Roles:
@@ -58,7 +65,8 @@ class Run(Rows):
 
         def role(name: str) -> Role:
             catalog = self.planted.get(name, self.catalog)
-            return Role(name, self.config, self.store, catalog, self.workers, self.precision)
+            shared = name, self.config, self.store, catalog, self.workers, self.precision
+            return HeadsRole(*shared, self.space) if self.config.on_features else NetworkRole(*shared)
 
         return Roles((name, role(name)) for name in self.config.role_names())
 
@@ -69,9 +77,14 @@ class Run(Rows):
         found.__dict__["roles"] = Roles((name, role) for name, role in self.roles.items() if name not in names)
         return found
 
+    @cached_property
+    def space(self) -> FeatureSpaceJob:
+        """The features that are there, of a run on features."""
+        return feature_space_job(self.catalog, self.config.run.seed, self.config.blocks.rows)
+
     @property
     def main(self) -> Role:
-        """The network whose beliefs are scored."""
+        """The network, or the heads, whose beliefs are scored."""
         return self.roles[MAIN]
 
     @cached_property
@@ -100,8 +113,13 @@ class Run(Rows):
         return self.config.merge_score() == JOINT
 
     @cached_property
-    def others(self) -> dict[str, EmbedJob]:
-        """Of the other networks that learned the given labels, the last snapshot: the joint model may believe them."""
+    def others(self) -> dict[str, Space]:
+        """Of the other networks that learned the given labels, the last snapshot: the joint model may believe them.
+
+        On features it believes heads that have not seen the labels.
+        """
+        if self.config.on_features:
+            return {}
         roles = {name: role for name, role in self.roles.items() if name != MAIN and name not in self.planted}
         return {name: role.embed(role.last) for name, role in roles.items()} if self.is_joint else {}
 
@@ -122,51 +140,95 @@ class Run(Rows):
 
     @cached_property
     def _with_any_label(self) -> frozenset[str]:
-        voted = (self.main.embed(snapshot) for snapshot in self.voted)
+        voted = (self.main.near(snapshot) for snapshot in self.voted)
         return frozenset(space.folder for space in (*voted, *(walk.space for walk in self.walks_of("inn"))))
 
     @once
-    def lists_folder(self, space: Space, num: int) -> str:
-        """The folder of a space's index and of its lists of `num` neighbours."""
+    def lists_folder(self, space: Space, num: int | tuple[int, int]) -> str:
+        """The folder of a space's index and of its lists of `num` neighbours, see `index`."""
         return neighbors_folder(self.catalog, space.embedding, self.index_settings(space), num, self.config.blocks.rows)
 
     @once
-    def index(self, space: Space, num: int) -> IndexJob:
-        """The index of a space, for lists of `num` neighbours; its coarse quantiser before it, where IVF pays."""
+    def index(self, space: Space, num: int | tuple[int, int]) -> IndexJob:
+        """The index of a space, for lists of `num` neighbours; its coarse quantiser before it, where IVF pays.
+
+        `num`: of one kind of lists, or those of the same label and of any, which share the index then.
+        """
         folder, settings = self.lists_folder(space, num), self.index_settings(space)
         shared = self.store, folder, self.catalog, space.embedding, settings
         return IndexJob(*shared, after=(space, QuantizerJob(*shared, after=(space,))))
 
+    @property
+    def _nums(self) -> tuple[int, int]:
+        """Neighbours of the same label and of any that all scores on features share."""
+        return self.config.iofm.num, max(SHARE_NEIGHBORS, self.config.neighbors.vote_num, self.config.inn.num)
+
     @once
-    def lists(self, space: Space, num: int, any_label: bool) -> SameLabelJob | AnyLabelJob:
-        """Lists of neighbours in a space."""
-        index = self.index(space, num)
-        shared = self.store, index.folder, self.catalog, index.settings, num
-        probes, kind = ProbesJob(*shared, after=(index,)), AnyLabelJob if any_label else SameLabelJob
-        return kind(*shared, self.config.blocks.rows, after=(index, probes))
+    def same_label(self, space: Space, num: int) -> SameLabelJob:
+        """Lists of neighbours of the same label in a space."""
+        return SameLabelJob(*self._search(space, num), self.config.blocks.rows, after=self._searched(space, num))
+
+    @once
+    def any_label(self, space: Space, num: int) -> AnyLabelJob:
+        """Lists of at least `num` neighbours of any label in a space."""
+        num = self._nums[1] if self.config.on_features else num
+        return AnyLabelJob(*self._search(space, num), self.config.blocks.rows, after=self._searched(space, num))
+
+    def _search(self, space: Space, num: int) -> tuple[Store, str, Catalog, IndexSettings, int]:
+        index = self.index(space, self._nums if self.config.on_features else num)
+        return self.store, index.folder, self.catalog, index.settings, num
+
+    @once
+    def _searched(self, space: Space, num: int) -> tuple[IndexJob, ProbesJob]:
+        """The index, and how much of it is searched."""
+        index = self.index(space, self._nums if self.config.on_features else num)
+        most = self._nums[1] if self.config.on_features else num
+        return index, ProbesJob(self.store, index.folder, self.catalog, index.settings, most, after=(index,))
 
     @once
     def pairs(self, walk: Walk) -> PairsJob:
         """The pairs of a walk."""
-        blocks, lists = self.config.blocks, self.lists(walk.space, walk.num, walk.any_label)
+        lists = self.any_label(walk.space, walk.num) if walk.any_label else self.same_label(walk.space, walk.num)
+        blocks = self.config.blocks
         return pairs_job(walk.any_label, self.catalog, walk.space, lists, blocks.index_rows, blocks.rows)
 
     @once
     def paths(self, walk: Walk) -> PathsJob:
-        """The paths of a walk."""
-        ends = self.main.embed(walk.snapshot)
+        """The paths of a walk through a network."""
+        ends = self.network.embed(walk.snapshot)
         return paths_job(self.pairs(walk), ends, walk.steps, walk.end_weight, self.config.blocks.pairs)
 
     @once
-    def interpolate(self, walk: Walk) -> InterpolateJob:
+    def interpolate(self, walk: Walk) -> InterpolateJob | FeaturePathsJob:
         """The interpolation scores of a walk."""
-        return interpolate_job(self.paths(walk), self.main.embed(walk.snapshot))
+        if not self.config.on_features:
+            return interpolate_job(self.paths(walk), self.network.embed(walk.snapshot))
+        how = walk.num, walk.steps, walk.end_weight, self.workers["gpu"].device, self.config.blocks.rows
+        if walk.any_label:
+            return blind_paths_job(self.heads.task, self.any_label(walk.space, walk.num), walk.snapshot, *how)
+        source = self.heads.features_of(self.catalog)
+        return seen_paths_job(source, self.same_label(walk.space, walk.num), walk.snapshot, *how)
+
+    @property
+    def network(self) -> NetworkRole:
+        """Role `main` of a run on images."""
+        if not isinstance(self.main, NetworkRole):
+            raise TypeError("a run on images expected")
+        return self.main
+
+    @property
+    def heads(self) -> HeadsRole:
+        """Role `main` of a run on features."""
+        if not isinstance(self.main, HeadsRole):
+            raise TypeError("a run on features expected")
+        return self.main
 
     @once
     def vote(self, snapshot: Snapshot) -> VoteJob:
         """The vote at a snapshot."""
-        lists = self.lists(self.main.embed(snapshot), self.config.neighbors.vote_num, any_label=True)
-        return vote_job(self.catalog, lists, self.config.blocks.rows)
+        num = self.config.neighbors.vote_num
+        lists = self.any_label(self.main.near(snapshot), num)
+        return vote_job(self.catalog, lists, self.config.blocks.rows, num)
 
     @cached_property
     def added(self) -> dict[str, Added]:
@@ -183,7 +245,8 @@ class Run(Rows):
 
     def score_jobs(self) -> tuple[Job, ...]:
         """The jobs that give the scores, and the beliefs beside them."""
-        embeds = self.main.embed(self.main.last), *self.others.values()
+        blind = (self.heads.blind,) if self.config.on_features else ()
+        embeds = self.main.embed(self.main.last), *self.others.values(), *blind
         return (*embeds, *(job for added in self.added.values() for job in added.jobs))
 
     def score_files(self) -> ScoreFiles:
@@ -197,7 +260,11 @@ class Run(Rows):
             vote_folders=tuple(self.vote(snapshot).folder for snapshot in self.voted),
             belief_folders=self._belief_folders(),
             others={name: job.embedding for name, job in self.others.items()},
+            blind=self._blind_files() if self.config.on_features else None,
         )
+
+    def _blind_files(self) -> BlindFiles:
+        return BlindFiles(self.heads.blind.beliefs, self.vote(self.main.last).folder)
 
     def _belief_folders(self) -> dict[int, tuple[str, ...]]:
         epochs = sorted({walk.snapshot.epoch for walk in self.walks} | {self.main.last.epoch})

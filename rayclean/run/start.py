@@ -8,17 +8,19 @@ from collections.abc import Callable
 import pyarrow as pa
 
 from rayclean.catalog.labels import ClassList
+from rayclean.catalog.looks import FeatureSource
 from rayclean.catalog.noise import check_noise
-from rayclean.catalog.stage import SOURCES_FILE, catalog_fingerprint, find_sources, open_catalog
+from rayclean.catalog.stage import SOURCES_FILE, catalog_fingerprint, find_sources, open_catalog, with_features
 from rayclean.catalog.table import Catalog
 from rayclean.cluster.sizing import Workers
 from rayclean.config import Config, DataSection
 from rayclean.decisions.naming import note_classes
 from rayclean.decisions.verified import VerifiedFile
 from rayclean.embed.features_stage import check_features
+from rayclean.embed.sources import feature_source
 from rayclean.errors import InputError, RaycleanError
 from rayclean.run.run import Run
-from rayclean.storage.contents import create, read_json, write
+from rayclean.storage.contents import create, read_json, read_table, write
 from rayclean.storage.published import Published
 from rayclean.storage.store import Store
 from rayclean.train.precision import resolve_precision
@@ -64,9 +66,11 @@ def start(
     if "auto" in (config.train.precision, config.score.precision) and not store.exists(PRECISION_FILE):
         found = {name: precision_of(workers[pool]) for name, pool in (("train", "train"), ("score", "gpu"))}
         create(store, PRECISION_FILE, found)
-    catalog = scanned(store, config.data, classes, sources, config.verified_label)
+    precision = _settled_precision(config, store)
+    features = feature_source(config, workers["gpu"].device, precision[1])
+    catalog = scanned(store, config.data, classes, sources, config.verified_label, features)
     verified = config.validation_data()
-    validation = None if verified is None else scanned(store, verified, classes, find_sources(verified))
+    validation = None if verified is None else scanned(store, verified, classes, find_sources(verified), None, features)
     if config.data.truth is not None and config.influence.held_out and config.influence.validation_label is None:
         log.warning(
             "influence.validation=split holds rows out with their given labels, since data.truth is read by evaluate "
@@ -74,10 +78,10 @@ def start(
         )
     if leaves_word:
         _note_catalog(store, catalog, validation)
-    run = Run(config, store, catalog, validation, workers, _settled_precision(config, store))
+    run = Run(config, store, catalog, validation, workers, precision, features=features)
     note_classes(store)
     _check_given(run)
-    note_sources(run, sources)
+    note_sources(run, read_table(store, f"{catalog.folder}/{SOURCES_FILE}"))
     return run
 
 
@@ -96,11 +100,20 @@ def _check_given(run: Run) -> None:
 
 
 def scanned(
-    store: Store, data: DataSection, classes: ClassList, sources: pa.Table, verified: str | None = None
+    store: Store,
+    data: DataSection,
+    classes: ClassList,
+    sources: pa.Table,
+    verified: str | None = None,
+    features: FeatureSource | None = None,
 ) -> Catalog:
-    """The catalog of shards as they are now, before it is made; `verified` as for `scan_settings`."""
-    catalog = open_catalog(store, catalog_fingerprint(data, classes, sources, verified))
-    create(store, f"{catalog.folder}/{SOURCES_FILE}", sources)
+    """The catalog of shards as they are now, before it is made.
+
+    `verified` as for `scan_settings`; `features`: how rows have them, None without.
+    """
+    mark = None if features is None else features.mark
+    catalog = open_catalog(store, catalog_fingerprint(data, classes, sources, verified, mark))
+    create(store, f"{catalog.folder}/{SOURCES_FILE}", with_features(sources, features))
     return catalog
 
 

@@ -42,11 +42,10 @@ def plan_walks(config: Config, roles: Mapping[str, Role]) -> tuple[Walk, ...]:
     names, main, iofm = config.score_names(), roles[MAIN], config.iofm
     wanted: list[Snapshot] = []
     if "iofm" in names:
-        epochs = config.train.snapshot_epochs()
-        wanted = [snapshot for snapshot in main.trained.snapshots if snapshot.epoch in epochs]
+        wanted = [snapshot for snapshot in main.trained.snapshots if snapshot.epoch in main.usual_epochs]
     elif "iofm_last" in names:
         wanted = [main.last]
-    walks = [Walk("iofm", s, main.embed(s), False, iofm.num, iofm.steps, TRAPEZOID) for s in wanted]
+    walks = [Walk("iofm", s, main.near(s), False, iofm.num, iofm.steps, TRAPEZOID) for s in wanted]
     if "inn" in names:
         walks += [_inn(config, roles, snapshot) for snapshot in _inn_snapshots(config, main)]
     return tuple(walks)
@@ -65,9 +64,9 @@ def _inn(config: Config, roles: Mapping[str, Role], snapshot: Snapshot) -> Walk:
     if inn.file is not None:
         main = roles[MAIN]
         space = features_job(main.catalog, inn.file, file_digest(inn.file, "inn.features"), config.blocks.rows)
-    elif inn.features in (SELF, MAIN):
-        space = roles[MAIN].embed(snapshot)
+    elif inn.features in (SELF, MAIN) or config.on_features:
+        space = roles[MAIN].near(snapshot)
     else:
-        space = roles[inn.features].embed(roles[inn.features].last)
+        space = roles[inn.features].near(roles[inn.features].last)
     weight = TRAPEZOID if inn.end_points else INTERIOR
     return Walk("inn", snapshot, space, True, inn.num, inn.steps, weight)

@@ -90,6 +90,22 @@ class ClipFiles:
             kinds=parts[0].kinds,
         )
 
+    def blind_beliefs(self, block: int) -> dict[str, Array]:
+        """By name (n, K) means of the frames' beliefs that have not seen the labels, of a block of clips."""
+        if self.files.blind is None:
+            return {}
+        start, stop = block_range(block, self.block_rows, self.num_rows)
+        frames, clip_of_frame = self.catalog.frames_of(np.arange(start, stop))
+        found: dict[str, list[Array]] = {}
+        order = []
+        for rows_block in np.unique(frames // self.files.block_rows):
+            here = np.flatnonzero(frames // self.files.block_rows == rows_block)
+            order.append(clip_of_frame[here])
+            for name, belief in self.files.blind_beliefs(int(rows_block)).items():
+                found.setdefault(name, []).append(belief[frames[here] - rows_block * self.files.block_rows])
+        clips = np.concatenate(order)
+        return {name: _known_means(np.concatenate(pieces), clips, stop - start) for name, pieces in found.items()}
+
 
 def _known_means(values: Array, clips: Array, num_clips: int) -> Array:
     """Mean over the frames of each clip that have a value, (C, ...) float64; NaN where none has."""

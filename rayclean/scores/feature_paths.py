@@ -17,7 +17,9 @@ from rayclean.scores.interpolation import TRAPEZOID, PathMeans, path_means
 ROWS_AT_ONCE = 4096
 
 
-def feature_paths(own: Array, others: Array, at_neighbors: Array, steps: int, labels: Array) -> PathMeans:
+def feature_paths(
+    own: Array, others: Array, at_neighbors: Array, steps: int, labels: Array, end_weight: float = TRAPEZOID
+) -> PathMeans:
     """The trapezoid mean of the beliefs on the paths of each row [IOFM, definition of s_i; on features].
 
     Args:
@@ -26,6 +28,7 @@ def feature_paths(own: Array, others: Array, at_neighbors: Array, steps: int, la
         at_neighbors: (N, L) which of these, `NO_ROW` where a row has fewer.
         steps: H.
         labels: (N,) given labels.
+        end_weight: of a path's ends.
     """
     sums = np.zeros((len(own), own.shape[1]))
     for start in range(0, len(own), ROWS_AT_ONCE):
@@ -37,6 +40,6 @@ def feature_paths(own: Array, others: Array, at_neighbors: Array, steps: int, la
             begin, path = first[there], np.zeros((int(there.sum()), own.shape[1]))
             for step in range(1, steps):
                 path += softmax(begin + (end - begin) * (step / steps), axis=1)
-            sums[np.flatnonzero(there) + start] += path + TRAPEZOID * softmax(end, axis=1)
+            sums[np.flatnonzero(there) + start] += path + end_weight * softmax(end, axis=1)
     num_paths = (at_neighbors >= 0).sum(axis=1)
-    return path_means(softmax(own.astype(np.float64), axis=1), sums, num_paths, steps, labels)
+    return path_means(softmax(own.astype(np.float64), axis=1), sums, num_paths, steps, labels, end_weight)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -22,11 +22,25 @@ class Sources:
         epoch: of the snapshot of role `main`; None: the last one.
         roles: further networks, each by its last snapshot.
         near: whether the labels of near rows are believed beside them, or alone.
+        blind: beliefs that have not seen the labels, which are believed instead of all these: names, each with the
+            logarithm of its mean row (K,).
     """
 
     epoch: int | None = None
     roles: tuple[str, ...] = ()
     near: NearRows = "without"
+    blind: tuple[tuple[str, tuple[float, ...]], ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields, all plain; `blind` where there is any."""
+        fields = {"epoch": self.epoch, "roles": list(self.roles), "near": self.near}
+        return fields | ({"blind": {name: list(log_mean) for name, log_mean in self.blind}} if self.blind else {})
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Sources:
+        """Rebuilds from `to_json`."""
+        blind = tuple((name, tuple(log_mean)) for name, log_mean in fields.get("blind", {}).items())
+        return cls(fields["epoch"], tuple(fields["roles"]), fields.get("near", "without"), blind)
 
 
 LAST = Sources()

@@ -9,13 +9,39 @@ import numpy as np
 
 from rayclean.catalog.table import Catalog
 from rayclean.embed.beliefs import unpack
+from rayclean.embed.heads_stage import BlindBeliefs
 from rayclean.embed.table import Embedding
 from rayclean.schema import Array, Score
+from rayclean.scores.blind import NEIGHBORS, SHARE_NEIGHBORS, mixed
 from rayclean.scores.block import BlockScores
 from rayclean.scores.family import Reader
 from rayclean.scores.sources import LAST, Sources, combined
+from rayclean.scores.vote import neighbor_shares
 from rayclean.storage.contents import map_arrays
 from rayclean.storage.units import block_name, block_range
+
+
+@dataclass(frozen=True)
+class BlindFiles:
+    """Where such beliefs lie.
+
+    Attributes:
+        heads: of the blind heads, one a weight decay.
+        vote_folder: the labels of the nearest rows of each row.
+    """
+
+    heads: BlindBeliefs
+    vote_folder: str
+
+    def inputs(self) -> list[str]:
+        """What a fingerprint of anything that reads them holds."""
+        return [f"blind {self.heads.folder}", f"near {self.vote_folder}"]
+
+    def read(self, block: int) -> dict[str, Array]:
+        """By name (n, K) float64 beliefs of a block of rows."""
+        store, classes = self.heads.catalog.store, self.heads.catalog.num_classes
+        near = map_arrays(store, f"{self.vote_folder}/{block_name(block)}.safetensors")["near_labels"]
+        return {**self.heads.read(block), NEIGHBORS: neighbor_shares(near[:, :SHARE_NEIGHBORS], classes)}
 
 
 @dataclass(frozen=True)
@@ -30,6 +56,7 @@ class ScoreFiles:
         belief_folders: of the interpolation scores of each snapshot of role `main` that has any, and of the last
             one, by epoch; none of these: the belief is the softmax.
         others: embeddings of further networks at their last snapshots, whose beliefs may be taken.
+        blind: beliefs that have not seen the labels, on features; None without.
     """
 
     catalog: Catalog
@@ -39,6 +66,7 @@ class ScoreFiles:
     vote_folders: tuple[str, ...]
     belief_folders: dict[int, tuple[str, ...]]
     others: dict[str, Embedding] = field(default_factory=dict)
+    blind: BlindFiles | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -79,6 +107,7 @@ class ScoreFiles:
             self.embedding.folder,
             *(mark for reader in self.readers for mark in reader.inputs()),
             *(f"other {role} {embedding.folder}" for role, embedding in self.others.items()),
+            *(self.blind.inputs() if self.blind is not None else ()),
         ]
 
     def _map(self, folder: str, block: int) -> Mapping[str, Array]:
@@ -112,7 +141,11 @@ class ScoreFiles:
         return tuple(sorted(self.belief_folders))
 
     def belief(self, block: int, sources: Sources = LAST) -> Array:
-        """(n, K) the belief of a block of rows, see `BlockScores`."""
+        """(n, K) the belief of a block of rows, see `BlockScores`; on features that of blind heads."""
+        if self.blind is not None:
+            found = self.blind.read(block)
+            heads = [found[name] for name in self.blind.heads.names]
+            return mixed(found, sources) if sources.blind else combined(heads)
         start, stop = block_range(block, self.block_rows, self.num_rows)
         rows = np.arange(start, stop)
         others = (self.others[role].beliefs(rows)[:, :-1] for role in sources.roles)
@@ -125,6 +158,10 @@ class ScoreFiles:
         whole, classes = slice(None), self.catalog.num_classes
         beliefs = [unpack(self._map(folder, block), whole, classes) for folder in walked]
         return np.asarray(np.mean(beliefs, axis=0)[:, :-1])
+
+    def blind_beliefs(self, block: int) -> dict[str, Array]:
+        """By name (n, K) beliefs of a block of rows that have not seen its labels; none but on features."""
+        return {} if self.blind is None else self.blind.read(block)
 
     def beliefs_of(self, rows: Array, sources: Sources = LAST) -> Array:
         """(R, K) beliefs of some rows, in any order; NaN for -1."""

@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from rayclean.catalog.table import Catalog
+from rayclean.neighbors.stage import AnyLabelJob
 from rayclean.schema import NO_LABEL, NO_ROW
 from rayclean.scores.vote import neighbor_vote
 from rayclean.storage.contents import map_arrays
@@ -21,12 +22,17 @@ EVIDENCE = 3
 
 @dataclass(frozen=True)
 class VoteJob(Job):
-    """The share of a row's any-label neighbours with its label, their labels, and the three nearest as evidence."""
+    """The share of a row's any-label neighbours with its label, their labels, and the three nearest as evidence.
+
+    Attributes:
+        num: of the nearest ones that vote; lists may be longer.
+    """
 
     stage: ClassVar[str] = "vote"
     catalog: Catalog
     lists_folder: str
     block_rows: int
+    num: int
 
     def units(self) -> Sequence[str]:
         """A unit a block of rows."""
@@ -40,7 +46,7 @@ class VoteJob(Job):
             lists = map_arrays(self.store, f"{self.lists_folder}/any/{unit}.safetensors")
             there = lists["rows"] != NO_ROW
             labels = np.where(there, self.catalog.label[np.maximum(lists["rows"], 0)], NO_LABEL)
-            vote = neighbor_vote(labels, there, self.catalog.label[start:stop])
+            vote = neighbor_vote(labels[:, : self.num], there[:, : self.num], self.catalog.label[start:stop])
             nearest, distances = lists["rows"][:, :EVIDENCE], lists["distances"][:, :EVIDENCE]
             content = {"vote": vote, "neighbors": nearest, "neighbor_distances": distances}
             return UnitResult(content | {"near_labels": labels.astype(np.int32)}, rows=stop - start)
@@ -48,7 +54,8 @@ class VoteJob(Job):
         return compute
 
 
-def vote_job(catalog: Catalog, lists: Job, block_rows: int) -> VoteJob:
-    """The vote of a snapshot's any-label lists."""
-    mark = fingerprint("vote", VERSION, {"block_rows": block_rows}, [lists.folder])
-    return VoteJob(catalog.store, f"vote-{mark}", catalog, lists.folder, block_rows, after=(lists,))
+def vote_job(catalog: Catalog, lists: AnyLabelJob, block_rows: int, num: int) -> VoteJob:
+    """The vote of the first `num` rows of a snapshot's any-label lists."""
+    fields = {"block_rows": block_rows} | ({"num": num} if num < lists.num else {})
+    mark = fingerprint("vote", VERSION, fields, [lists.folder])
+    return VoteJob(catalog.store, f"vote-{mark}", catalog, lists.folder, block_rows, num, after=(lists,))

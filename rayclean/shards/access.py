@@ -76,14 +76,15 @@ class PixelReader:
         threads = int(os.environ.get("OMP_NUM_THREADS") or 1)
         self._threads = ThreadPoolExecutor(threads, "decode") if threads > 1 else None
 
-    def read(self, shards: Array, offsets: Array, sizes: Array, digests: Array) -> Iterator[tuple[int, Pixels]]:
+    def read(self, shards: Array, offsets: Array, sizes: Array, digests: Array | None) -> Iterator[tuple[int, Pixels]]:
         """Decodes images, in the order of their shards and offsets.
 
         Args:
             shards: (R,) int, the shard of each.
             offsets: (R,) int64, bytes.
             sizes: (R,) int64, bytes.
-            digests: (R, 2) uint64, what the decoded pixels were when the shard was cataloged.
+            digests: (R, 2) uint64, what the decoded pixels were when the shard was cataloged; None where the catalog
+                did not decode them.
 
         Yields:
             The position in these arrays, and (size, size, 3) uint8, RGB.
@@ -95,7 +96,8 @@ class PixelReader:
 
         def decode(item: tuple[int, bytes]) -> tuple[int, Pixels]:
             i, data = item
-            return i, fit_image(self._decode(int(shards[i]), int(offsets[i]), data, digests[i]), self.size)
+            digest = None if digests is None else digests[i]
+            return i, fit_image(self._decode(int(shards[i]), int(offsets[i]), data, digest), self.size)
 
         while some := list(islice(files, DECODED_AT_ONCE)):
             # PIL and the digest run without the interpreter's lock.
@@ -103,13 +105,13 @@ class PixelReader:
             yield from decoded
             self.decoded += len(some)
 
-    def _decode(self, shard: int, offset: int, data: bytes, digest: Array) -> Pixels:
+    def _decode(self, shard: int, offset: int, data: bytes, digest: Array | None) -> Pixels:
         try:
             pixels = decode_image(data, self.max_pixels)
         except BadSample as error:
             self._check(shard)
             raise self._changed(shard, f"at byte {offset} {error}") from error
-        if pixel_digest(pixels) != digest.tobytes():
+        if digest is not None and pixel_digest(pixels) != digest.tobytes():
             self._check(shard)
             raise self._changed(shard, f"another image at byte {offset}")
         return pixels

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
+from rayclean.catalog.features import StandardFeatures
 from rayclean.catalog.table import Catalog
 from rayclean.cluster.progress import watched
 from rayclean.cluster.sizing import Workers
-from rayclean.config import MAIN, Config
+from rayclean.config import MAIN, Config, TrainSection
 from rayclean.storage.contents import content_digest, create, read_json, write
 from rayclean.storage.executor import Meter, Report, Trainer, TrainingJob
 from rayclean.storage.fingerprint import fingerprint
@@ -18,13 +19,16 @@ from rayclean.storage.resume import Resume
 from rayclean.storage.store import Store
 from rayclean.storage.units import num_blocks
 from rayclean.train.forward import ForwardSettings
+from rayclean.train.heads import HeadSettings
+from rayclean.train.heads_worker import HeadsTask
 from rayclean.train.loop import Rank
+from rayclean.train.plan import role_seed
 from rayclean.train.snapshots import Snapshot, find_snapshot
-from rayclean.train.spec import NetworkSpec, network_spec
-from rayclean.train.task import feed_settings, image_fields, train_fields
+from rayclean.train.spec import network_spec
+from rayclean.train.task import RoleTask, feed_settings, image_fields, train_fields
 from rayclean.train.trajectories import trajectory_name
 from rayclean.train.weights import weights_digest
-from rayclean.train.worker import TrainTask, train
+from rayclean.train.worker import TrainTask
 
 VERSION = 1
 DONE_FILE = "trained.json"
@@ -37,7 +41,7 @@ class Trained:
     """A finished role.
 
     Attributes:
-        folder: `train-<role>-<fingerprint>`.
+        folder: of its snapshots and trajectories.
         epochs: epochs with trajectories.
         snapshots: all that are kept, in order of their epochs.
         trajectories: fingerprint over all trajectory files; empty without any.
@@ -47,7 +51,6 @@ class Trained:
     epochs: int
     snapshots: tuple[Snapshot, ...]
     trajectories: str
-    spec: NetworkSpec
 
 
 def train_task(
@@ -89,16 +92,62 @@ def train_task(
     )
 
 
-def is_trained(task: TrainTask) -> bool:
+def heads_task(
+    config: Config, store: Store, features: StandardFeatures, workers: Workers, role: str = MAIN
+) -> HeadsTask:
+    """What a role of a config trains on features; the threads and the device of `workers` are those of a worker."""
+    train, catalog = config.train_of(role), features.catalog
+    settings = head_settings(train)
+    seed = role_seed(config.run.seed, role)
+    also_kept = config.simulated_loss.epoch_of(settings.epochs_of(catalog.num_rows)) if config.is_judged(role) else 0
+    fields = {
+        "heads": asdict(settings),
+        "seed": seed,
+        "snapshot_every": train.snapshot_every,
+        "also_kept": also_kept,
+        "block_rows": config.blocks.rows,
+    }
+    inputs = [catalog.fingerprint, features.folder]
+    return HeadsTask(
+        role=role,
+        store=store,
+        folder=f"train-{role}-{fingerprint(f'heads-{role}', VERSION, fields, inputs)}",
+        catalog=catalog,
+        features=features,
+        settings=settings,
+        seed=seed,
+        snapshot_every=train.snapshot_every,
+        also_kept=also_kept,
+        block_rows=config.blocks.rows,
+        device=workers.device,
+        threads=workers.threads,
+    )
+
+
+def head_settings(train: TrainSection) -> HeadSettings:
+    """How heads learn by the section `train`."""
+    return HeadSettings(
+        weight_decays=tuple(train.weight_decays),
+        folds=train.folds,
+        epochs=train.epochs,
+        batch_size=train.batch_size,
+        alpha=train.mixup_alpha,
+        loss=train.loss,
+        head=train.head,
+    )
+
+
+def is_trained(task: RoleTask) -> bool:
     """Whether the role is finished."""
     return task.store.exists(f"{task.folder}/{DONE_FILE}")
 
 
-def find_trained(task: TrainTask) -> Trained:
+def find_trained(task: RoleTask) -> Trained:
     """The finished role of a task."""
     done = read_json(task.store, f"{task.folder}/{DONE_FILE}")
-    snapshots = tuple(find_snapshot(task.store, task.folder, task.role, epoch) for epoch in task.kept_epochs())
-    return Trained(task.folder, task.train.epochs, snapshots, done["trajectories"], task.spec)
+    folder = task.results()
+    snapshots = tuple(find_snapshot(task.store, folder, task.role, epoch) for epoch in task.kept_epochs())
+    return Trained(folder, task.epochs, snapshots, done["trajectories"])
 
 
 @dataclass(frozen=True)
@@ -111,7 +160,7 @@ class TrainJob(TrainingJob):
 
     stage: ClassVar[str] = "train"
     suffix: ClassVar[str] = ".json"
-    task: TrainTask
+    task: RoleTask
     workers: Workers
 
     def units(self) -> Sequence[str]:
@@ -135,14 +184,14 @@ class TrainJob(TrainingJob):
     @property
     def epochs(self) -> int:
         """Of the role, at least one."""
-        return max(self.task.train.epochs, 1)
+        return max(self.task.epochs, 1)
 
     def train(self, trainer: Trainer, meter: Meter) -> None:
         """Trains the role to its end, going on where an earlier start left it."""
         train_role(self.task, self.workers, trainer, meter)
 
 
-def train_role(task: TrainTask, workers: Workers, trainer: Trainer, meter: Meter) -> Trained:
+def train_role(task: RoleTask, workers: Workers, trainer: Trainer, meter: Meter) -> Trained:
     """Trains a role to its end, going on where an earlier start left it.
 
     Raises:
@@ -150,32 +199,32 @@ def train_role(task: TrainTask, workers: Workers, trainer: Trainer, meter: Meter
     """
     lost = lost_epochs(task) if is_trained(task) else ()
     if lost or not is_trained(task):
-        if task.train.epochs == 0:
-            task.publish_snapshot(0, task.new_network())
+        if task.epochs == 0:
+            task.publish_untrained()
         else:
             _note_workers(task, workers)
             with watched(meter, lambda: _num_finished(task), task.catalog.num_rows):
-                first = next((epoch for epoch in range(1, task.train.epochs + 1) if task.missing_of(epoch)), None)
+                first = next((epoch for epoch in range(1, task.epochs + 1) if task.missing_of(epoch)), None)
                 stop = lost[-1] if lost else None
                 trainer(_train_on_rank, task, task.store, task.folder, first, stop)
         _publish_done(task, bool(lost))
     return find_trained(task)
 
 
-def _train_on_rank(task: TrainTask, rank: int, ranks: int, resume: Resume, report: Report) -> None:
-    train(task, Rank(rank, ranks), resume, report)
+def _train_on_rank(task: RoleTask, rank: int, ranks: int, resume: Resume, report: Report) -> None:
+    task.run(Rank(rank, ranks), resume, report)
 
 
-def lost_epochs(task: TrainTask) -> tuple[int, ...]:
+def lost_epochs(task: RoleTask) -> tuple[int, ...]:
     """Epochs of a finished role of which a snapshot or a trajectory is missing."""
-    epochs = range(1, task.train.epochs + 1) if task.train.epochs else [0]
+    epochs = range(1, task.epochs + 1) if task.epochs else [0]
     return tuple(epoch for epoch in epochs if task.missing_of(epoch))
 
 
-def _publish_done(task: TrainTask, was_lost: bool) -> None:
+def _publish_done(task: RoleTask, was_lost: bool) -> None:
     """Says that a role is finished, and what its files hold; where some were lost, whether these came back the same."""
     name = f"{task.folder}/{DONE_FILE}"
-    snapshots = (find_snapshot(task.store, task.folder, task.role, epoch) for epoch in task.kept_epochs())
+    snapshots = (find_snapshot(task.store, task.results(), task.role, epoch) for epoch in task.kept_epochs())
     done: dict[str, Any] = {
         "trajectories": _digest_trajectories(task),
         "snapshots": {str(snapshot.epoch): snapshot.fingerprint for snapshot in snapshots},
@@ -190,7 +239,7 @@ def _publish_done(task: TrainTask, was_lost: bool) -> None:
     write(task.store, name, done)
 
 
-def _note_workers(task: TrainTask, workers: Workers) -> None:
+def _note_workers(task: RoleTask, workers: Workers) -> None:
     """Records the number of workers; says so when a resume has another one."""
     name = f"{task.folder}/{WORKERS_FILE}"
     if not create(task.store, name, {"workers": workers.actors, "threads": workers.threads}):
@@ -205,16 +254,16 @@ def _note_workers(task: TrainTask, workers: Workers) -> None:
             )
 
 
-def _num_finished(task: TrainTask) -> int:
+def _num_finished(task: RoleTask) -> int:
     """Epochs whose trajectories lie in the store; the newest epoch's folder is still being filled."""
-    return max(0, len(task.store.list(f"{task.folder}/trajectories")) - 1)
+    return max(0, len(task.store.list(f"{task.results()}/trajectories")) - 1)
 
 
-def _digest_trajectories(task: TrainTask) -> str:
+def _digest_trajectories(task: RoleTask) -> str:
     """A fingerprint over all trajectory files, empty where there are none."""
-    if not task.train.epochs:
+    if not task.epochs:
         return ""
     blocks = num_blocks(task.catalog.num_rows, task.block_rows)
-    names = [trajectory_name(epoch, block) for epoch in range(1, task.train.epochs + 1) for block in range(blocks)]
-    digests = [content_digest(task.store, f"{task.folder}/{name}") for name in names]
+    names = [trajectory_name(epoch, block) for epoch in range(1, task.epochs + 1) for block in range(blocks)]
+    digests = [content_digest(task.store, f"{task.results()}/{name}") for name in names]
     return fingerprint("trajectories", VERSION, {}, digests)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,8 @@ import torch
 
 from rayclean.catalog.table import Catalog
 from rayclean.config import Config, TrainSection
+from rayclean.storage.executor import Report
+from rayclean.storage.resume import Resume
 from rayclean.storage.store import Store
 from rayclean.storage.units import num_blocks
 from rayclean.train.batches import Lesson
@@ -20,6 +23,50 @@ from rayclean.train.plan import role_seed
 from rayclean.train.snapshots import publish_weights, snapshot_name
 from rayclean.train.spec import NetworkSpec
 from rayclean.train.weights import load_weights_from
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoleTask(ABC):
+    """The training of a role, of a network or of heads: picklable, the same on every rank.
+
+    Attributes:
+        role: its name.
+        store: the run's files.
+        folder: `train-<role>-<fingerprint>`, below which its checkpoints lie, and all that it gives.
+        catalog: the rows, with their labels.
+        block_rows: rows of a block of trajectories.
+    """
+
+    role: str
+    store: Store
+    folder: str
+    catalog: Catalog
+    block_rows: int
+
+    @property
+    @abstractmethod
+    def epochs(self) -> int:
+        """In all."""
+
+    @abstractmethod
+    def kept_epochs(self) -> tuple[int, ...]:
+        """Epochs after which weights are published as snapshots."""
+
+    @abstractmethod
+    def missing_of(self, epoch: int) -> set[str]:
+        """Files of an epoch that are not there."""
+
+    @abstractmethod
+    def results(self) -> str:
+        """The folder of the snapshots and trajectories that are the role's."""
+
+    @abstractmethod
+    def publish_untrained(self) -> None:
+        """Publishes the weights of a role without epochs."""
+
+    @abstractmethod
+    def run(self, rank: Rank, resume: Resume, report: Report) -> None:
+        """Trains on one rank; see `TrainFunction`."""
 
 
 @dataclass(frozen=True, kw_only=True)

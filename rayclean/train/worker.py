@@ -15,20 +15,36 @@ from rayclean.storage.units import block_range, num_blocks
 from rayclean.train.feed import Feed
 from rayclean.train.forward import Forward
 from rayclean.train.loop import Rank, train_epochs
-from rayclean.train.task import WorkerTask
+from rayclean.train.task import RoleTask, WorkerTask
 from rayclean.train.trajectories import trajectory_name, trajectory_table
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainTask(WorkerTask):
+class TrainTask(WorkerTask, RoleTask):
     """One role's training.
 
     Attributes:
         also_kept: epochs whose weights are kept beside those of `train.snapshot_epochs`.
     """
 
-    role: str
     also_kept: tuple[int, ...]
+
+    @property
+    def epochs(self) -> int:
+        """As configured; 0 for weights that are scored as they are."""
+        return self.train.epochs
+
+    def results(self) -> str:
+        """The folder itself."""
+        return self.folder
+
+    def publish_untrained(self) -> None:
+        """The network before the first step."""
+        self.publish_snapshot(0, self.new_network())
+
+    def run(self, rank: Rank, resume: Resume, report: Report) -> None:
+        """See `train`."""
+        train(self, rank, resume, report)
 
     def kept_epochs(self) -> tuple[int, ...]:
         """Epochs after which weights are published as snapshots."""

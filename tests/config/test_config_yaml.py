@@ -109,11 +109,11 @@ def test_a_runs_own_config_is_read_by_the_same_rules(content: str, said: str, tm
 def test_a_runs_own_config_may_be_longer_than_the_one_it_came_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(yaml_text, "MAX_NODES", 300)
-    path = write(tmp_path, BASE.replace("'*.tar'", f"[{'a, ' * 280}]"))
+    monkeypatch.setattr(yaml_text, "MAX_NODES", 400)
+    path = write(tmp_path, BASE.replace("'*.tar'", f"[{'a, ' * 380}]"))
     saved = yaml.safe_dump(dump_config(load_config(path)))
-    assert load_run(str(write(tmp_path, saved).parent)).data.shards == ["a"] * 280
-    with pytest.raises(ConfigError, match="more than 300 values"):
+    assert load_run(str(write(tmp_path, saved).parent)).data.shards == ["a"] * 380
+    with pytest.raises(ConfigError, match="more than 400 values"):
         load_config(path)
 
 

@@ -190,9 +190,7 @@ def test_scores_equal_the_definition(scored: Run) -> None:
 
     run, steps = scored, scored.config.iofm.steps
     snapshot = run.main.trained.snapshots[-1]
-    forward = Forward(
-        load_snapshot(run.store, snapshot.file, run.main.trained.spec), run.main.trained.spec, run.main.forward
-    )
+    forward = Forward(load_snapshot(run.store, snapshot.file, run.network.spec), run.network.spec, run.network.forward)
     rows = np.arange(run.catalog.num_rows)
     images = forward.normalized(run.catalog.pixels(8, 1e6).read(rows))
     features = run.main.embed(snapshot).embedding.features(rows).astype(np.float64)

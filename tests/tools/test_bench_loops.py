@@ -103,7 +103,7 @@ def test_a_cold_unit_decodes_and_a_warm_one_does_not(run: Run, monkeypatch: pyte
 @pytest.mark.parametrize("loss", ["mixup", "ce"])
 def test_the_plain_loop_trains_what_the_product_trains(loss: str, run: Run) -> None:
     train = settings_of(run, loss=loss)
-    task = replace(run.main.task, train=train, feed=replace(run.main.task.feed, batch_size=train.batch_size))
+    task = replace(run.network.task, train=train, feed=replace(run.network.task.feed, batch_size=train.batch_size))
     feed = Feed(task.catalog, task.feed, 0, 1)
     images = torch.from_numpy(feed.images(np.arange(SAMPLES)))
     plain = Plain(task, images, torch.from_numpy(task.catalog.label.astype(np.int64)))
@@ -120,7 +120,7 @@ def test_the_plain_loop_trains_what_the_product_trains(loss: str, run: Run) -> N
 def test_training_leaves_torch_as_it_was_and_fills_nothing_meanwhile(run: Run) -> None:
     deterministic: Any = torch.utils.deterministic
     assert deterministic.fill_uninitialized_memory
-    task = replace(run.main.task, train=settings_of(run))
+    task = replace(run.network.task, train=settings_of(run))
     feed = Feed(task.catalog, task.feed, 0, 1)
     settings = LoopSettings(task.train, task.spec, 0, SAMPLES, "float32", "cpu", 1)
     epochs = train_epochs(settings, task.spec.build(0), feed.batches, Rank(0, 1))
@@ -134,7 +134,7 @@ def test_training_leaves_torch_as_it_was_and_fills_nothing_meanwhile(run: Run) -
 def test_each_turn_of_training_is_an_epoch_of_each_loop(reports: bool, run: Run, tmp_path: Path) -> None:
     reported: list[int] = []
     report: Callable[..., None] | None = (lambda epoch, state: reported.append(epoch)) if reports else None
-    task = replace(run.main.task, folder=f"trained-{reports}", train=settings_of(run))
+    task = replace(run.network.task, folder=f"trained-{reports}", train=settings_of(run))
     with one_process_group():
         turns = train_turns(task, report)
     assert len(turns) == 2  # the first epoch warms up

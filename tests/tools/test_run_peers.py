@@ -290,7 +290,7 @@ def test_a_cells_run_says_what_to_train_on(scored: Run, monkeypatch: pytest.Monk
     monkeypatch.setattr(run_peers, "RUNS", tmp_path)
     setup, truth = run_peers.open_cell("human")
     np.testing.assert_array_equal(setup.labels, scored.catalog.label)
-    assert setup.spec == scored.main.trained.spec
+    assert setup.spec == scored.network.spec
     assert setup.train == scored.config.train
     pixels = scored.catalog.pixels(8, 1e6).read(np.array([5]))
     mean, std = (np.array(values) for values in (setup.spec.mean, setup.spec.std))
