@@ -64,13 +64,6 @@ def test_every_row_is_judged_by_its_own_head() -> None:
         np.testing.assert_allclose(heads.seeing_logits(features, decay), features.numpy() @ weight.T + bias, atol=1e-4)
 
 
-@given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.integers(0, 99))
-def test_partners_are_of_the_same_fold_and_each_row_is_one_once(folds: list[int], seed: int) -> None:
-    found = partners(np.array(folds), np.random.default_rng(seed))
-    assert sorted(found.tolist()) == list(range(len(folds)))
-    assert [folds[partner] for partner in found] == folds
-
-
 def plain_heads(features: Array, labels: Array, folds: Array, settings: HeadSettings, seed: int, steps: int) -> Array:
     """(H, K, d + 1) heads after some epochs of one step each: one head after the other, one row after the other."""
     (num_rows, num_features), num_classes = features.shape, int(labels.max()) + 1
