@@ -1,143 +1,136 @@
-"""How long `LabelScorer.fit_features` takes, beside scikit-learn's logistic regression on the same rows and folds.
+"""How a run on features grows: the same run on made features of two sizes, work and memory a row by stage.
 
-    OMP_NUM_THREADS=2 .venv/bin/python tools/bench_features.py --rows 100000 --dim 768 --classes 10
+    .venv/bin/python tools/bench_features.py /elsewhere --small 100000 --large 1000000
+    .venv/bin/python tools/bench_features.py /elsewhere --small 10000 --large 20000 --classes 1000
 
-Features are clouds around class means, some labels are wrong. The search of neighbours is apart: it grows with the
-square of the rows, and tools/bench_neighbors.py has it. Without `--search` lists are drawn from rows that look alike,
-so that all that is made of lists takes as long as with the nearest ones.
-
-One line of a Markdown table. By the clock, and by the time of CPUs, which other work on the machine disturbs less; the
-load is the average of the last minute, before and after.
+Features are 64 clusters a class in 24 dimensions with unit noise, turned into 768; a fifth of the labels is another
+class's. They lie as clip-retrieval writes them, beside shards that hold labels alone. What is there is not made or run
+again. Where a stage's work a row stays the same the ratio is 1; the search of neighbours, which need not, is a stage of
+its own, and its recall is said. The figures of each size are kept in FOLDER/figures-ROWS.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
-import torch
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
 
-from rayclean.evaluate.metrics import auroc
-from rayclean.memory.features import FeatureScoring
-from rayclean.schema import NO_LABEL, Array
-from tools.honest_data import Rows
-from tools.honest_ways import ByFeatures, logistic_beliefs
+from rayclean.schema import Array
+from rayclean.shards.write import write_shards
+from rayclean.storage.contents import read_json
+from rayclean.storage.store import Store
+from tools.bench_scaling import Size, Stage, compare, watch
 
-WRONG = 0.3
-APART = 6.0  # of class means, in deviations of a cloud: a tenth of the rows is nearer to another one
-HEADER = (
-    "| rows | dims | classes | threads | fit_features, s | CPU s | of that search, s | CPU s "
-    "| logistic regression, s | CPU s | fit_features without search / regression | by CPU s "
-    "| load | AUROC: label_score, regression |"
-)
+CLUSTERS, INNER, APART, WRONG = 64, 24, 3.0, 0.2
+SHARD_ROWS, FILE_ROWS = 10_000, 50_000
 
 
-class Took(NamedTuple):
-    """Seconds by the clock and of all CPUs together."""
+class Made:
+    """Features and labels, block by block: the same whatever the blocks.
 
-    wall_s: float
-    cpu_s: float
+    Args:
+        num_classes: K.
+        dim: d.
+        seed: of all of it.
+    """
 
-    def less(self, other: Took) -> Took:
-        """Without a part."""
-        return Took(self.wall_s - other.wall_s, self.cpu_s - other.cpu_s)
+    def __init__(self, num_classes: int, dim: int, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        self.seed, self.num_classes = seed, num_classes
+        self.centres = APART * rng.standard_normal((num_classes, CLUSTERS, INNER), np.float32)
+        self.turn = np.linalg.qr(rng.standard_normal((dim, INNER)))[0].T.astype(np.float32)
 
-    def over(self, other: Took) -> str:
-        """How many times as long."""
-        return f"{self.wall_s / other.wall_s:.2f} | {self.cpu_s / other.cpu_s:.2f}"
-
-    def __str__(self) -> str:
-        return f"{self.wall_s:.1f} | {self.cpu_s:.1f}"
-
-
-@dataclass
-class WatchedScoring(FeatureScoring):
-    """Scores by features, with the time of the search kept."""
-
-    searches: list[Took] = field(default_factory=list)
-
-    def _nearest(self, num: int, any_label: bool) -> Array:
-        found, took = timed(lambda: self._lists(num, any_label))
-        self.searches.append(took)
-        return found
-
-    def _lists(self, num: int, any_label: bool) -> Array:
-        return super()._nearest(num, any_label)
+    def block(self, index: int, num: int) -> tuple[Array, Array, Array]:
+        """(num, d) float16 features, (num,) given labels and (num,) true ones of a block of rows."""
+        rng = np.random.default_rng([self.seed, index])
+        truth = rng.integers(0, self.num_classes, num)
+        inner = self.centres[truth, rng.integers(0, CLUSTERS, num)]
+        inner += rng.standard_normal((num, INNER), np.float32)
+        other = (truth + rng.integers(1, max(self.num_classes, 2), num)) % self.num_classes
+        labels = np.where(rng.random(num) < WRONG, other, truth)
+        return (inner @ self.turn).astype(np.float16), labels, truth
 
 
-@dataclass
-class DrawnScoring(WatchedScoring):
-    """The same with drawn lists: of rows of the label, or of rows that the mean of the same label is nearest to."""
+def make(folder: Path, made: Made, num_rows: int) -> None:
+    """Writes features, and shards of labels; what is there is left as it is."""
+    if (folder / "made").exists():
+        return
+    (folder / "emb/img_emb").mkdir(parents=True, exist_ok=True)
+    (folder / "emb/metadata").mkdir(exist_ok=True)
 
-    def _lists(self, num: int, any_label: bool) -> Array:
-        labels, rng = self.samples.labels, np.random.default_rng(self.config.run.seed)
-        clouds = nearest_mean(self.features, labels, self.num_classes) if any_label else labels
-        lists = np.empty((len(labels), num), np.int64)
-        for cloud in np.unique(clouds):
-            here = np.flatnonzero(clouds == cloud)
-            lists[here] = rng.choice(here, (len(here), num))
-        return lists
+    def samples() -> Iterator[tuple[str, dict[str, bytes]]]:
+        for index, start in enumerate(range(0, num_rows, FILE_ROWS)):
+            features, labels, truth = made.block(index, min(FILE_ROWS, num_rows - start))
+            keys = [f"{start + row:09d}" for row in range(len(labels))]
+            np.save(folder / f"emb/img_emb/img_emb_{index}.npy", features)
+            pq.write_table(pa.table({"key": keys}), folder / f"emb/metadata/metadata_{index}.parquet")
+            for key, label, true in zip(keys, labels.tolist(), truth.tolist(), strict=True):
+                yield key, {"cls": str(label).encode(), "truth": str(true).encode()}
 
-
-def nearest_mean(features: Array, labels: Array, num_classes: int) -> Array:
-    """(N,) the label whose rows' mean is nearest."""
-    means = np.stack([features[labels == label].mean(axis=0) for label in range(num_classes)])
-    return np.asarray((features @ means.T - (means**2).sum(axis=1) / 2).argmax(axis=1))
-
-
-def timed(work: Callable[[], Array]) -> tuple[Array, Took]:
-    """What some work gives, and what it took."""
-    wall_s, cpu_s = time.perf_counter(), time.process_time()
-    found = work()
-    return found, Took(time.perf_counter() - wall_s, time.process_time() - cpu_s)
+    write_shards(str(folder / "shards"), "made", samples(), SHARD_ROWS)
+    (folder / "made").touch()
 
 
-def made_rows(num_rows: int, dim: int, num_classes: int, seed: int) -> Rows:
-    """Clouds of features, of which a share `WRONG` has a label that is drawn."""
-    rng = np.random.default_rng(seed)
-    truth = rng.integers(0, num_classes, num_rows)
-    means = rng.normal(size=(num_classes, dim)).astype(np.float32)
-    means *= APART / np.linalg.norm(means, axis=1, keepdims=True) / np.sqrt(2)
-    features = means[truth] + rng.standard_normal((num_rows, dim), np.float32)
-    labels = np.where(rng.random(num_rows) < WRONG, rng.integers(0, num_classes, num_rows), truth)
-    return Rows(labels, truth, num_classes, features)
+def run_size(folder: Path, num_rows: int, num_classes: int, dim: int, seed: int) -> Size:
+    """Makes what is not there, does the run and reads its records."""
+    name = f"{num_rows}-{num_classes}-{dim}"
+    figures, place = folder / f"figures-{name}.json", folder / name
+    if figures.exists():
+        found = json.loads(figures.read_text())
+        return Size(**found | {"stages": {stage: Stage(**each) for stage, each in found["stages"].items()}})
+    make(place, Made(num_classes, dim, seed), num_rows)
+    config = {
+        "run": {"dir": str(place / "run"), "seed": seed},
+        "data": {
+            "shards": str(place / "shards/*.tar"),
+            "features": f"clip-retrieval:{place / 'emb'}",
+            "image": "none",
+            "truth": "truth",
+            "classes": num_classes,
+        },
+    }
+    (place / "config.yaml").write_text(yaml.safe_dump(config))
+    size = watch([str(place / "config.yaml")], num_rows, Store(str(place / "run")))
+    figures.write_text(json.dumps(asdict(size)))
+    return size
 
 
-def line(rows: Rows, search: bool, seed: int) -> str:
-    """One line of the table."""
-    loads = [os.getloadavg()[0]]
-    way = ByFeatures(rows, seed, WatchedScoring if search else DrawnScoring)
-    right, fit = timed(lambda: way.judge(np.full(len(rows.labels), NO_LABEL)).right)
-    searches = way.scoring.searches if isinstance(way.scoring, WatchedScoring) else []
-    searched = Took(sum(each.wall_s for each in searches), sum(each.cpu_s for each in searches))
-    beliefs, regression = timed(lambda: logistic_beliefs(rows, way.scoring.folds)[0])
-    loads.append(os.getloadavg()[0])
-    confidence = beliefs[np.arange(len(beliefs)), rows.labels]
-    quality = ", ".join(f"{auroc(values, rows.clean):.4f}" for values in (right, confidence))
-    num_rows, dim = rows.inputs.shape
-    return (
-        f"| {num_rows:,} | {dim} | {rows.num_classes} | {torch.get_num_threads()} | {fit} | {searched} | {regression} "
-        f"| {fit.less(searched).over(regression)} | {loads[0]:.1f} to {loads[1]:.1f} | {quality} |"
-    )
+def recall(folder: Path, num_rows: int, num_classes: int, dim: int) -> float:
+    """Of the lists of neighbours that a run has made."""
+    store = Store(str(folder / f"{num_rows}-{num_classes}-{dim}/run"))
+    hits = wanted = 0.0
+    for name in store.list("record"):
+        if name.startswith("neighbors-"):
+            for entry in read_json(store, f"record/{name}"):
+                hits += entry["facts"].get("recall_hits", 0)
+                wanted += entry["facts"].get("recall_wanted", 0)
+    return hits / wanted if wanted else 1.0
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--dim", type=int, default=768)
+    parser.add_argument("folder", type=Path, help="where features, runs and figures lie; some 8 bytes a number")
+    parser.add_argument("--small", type=int, default=10_000)
+    parser.add_argument("--large", type=int, default=100_000)
     parser.add_argument("--classes", type=int, default=10)
-    parser.add_argument("--search", action="store_true", help="search the nearest rows, in place of drawn lists")
+    parser.add_argument("--dim", type=int, default=768)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
-    rows = made_rows(options.rows, options.dim, options.classes, options.seed)
-    print(HEADER, "|" + "--:|" * (HEADER.count("|") - 1), sep="\n")
-    print(line(rows, options.search, options.seed), flush=True)
+    shape = options.classes, options.dim
+    load = os.getloadavg()[0]
+    sizes = [run_size(options.folder, rows, *shape, options.seed) for rows in (options.small, options.large)]
+    print("\n".join(compare(*sizes)))
+    found = ", ".join(f"{recall(options.folder, size.rows, *shape):.3f} of {size.rows:,}" for size in sizes)
+    print(f"\nrecall of neighbours: {found}; load {load:.1f} before, {os.getloadavg()[0]:.1f} after")
 
 
 if __name__ == "__main__":

@@ -40,8 +40,9 @@ RESULTS = Path("docs/results/honest")
 DECIDING = (
     "rayclean/merge",
     "rayclean/train/heads.py",
+    "rayclean/train/head_loop.py",
+    "rayclean/embed/feature_space.py",
     "rayclean/memory/blind.py",
-    "rayclean/memory/features.py",
 )
 KINDS = ("judged", "removed", *CHOOSERS)
 Figures = dict[str, Any]

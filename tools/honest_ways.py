@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -17,15 +17,21 @@ from sklearn.preprocessing import StandardScaler
 
 from rayclean.config import parse_config
 from rayclean.evaluate.metrics import auroc
-from rayclean.memory.blind import HEADS, PREDICTIONS, fit_predicted, score_predictions
-from rayclean.memory.features import DEFAULT_SCORES, FeatureScoring, find_groups
+from rayclean.memory.blind import PREDICTIONS, fit_predicted, score_predictions
 from rayclean.memory.inputs import read_features, read_probabilities
+from rayclean.memory.merge import MEMORY
 from rayclean.memory.rows import Samples
+from rayclean.memory.run import VerifiedArray, begin_features, compute, merged
+from rayclean.merge.models import Fitted
+from rayclean.merge.stage import MODEL
 from rayclean.merge.transition import adjusted
+from rayclean.run.grow import grow
+from rayclean.run.run import Run
 from rayclean.schema import NO_LABEL, Array
-from rayclean.scores.block import BlockScores
-from rayclean.scores.sources import BELIEF_FLOOR
+from rayclean.scores.sources import BELIEF_FLOOR, LAST, Sources
+from rayclean.storage.contents import read_json
 from rayclean.storage.draws import pixel_digest
+from rayclean.storage.units import num_blocks
 from tools.honest_data import Rows
 from tools.honest_steps import InSteps, Judged, tree_of
 from tools.peers_training import peer_package
@@ -90,56 +96,52 @@ class ByPredictions:
 
 @dataclass
 class ByFeatures:
-    """`LabelScorer.fit_features`.
-
-    Attributes:
-        kind: what the scorer's parts are made by.
-    """
+    """`LabelScorer.fit_features`, whose run is kept, so that other verified labels change the merge alone."""
 
     rows: Rows
     seed: int
-    kind: type[FeatureScoring] = FeatureScoring
 
-    @cached_property
-    def scoring(self) -> FeatureScoring:
-        """The scorer's parts."""
-        rows = self.rows
-        keys = [str(row) for row in range(len(rows.labels))]
+    def begun(self, verified: Array) -> Run:
+        """A run on the features, not computed."""
+        rows, keys = self.rows, [str(row) for row in range(len(self.rows.labels))]
+        data = {"shards": MEMORY, "classes": rows.num_classes, "features": "npy", "image": "none"}
+        config = parse_config({"run": {"dir": MEMORY, "seed": self.seed}, "data": data}, "honest cells")
         features = read_features(rows.inputs, len(keys))
-        samples = Samples.make(rows.labels, [pixel_digest(row) for row in features], keys)
-        config = parse_config(tree_of(rows, self.seed, DEFAULT_SCORES), "honest cells")
-        groups = find_groups(samples.digests, None)
-        return self.kind(config, samples, features, groups, rows.num_classes, "cpu")
+        return begin_features(config, features, rows.labels, keys, None, "cpu", verified)
 
     @cached_property
-    def block(self) -> BlockScores:
-        """All scores."""
-        return self.scoring.block(self.scoring.config.score_names())
-
-    @cached_property
-    def steps(self) -> InSteps:
-        """The scorer's."""
-        scoring = self.scoring
-        fitted, block = scoring.fit(self.block, np.full(len(self.rows.labels), NO_LABEL))
-        sources, reference = scoring.beliefs(), scoring.reference
-        return InSteps(scoring.config, scoring.samples, fitted, block, sources, reference, HEADS, none=True)
+    def run(self) -> Run:
+        """The scorer's, computed."""
+        run = self.begun(np.full(len(self.rows.labels), NO_LABEL))
+        compute(lambda: grow(run))
+        return run
 
     def judge(self, verified: Array) -> Judged:
         """As of `Way`."""
-        return self.steps.judge(verified)
+        run = self.run
+        if (verified != NO_LABEL).any():
+            run = replace(run)
+            run.__dict__["verified"] = VerifiedArray(verified)
+            compute(lambda: grow(run))
+        return Judged(*merged(run))
 
-    @property
+    def _beliefs(self, sources: Sources) -> Array:
+        files = self.run.score_files()
+        blocks = range(num_blocks(files.num_rows, files.block_rows))
+        return np.concatenate([files.belief(block, sources) for block in blocks])
+
+    @cached_property
     def belief(self) -> Array:
         """As of `Way`."""
-        return self.steps.block.belief
+        fit, _ = self.run.merge()
+        return self._beliefs(Fitted.from_json(read_json(self.run.store, fit.file(MODEL))).sources)
 
     def probabilities(self) -> dict[str, tuple[Array, dict[str, Any]]]:
         """As of `Way`: of logistic regression, and the geometric mean of rayclean's heads."""
         began_s = time.perf_counter()
-        found, converged = logistic_beliefs(self.rows, self.scoring.folds)
+        found, converged = logistic_beliefs(self.rows, self.run.heads.task.folds())
         facts = {"seconds": time.perf_counter() - began_s, "converged": converged}
-        heads = self.block.belief.astype(np.float64)
-        return {"logistic": (found, facts), "heads": (heads / heads.sum(axis=1, keepdims=True), {})}
+        return {"logistic": (found, facts), "heads": (self._beliefs(LAST), {})}
 
 
 def logistic_beliefs(rows: Rows, folds: Array) -> tuple[Array, bool]:

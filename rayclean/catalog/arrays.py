@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from rayclean.catalog.scan import QUARANTINE_SCHEMA, ROWS_SCHEMA, ShardScan
-from rayclean.catalog.stage import SOURCES_FILE, open_catalog, row_table
+from rayclean.catalog.looks import packed
+from rayclean.catalog.scan import CLIP_FIELD, FEATURE_FIELD, QUARANTINE_SCHEMA, ROWS_SCHEMA, ShardScan
+from rayclean.catalog.stage import FEATURES, SOURCES_FILE, open_catalog, row_table
 from rayclean.catalog.table import Catalog
 from rayclean.schema import Array
 from rayclean.storage.contents import write
@@ -27,23 +29,63 @@ def publish_images(store: MemoryStore, name: str, images: Array, labels: Array, 
         labels: (N,) from 0.
         keys: N names.
     """
-    catalog = open_catalog(store, name)
-    rows = {
-        "index_in_shard": np.arange(len(labels)),
-        "sample": np.arange(len(labels)),
+    store.images[name] = images
+    return _publish(store, name, _rows(labels, keys, images), ROWS_SCHEMA)
+
+
+def publish_features(
+    store: MemoryStore,
+    name: str,
+    features: Array,
+    labels: Array,
+    keys: Sequence[str],
+    groups: Sequence[str] | None = None,
+) -> Catalog:
+    """The same of samples that have features and no images.
+
+    Args:
+        store: keeps the rows and the features.
+        name: of the catalog.
+        features: (N, d) float32.
+        labels: (N,) from 0.
+        keys: N names.
+        groups: N names of what belongs together, such as clips; None where rows stand alone.
+    """
+    places, digests = np.arange(len(labels), dtype=np.int32), list(map(pixel_digest, features))
+    values, scale = packed(features)
+    file = f"{FEATURES}-{name}/{block_name(0)}.safetensors"
+    content = {"features": values, "scale": scale, "sample": places, "bad": np.frombuffer(b"[]", np.uint8)}
+    write(store, file, content | {"digest": np.frombuffer(b"".join(digests), "<u8").reshape(-1, 2)})
+    rows, schema = _rows(labels, keys, features) | {"feature": places}, ROWS_SCHEMA
+    if groups is not None:
+        rows, schema = rows | {"clip": groups}, schema.append(CLIP_FIELD)
+    return _publish(store, name, rows, schema.append(FEATURE_FIELD), {FEATURES: [file]})
+
+
+def _rows(labels: Array, keys: Sequence[str], shown: Array) -> dict[str, Any]:
+    """Columns of samples that show something, (N, ...)."""
+    places = np.arange(len(labels))
+    return {
+        "index_in_shard": places,
+        "sample": places,
         "key": keys,
         "member": keys,
-        "offset": np.arange(len(labels)),
+        "offset": places,
         "size": np.ones(len(labels), np.int64),
         "label": labels,
-        "digest": list(map(pixel_digest, images)),
+        "digest": list(map(pixel_digest, shown)),
     }
-    columns = [pa.array(rows[field.name], field.type) for field in ROWS_SCHEMA]
-    nothing = QUARANTINE_SCHEMA.empty_table()
-    scan = ShardScan(pa.table(columns, ROWS_SCHEMA), None, None, nothing, len(labels), truncated="")
-    store.images[name] = images
+
+
+def _publish(
+    store: MemoryStore, name: str, rows: dict[str, Any], schema: pa.Schema, more: dict[str, list[str]] | None = None
+) -> Catalog:
+    """The one shard of a catalog, and what is said of it besides."""
+    catalog, nothing = open_catalog(store, name), QUARANTINE_SCHEMA.empty_table()
+    table = pa.table([pa.array(rows[field.name], field.type) for field in schema], schema)
+    scan = ShardScan(table, None, None, nothing, table.num_rows, truncated="")
     write(store, f"{catalog.folder}/quarantine/{block_name(0)}.parquet", nothing)
-    write(store, f"{catalog.folder}/rows/{block_name(0)}.parquet", row_table(scan))
-    source = {"url": [name], "name": [ROOT], "size": pa.array([0], pa.int64()), "tag": [""]}
+    write(store, f"{catalog.folder}/rows/{block_name(0)}.parquet", row_table(scan, of_pixels=more is None))
+    source = {"url": [name], "name": [ROOT], "size": pa.array([0], pa.int64()), "tag": [""], **(more or {})}
     write(store, f"{catalog.folder}/{SOURCES_FILE}", pa.table(source))
     return catalog

@@ -143,7 +143,7 @@ class Config(Section):
         if self.inn.file is None:
             self._check_known_role("inn.features", self.inn.features, SELF)
         num_epochs, epoch = self.train_of(self.simulated_loss.role).epochs, self.simulated_loss.epoch
-        if num_epochs and isinstance(epoch, int) and epoch > num_epochs:
+        if num_epochs and isinstance(epoch, int) and epoch > num_epochs and not self.on_features:
             role = self.simulated_loss.role
             raise ValueError(f"simulated_loss.epoch: found {epoch}, but role {role} has {num_epochs}")
         if self.on_features:

@@ -1,9 +1,9 @@
-"""The merge of beliefs in memory that have not seen the labels of their rows, and of predictions that users bring."""
+"""The merge of predictions that users bring, which have not seen the labels of their rows if all is as they say."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -13,71 +13,16 @@ from rayclean.config import Config
 from rayclean.memory.merge import fit_seen, sampled_rows
 from rayclean.memory.rows import Samples, find_neighbors
 from rayclean.memory.scores import EVIDENCE, vote_of
-from rayclean.merge.blind import fit_blind
-from rayclean.merge.doubts import chance_doubt, moved_doubt, near_doubt, seen_doubt
-from rayclean.merge.evidence import best_mixture
+from rayclean.merge.doubts import chance_doubt, near_doubt, seen_doubt
 from rayclean.merge.models import Fitted
+from rayclean.merge.out_of_fold import Reference, fit_out_of_fold
 from rayclean.schema import JOINT, NO_LABEL, NO_ROW, Array
+from rayclean.scores.blind import NEIGHBORS, SHARE_NEIGHBORS, mixed
 from rayclean.scores.block import BlockScores
 from rayclean.scores.vote import neighbor_shares
 from rayclean.train.sample_losses import sample_losses
 
-SHARE_NEIGHBORS = 50  # whose labels are a belief
-HEADS = 2.7  # sharpness of linear heads by MixUp and votes of neighbours together
-PREDICTIONS = 3.6  # of networks that users bring, which know their classes better
-
-
-class OutOfFold(NamedTuple):
-    """A fitted merge.
-
-    Attributes:
-        belief: (N, K) that it is applied to.
-        sources: whose beliefs these are, together.
-    """
-
-    fitted: Fitted
-    belief: Array
-    sources: tuple[str, ...]
-
-
-def fit_out_of_fold(
-    sources: Mapping[str, Array],
-    labels: Array,
-    sampled: Array,
-    base: float,
-    reference: Sequence[str],
-    none: bool,
-    verified: Array,
-) -> OutOfFold:
-    """Chooses among beliefs and fits the joint model to them.
-
-    Sources that agree with the labels no more than by chance are left out, with a warning; where that are all, the
-    result is not reliable and says why.
-
-    Args:
-        sources: name -> (N, K).
-        labels: (N,).
-        sampled: (N,) bool, rows that the model is fitted to.
-        base: sharpness of the reference together.
-        reference: names of sources.
-        none: whether rows may be of none of the classes.
-        verified: (N,) labels that people have verified, `NO_LABEL` elsewhere.
-    """
-    doubts = {name: chance_doubt(belief, labels) for name, belief in sources.items()}
-    kept = {name: belief for name, belief in sources.items() if not doubts[name]} or dict(sources)
-    for name, doubt in doubts.items():
-        if doubt:
-            taken = "it is left out" if name not in kept else "nothing that is said of the labels can be relied on"
-            warnings.warn(f"{name}: {doubt}; {taken}", stacklevel=4)
-    there = [name for name in reference if name in kept] or list(kept)
-    few = {name: belief[sampled] for name, belief in kept.items()}
-    mixture = best_mixture(few, labels[sampled], base, there)
-    known = verified if (verified != NO_LABEL).any() else None
-    model = fit_blind(mixture.belief, labels[sampled], mixture.base, none, None if known is None else known[sampled])
-    whole = mixture.belief if sampled.all() else mixture.again(kept)
-    doubt = next((doubts[name] for name in mixture.names if doubts[name]), "") or moved_doubt(model, labels)
-    model = replace(model, doubt=doubt)
-    return OutOfFold(Fitted(JOINT, model), np.asarray(whole), mixture.names)
+PREDICTIONS = 3.6  # sharpness of networks that users bring, which know their classes better than linear heads
 
 
 class Predicted(NamedTuple):
@@ -131,7 +76,16 @@ def fit_predicted(
         return fitted.doubted(seen or chance_doubt(block.belief, labels)), block
     sources = {"pred_probs": block.belief}
     if near.shape[1]:
-        sources["neighbors"] = neighbor_shares(near, num_classes)
-    sampled = sampled_rows(config, samples, num_classes)
-    found = fit_out_of_fold(sources, labels, sampled, PREDICTIONS, ("pred_probs",), "neighbors" in sources, verified)
-    return found.fitted, replace(block, belief=found.belief)
+        sources[NEIGHBORS] = neighbor_shares(near, num_classes)
+    fitted = fit_sources(config, samples, sources, verified)
+    for name, doubt in fitted.doubts.items():
+        warnings.warn(f"{name}: {doubt}", stacklevel=3)
+    return fitted, replace(block, belief=mixed(sources, fitted.sources))
+
+
+def fit_sources(config: Config, samples: Samples, sources: Mapping[str, Array], verified: Array) -> Fitted:
+    """Fits the joint model to predictions, and to what near rows say beside them."""
+    sampled = sampled_rows(config, samples, next(iter(sources.values())).shape[1])
+    few = {name: belief[sampled] for name, belief in sources.items()}
+    reference = Reference(("pred_probs",), PREDICTIONS)
+    return fit_out_of_fold(few, samples.labels[sampled], reference, NEIGHBORS in sources, verified[sampled])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,10 +12,12 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from rayclean.catalog.arrays import publish_images
+from rayclean.catalog.arrays import publish_features, publish_images
 from rayclean.catalog.stage import SOURCES_FILE
+from rayclean.catalog.table import Catalog
 from rayclean.cluster.sizing import Workers
 from rayclean.config import Config
+from rayclean.decisions.verified import Verified
 from rayclean.errors import ConfigError
 from rayclean.memory.inputs import Given
 from rayclean.memory.training import GoesOn, Training
@@ -23,13 +25,15 @@ from rayclean.merge.publish import summarise
 from rayclean.run.grow import catalog_jobs, grow
 from rayclean.run.run import Run
 from rayclean.run.start import note_sources
-from rayclean.schema import Array
+from rayclean.schema import NO_LABEL, Array
 from rayclean.scores.table import ScoreFiles
 from rayclean.storage.contents import read_table
 from rayclean.storage.executor import Inline, Trainer, train_here
+from rayclean.storage.fingerprint import digest
 from rayclean.storage.graph import Graph
 from rayclean.storage.memory_store import MemoryStore
 from rayclean.storage.units import num_blocks
+from rayclean.train.heads import HeadSettings
 from rayclean.train.precision import resolve_precision
 from rayclean.train.spec import network_spec
 
@@ -80,13 +84,83 @@ def begin(config: Config, given: Given, device: str, verified: Given | None = No
             raise ConfigError(f"role {role}: model.size is {wanted}, but images are {size} px; leave it out, or resize")
     catalog = publish_images(store, "given", given.images, given.labels, given.keys)
     validation = verified and publish_images(store, "verified", verified.images, verified.labels, verified.keys)
+    return _begun(config, store, catalog, validation, device)
+
+
+def begin_features(
+    config: Config,
+    features: Array,
+    labels: Array,
+    keys: Sequence[str],
+    groups: Sequence[str] | None,
+    device: str,
+    verified: Array,
+) -> Run:
+    """A run on features whose catalog is made.
+
+    Args:
+        config: what is wanted.
+        features: (N, d) float32.
+        labels: (N,) from 0.
+        keys: N names.
+        groups: N names of what belongs together; None where rows stand alone.
+        device: `cuda` or `cpu`.
+        verified: (N,) labels that people have verified, `NO_LABEL` elsewhere, `DROPPED` where no class is right.
+    """
+    store = MemoryStore()
+    run = _begun(config, store, publish_features(store, "given", features, labels, keys, groups), None, device)
+    if (verified != NO_LABEL).any():
+        run.__dict__["verified"] = VerifiedArray(verified)  # of a run it is a file, or its review
+    return run
+
+
+def train_fields_of(heads: HeadSettings) -> dict[str, Any]:
+    """The section `train` that heads learn so by."""
+    mixes = heads.loss != "mixup" or heads.alpha > 0
+    return {
+        "weight_decays": list(heads.weight_decays),
+        "folds": heads.folds,
+        "epochs": heads.epochs,
+        "batch_size": heads.batch_size,
+        "loss": heads.loss if mixes else "ce",
+        "head": heads.head,
+        **({"mixup_alpha": heads.alpha} if heads.alpha > 0 else {}),
+    }
+
+
+@dataclass(frozen=True)
+class VerifiedArray:
+    """Labels that people have verified, by row.
+
+    Attributes:
+        labels: (N,), `NO_LABEL` where nobody has looked.
+    """
+
+    labels: Array
+
+    @property
+    def digest(self) -> str:
+        """Of all of them."""
+        return digest(np.ascontiguousarray(self.labels).tobytes())
+
+    def find(self, catalog: Catalog) -> Verified:
+        """The rows that they are of."""
+        rows = np.flatnonzero(self.labels != NO_LABEL)
+        return Verified.make(rows, self.labels[rows].astype(np.int64))
+
+    def num_elsewhere(self, found: Verified) -> int:
+        """None."""
+        return 0
+
+
+def _begun(config: Config, store: MemoryStore, catalog: Catalog, validation: Catalog | None, device: str) -> Run:
     workers = dict.fromkeys(("cpu", "gpu", "train"), Workers(1, torch.get_num_threads(), 0, device))
     precision = resolve_precision(config.train.precision, device), resolve_precision(config.score.precision, device)
     run = Run(config, store, catalog, validation, workers, precision, flat=not _has_faiss())
     note_sources(run, read_table(store, f"{catalog.folder}/{SOURCES_FILE}"))
     graph = Graph()
     graph.want(*catalog_jobs(run))
-    _compute(lambda: graph, train_here)
+    compute(lambda: graph)
     return run
 
 
@@ -114,20 +188,25 @@ def score(run: Run, trained: Mapping[str, Training]) -> Scored:
             "their square; pip install faiss-cpu",
             stacklevel=3,
         )
-    seconds = _compute(lambda: grow(run), GoesOn(trained))
-    files, (_, apply) = run.score_files(), run.merge()
-    table = pa.concat_tables([read_table(run.store, apply.file(unit)) for unit in apply.units()]).combine_chunks()
+    seconds = compute(lambda: grow(run), GoesOn(trained))
+    files, (table, summary) = run.score_files(), merged(run)
     blocks = [files.read(block).scores for block in range(num_blocks(files.num_rows, files.block_rows))]
     scores = {name: np.concatenate([block[name] for block in blocks]) for name in files.names}
-    summary, of_shards = summarise(apply, list(run.classes.names))[1], set(run.catalog.summary) - {"rows"}
     _keep_epochs(run)
     files = replace(run.score_files(), catalog=replace(run.catalog))  # what was opened of them holds images
-    kept = {key: summary[key] for key in summary if key not in of_shards}
-    return Scored(table, kept, scores, files, seconds)
+    return Scored(table, summary, scores, files, seconds)
 
 
-def _compute(grow: Callable[[], Graph], train: Trainer) -> dict[str, float]:
-    """Computes what is missing; returns the seconds of each stage."""
+def merged(run: Run) -> tuple[pa.Table, dict[str, Any]]:
+    """The table of a run that is computed, and its summary without what is of shards."""
+    _, apply = run.merge()
+    table = pa.concat_tables([read_table(run.store, apply.file(unit)) for unit in apply.units()]).combine_chunks()
+    summary, of_shards = summarise(apply, list(run.classes.names))[1], set(run.catalog.summary) - {"rows"}
+    return table, {key: summary[key] for key in summary if key not in of_shards}
+
+
+def compute(grow: Callable[[], Graph], train: Trainer = train_here) -> dict[str, float]:
+    """Computes what is missing of a run in memory; returns the seconds of each stage."""
     seconds: dict[str, float] = {}
     for report in Inline(train=train, notes=False).run(grow):
         seconds[report.job.stage] = seconds.get(report.job.stage, 0.0) + report.busy_s
@@ -143,6 +222,6 @@ def _keep_epochs(run: Run) -> None:
         if folder not in kept:
             store.remove(folder)
     for role in run.roles.values():
-        store.remove(f"{role.task.folder}/snapshots")
+        store.remove(f"{role.trained.folder}/snapshots")
     if isinstance(store, MemoryStore):
         store.images.clear()

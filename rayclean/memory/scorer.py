@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,10 +13,10 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 
 from rayclean.config import Config, parse_config
+from rayclean.config.sections import NO_IMAGE
 from rayclean.errors import ConfigError
 from rayclean.memory.arrays import as_items
 from rayclean.memory.blind import fit_predicted, score_predictions
-from rayclean.memory.features import DEFAULT_SCORES, FEATURE_SCORES, FeatureScoring, find_groups
 from rayclean.memory.inputs import (
     check_columns,
     read_features,
@@ -28,7 +29,7 @@ from rayclean.memory.inputs import (
 from rayclean.memory.labels import read_labels, read_verified_labels
 from rayclean.memory.merge import MEMORY, merged
 from rayclean.memory.rows import Samples
-from rayclean.memory.run import Scored, begin, score
+from rayclean.memory.run import Scored, begin, begin_features, score, train_fields_of
 from rayclean.memory.training import AfterEpoch, Training, torch_settings_kept, train_further
 from rayclean.merge.models import Fitted
 from rayclean.schema import Array
@@ -193,10 +194,8 @@ class LabelScorer(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no t
             raise ConfigError("score osd needs verified samples: fit(..., verified=(images, labels))")
         known = None if verified is None else read_verified_samples(verified, given)
         with torch_settings_kept():
-            self._scored = found = score(begin(config, given, self._device, known), roles or {})
-        self.classes_, self.labels_, self._scores = given.classes, found.table, found.scores
-        self.summary_, self.seconds_ = found.summary, found.seconds
-        return self
+            found = score(begin(config, given, self._device, known), roles or {})
+        return self._scored_by(found, given.classes)
 
     def fit_features(
         self,
@@ -213,8 +212,8 @@ class LabelScorer(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no t
         """Scores labels by features of a network that is there: seconds, and no image is read.
 
         Linear heads learn the labels in folds, so that each row is judged by heads that have not seen its label.
-        Scores: those of trajectories, `iofm_last`, `vote` and `odd` by default, `inn` and `osm` too where they are
-        named; and `loss_oof` and `margin_oof`.
+        Scores: those of trajectories, `iofm_last`, `vote` and `odd` by default, any but `osd` where they are named; and
+        always `loss_oof` and `margin_oof`.
 
         Args:
             features: (N, d) of any network, for any images; scale and units do not matter.
@@ -226,10 +225,10 @@ class LabelScorer(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no t
                 of equal features belong together anyway.
             verified: labels that people have verified, by position: a mapping, or (N,) with -1 where nobody has looked;
                 `drop` or -2 says that no class is right.
-            heads: how heads learn.
+            heads: how heads learn; by default as the section `train` says.
 
         Raises:
-            ConfigError: a score needs images.
+            ConfigError: a score needs more than features.
             InputError: something does not fit; it names the first place, and what to do.
         """
         num_rows = len(as_items(labels, "labels"))
@@ -237,13 +236,32 @@ class LabelScorer(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no t
         values, names_of = read_features(features, num_rows), read_keys(keys, num_rows)
         together = None if groups is None else read_keys(groups, num_rows, "groups")
         known = read_verified_labels(verified, num_rows, label_names)
-        config = self._in_memory(self._possible(FEATURE_SCORES, DEFAULT_SCORES, "features"), len(label_names))
-        samples = Samples.make(given, [pixel_digest(row) for row in values], names_of)
-        related = find_groups(samples.digests, together)
-        settings = heads or HeadSettings()
-        scoring = FeatureScoring(config, samples, values, related, len(label_names), self._device, settings)
-        fitted, block = scoring.fit(scoring.block(config.score_names()), known)
-        return self._finish(config, samples, names_of, label_names, block, fitted, known)
+        config = self._of_features(len(label_names), heads)
+        with torch_settings_kept():
+            run = begin_features(config, values, given, names_of, together, self._device, known)
+            found = score(run, {})
+        for name, doubt in found.summary.get("doubts", {}).items():
+            warnings.warn(f"{name}: {doubt}", stacklevel=2)
+        return self._scored_by(found, label_names)
+
+    def _of_features(self, num_classes: int, heads: HeadSettings | None) -> Config:
+        """The config of a run on features.
+
+        Raises:
+            ConfigError: a score needs more than features.
+        """
+        if "osd" in (self._tree["scores"] or ()):
+            raise ConfigError("score osd needs verified samples beside these; name it in a run, or leave it out")
+        data = {"shards": MEMORY, "classes": num_classes, "features": "npy", "image": NO_IMAGE}
+        tree = {**self._tree, "data": data, "model": {}}
+        if heads is not None:
+            tree["train"] = {**tree.get("train", {}), **train_fields_of(heads)}
+        return parse_config(tree, "LabelScorer")
+
+    def _scored_by(self, found: Scored, classes: list[str]) -> LabelScorer:
+        self._scored, self.classes_, self.labels_, self._scores = found, classes, found.table, found.scores
+        self.summary_, self.seconds_ = found.summary, found.seconds
+        return self
 
     def fit_predictions(
         self,

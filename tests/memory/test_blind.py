@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import warnings
-from typing import Any
 
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
 from rayclean import LabelScorer
-from rayclean.memory.blind import fit_out_of_fold
 from rayclean.merge.joint import JointModel
+from rayclean.merge.models import Fitted
+from rayclean.merge.out_of_fold import Reference, fit_out_of_fold
 from rayclean.schema import NO_LABEL, NONE_OF_CLASSES, Array
+from rayclean.scores.blind import mixed
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -34,52 +36,51 @@ def given() -> tuple[Array, Array, Array, Array]:
 Given = tuple[Array, Array, Array, Array]
 
 
-def fitted(sources: dict[str, Array], labels: Array, **changes: Any) -> tuple[JointModel, tuple[str, ...], Array]:
-    usual = {
-        "sampled": np.ones(len(labels), bool),
-        "base": 2.0,
-        "reference": tuple(sources),
-        "none": False,
-        "verified": np.full(len(labels), NO_LABEL),
-    }
-    found = fit_out_of_fold(sources, labels, **{**usual, **changes})
-    assert isinstance(found.fitted.model, JointModel)
-    return found.fitted.model, found.sources, found.belief
+def fitted(sources: dict[str, Array], labels: Array, verified: Array | None = None) -> Fitted:
+    nobody = np.full(len(labels), NO_LABEL)
+    reference = Reference(tuple(sources), 2.0)
+    return fit_out_of_fold(sources, labels, reference, False, nobody if verified is None else verified)
+
+
+def model_of(found: Fitted) -> JointModel:
+    assert isinstance(found.model, JointModel)
+    return found.model
 
 
 def test_a_worthless_source_is_left_out(given: Given) -> None:
     labels, predictions, _, _ = given
-    with pytest.warns(UserWarning, match="shuffled: .* by chance.*it is left out"):
-        model, sources, belief = fitted({"shuffled": predictions[::-1], "good": predictions}, labels)
-    assert sources == ("good",)
-    assert model.reliable
-    expected, _, alone = fitted({"good": predictions}, labels)
-    np.testing.assert_array_equal(belief, alone)
-    np.testing.assert_allclose(model.transition, expected.transition)
+    found = fitted({"shuffled": predictions[::-1], "good": predictions}, labels)
+    assert list(found.doubts) == ["shuffled"]
+    assert "by chance" in found.doubts["shuffled"]
+    assert found.doubts["shuffled"].endswith("it is left out")
+    assert [name for name, _ in found.sources.blind] == ["good"]
+    assert model_of(found).reliable
+    alone = fitted({"good": predictions}, labels)
+    assert alone.sources == found.sources
+    np.testing.assert_allclose(model_of(found).transition, model_of(alone).transition)
+    assert Fitted.from_json(json.loads(json.dumps(found.to_json()))).doubts == found.doubts
 
 
 def test_where_all_are_worthless_nothing_is_relied_on(given: Given) -> None:
     labels, predictions, _, _ = given
-    with pytest.warns(UserWarning, match="nothing that is said of the labels can be relied on"):
-        model, _, belief = fitted({"one": predictions[::-1], "other": np.roll(predictions, 1, axis=0)}, labels)
-    assert not model.reliable
-    assert "by chance" in model.reason
-    assert belief.shape == predictions.shape
+    found = fitted({"one": predictions[::-1], "other": np.roll(predictions, 1, axis=0)}, labels)
+    assert all(said.endswith("nothing that is said of the labels can be relied on") for said in found.doubts.values())
+    assert not model_of(found).reliable
+    assert "by chance" in model_of(found).reason
 
 
 @pytest.mark.filterwarnings("error")
 def test_a_model_of_some_rows_judges_all(given: Given) -> None:
     labels, predictions, _, truth = given
-    some = np.arange(NUM_ROWS) % 3 > 0
-    whole, _, belief = fitted({"one": predictions, "other": predictions}, labels)
-    part, _, same = fitted({"one": predictions, "other": predictions}, labels, sampled=some)
-    assert part.num_rows == some.sum()
-    np.testing.assert_allclose(same, belief)
-    scores = [model.posterior(belief, labels).label_score for model in (whole, part)]
+    some, sources = np.arange(NUM_ROWS) % 3 > 0, {"one": predictions, "other": predictions**0.5}
+    whole = fitted(sources, labels)
+    part = fitted({name: belief[some] for name, belief in sources.items()}, labels[some])
+    assert model_of(part).num_rows == some.sum()
+    scores = [model_of(found).posterior(mixed(sources, found.sources), labels).label_score for found in (whole, part)]
     assert np.abs(scores[0] - scores[1]).mean() < 0.05
     people = np.where(np.arange(NUM_ROWS) < 300, truth, NO_LABEL)
-    heard, _, _ = fitted({"one": predictions}, labels, verified=people, sampled=some)
-    assert heard.noise != part.noise
+    heard = fitted({"one": predictions[some]}, labels[some], people[some])
+    assert model_of(heard).noise != model_of(part).noise
 
 
 @pytest.mark.filterwarnings("error")

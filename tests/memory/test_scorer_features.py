@@ -12,8 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from rayclean import LabelScorer
 from rayclean.errors import ConfigError, InputError
-from rayclean.memory.features import DEFAULT_SCORES, FEATURE_SCORES
-from rayclean.schema import NONE_OF_CLASSES, Array
+from rayclean.schema import NONE_OF_CLASSES, SCORES, Array
 from rayclean.train.heads import HeadSettings
 from tests.holders import shuffled
 
@@ -64,7 +63,8 @@ def test_columns_are_those_of_the_scores_with_what_they_mean() -> None:
     features, labels, _ = made(120)
     table = scorer().fit_features(features, labels, heads=QUICK).labels_
     names = [name.removeprefix("score_") for name in table.column_names if name.startswith("score_")]
-    assert set(names) == {*DEFAULT_SCORES, "loss_oof", "margin_oof"}
+    usual = {name for name, score in SCORES.items() if score.default and name != "iofm"}
+    assert set(names) == {*usual, "loss_oof", "margin_oof"}
     assert all((field.metadata or {}) for field in table.schema)
     given = scorer(scores=["margin", "vote"]).fit_features(features, labels, heads=QUICK)
     assert {n for n in given.labels_.column_names if n.startswith("score_")} == {
@@ -77,8 +77,9 @@ def test_columns_are_those_of_the_scores_with_what_they_mean() -> None:
 
 def test_every_score_of_features_can_be_asked_for() -> None:
     features, labels, _ = made(120)
-    found = scorer(scores=list(FEATURE_SCORES)).fit_features(features, labels, heads=QUICK)
-    for name in FEATURE_SCORES:
+    names = [name for name, score in SCORES.items() if name != "osd" and not score.on_features]
+    found = scorer(scores=names).fit_features(features, labels, heads=QUICK)
+    for name in names:
         assert np.isfinite(found.score_samples(name)).all(), name
 
 
@@ -169,11 +170,26 @@ def test_one_score_alone_can_be_merged(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("names", [["iofm"], ["loss", "osd"], ["loss_ce"], ["aum_excess"]])
-def test_scores_that_need_images_are_refused(names: list[str]) -> None:
+def test_what_needs_verified_samples_is_refused() -> None:
     features, labels, _ = made(30)
-    with pytest.raises(ConfigError, match=r"features give loss, .* the others need images"):
-        scorer(scores=names).fit_features(features, labels)
+    with pytest.raises(ConfigError, match="score osd needs verified samples"):
+        scorer(scores=["loss", "osd"]).fit_features(features, labels)
+
+
+def test_heads_learn_as_the_section_says() -> None:
+    features, labels, _ = made(150)
+    fields = {"weight_decays": [0.03, 1.0], "folds": 3, "epochs": 2}
+    one = scorer(train=fields).fit_features(features, labels)
+    assert one.labels_.equals(scorer().fit_features(features, labels, heads=QUICK).labels_)
+    assert not one.labels_.equals(scorer().fit_features(features, labels).labels_)
+
+
+def test_scores_have_their_epochs() -> None:
+    features, labels, _ = made(150)
+    found = scorer().fit_features(features, labels, heads=QUICK)
+    epochs = dict(found.score_epochs("aum"))
+    assert list(epochs) == list(range(1, QUICK.epochs_of(150) + 1))
+    np.testing.assert_array_equal(epochs[max(epochs)], found.score_samples("aum"))
 
 
 @pytest.mark.parametrize(
@@ -213,11 +229,10 @@ def test_odd_is_judged_at_the_last_epoch_where_heads_have_fewer_than_it_names() 
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 60)
     features = np.eye(3)[labels] + rng.normal(scale=0.3, size=(60, 3))
-    last = HeadSettings().epochs_of(60)
+    steps, last = {"epochs": 100, "batch_size": 1}, HeadSettings(epochs=100, batch_size=1).epochs_of(60)
+    assert last < 100
     late, whole = (
-        LabelScorer(scores=["odd"], train={"epochs": 2000}, simulated_loss={"epoch": epoch}).fit_features(
-            features, labels
-        )
+        LabelScorer(scores=["odd"], train=steps, simulated_loss={"epoch": epoch}).fit_features(features, labels)
         for epoch in (last + 7, last)
     )
     assert np.isfinite(late.score_samples("odd")).all()

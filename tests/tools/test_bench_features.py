@@ -1,48 +1,43 @@
-"""The benchmark of scores by features: it runs, its search is apart, and drawn lists are of rows like the row."""
+"""The benchmark of runs on features: what it makes is what it says, and it reads what a run has recorded."""
 
 from __future__ import annotations
+
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from rayclean.memory.features import FeatureScoring
-from tools.bench_features import DrawnScoring, Took, WatchedScoring, made_rows, main
-from tools.honest_ways import ByFeatures
-
-pytestmark = pytest.mark.usefixtures("one_thread")
+from tools.bench_features import Made, main, make
 
 
-@pytest.mark.parametrize("search", [[], ["--search"]])
-def test_a_line_of_the_table(search: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    main(["--rows", "400", "--dim", "12", "--classes", "3", *search])
-    header, dashes, line = (text.strip("|").split("|") for text in capsys.readouterr().out.splitlines())
-    assert len(header) == len(dashes) == len(line)
-    assert [cell.strip() for cell in line[:4]] == ["400", "12", "3", "1"]
-    fit_s, _, search_s, _, regression_s = (float(cell) for cell in line[4:9])
-    assert fit_s > search_s >= 0
-    assert regression_s >= 0
-    assert float(line[10]) > 0
-    assert all(0.85 < float(quality) <= 1 for quality in line[-1].split(","))
+def test_made_features_are_the_same_whatever_is_asked_for_first() -> None:
+    one, other = Made(3, 40, seed=1), Made(3, 40, seed=1)
+    other.block(0, 10)
+    for a, b in zip(one.block(1, 500), other.block(1, 500), strict=True):
+        np.testing.assert_array_equal(a, b)
+    features, labels, truth = one.block(0, 2000)
+    assert features.shape == (2000, 40)
+    assert 0.15 < (labels != truth).mean() < 0.25
+    assert np.linalg.matrix_rank(features.astype(np.float64), tol=1) <= 24
 
 
-def test_watched_scores_are_the_scorers_own() -> None:
-    rows = made_rows(200, 8, 3, seed=1)
-    watched, plain = ByFeatures(rows, 0, WatchedScoring).scoring, ByFeatures(rows, 0).scoring
-    assert isinstance(watched, WatchedScoring)
-    assert type(plain) is FeatureScoring
-    np.testing.assert_array_equal(watched.neighbors, plain.neighbors)
-    assert len(watched.searches) == 1
+def test_what_is_there_is_not_made_again(tmp_path: Path) -> None:
+    make(tmp_path, Made(3, 30, seed=0), 50)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    make(tmp_path, Made(3, 30, seed=0), 50)
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
 
 
-def test_drawn_lists_are_of_rows_of_the_label_or_of_the_cloud() -> None:
-    rows = made_rows(3000, 8, 3, seed=1)
-    scoring = ByFeatures(rows, 0, DrawnScoring).scoring
-    labels = scoring.samples.labels
-    same = labels[scoring._nearest(5, any_label=False)]
-    np.testing.assert_array_equal(same, np.repeat(labels[:, None], 5, axis=1))
-    assert (rows.truth[scoring.neighbors] == rows.truth[:, None]).mean() > 0.9  # labels are so in .8 of the rows
-
-
-def test_a_part_is_taken_off() -> None:
-    assert Took(5, 8).less(Took(1, 2)) == Took(4, 6)
-    assert Took(4, 6).over(Took(2, 12)) == "2.00 | 0.50"
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_two_sizes_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = [str(tmp_path), "--small", "300", "--large", "600", "--classes", "3", "--dim", "30"]
+    main(options)
+    printed = capsys.readouterr().out
+    for stage in ("catalog", "train", "neighbors", "interpolate", "vote", "merge"):
+        assert f"| {stage} |" in printed
+    assert "recall of neighbours: 1.000 of 300, 1.000 of 600" in printed
+    assert json.loads((tmp_path / "figures-300-3-30.json").read_text())["rows"] == 300
+    main(options)
+    assert capsys.readouterr().out.splitlines()[:8] == printed.splitlines()[:8]
