@@ -51,6 +51,7 @@ def publish_features(
         keys: N names.
         groups: N names of what belongs together, such as clips; None where rows stand alone.
     """
+    features = features.astype(np.float32)  # as features of shards are told apart
     places, digests = np.arange(len(labels), dtype=np.int32), list(map(pixel_digest, features))
     values, scale = packed(features)
     file = f"{FEATURES}-{name}/{block_name(0)}.safetensors"

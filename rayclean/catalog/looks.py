@@ -16,8 +16,8 @@ import numpy as np
 
 from rayclean.schema import NO_ROW, Array
 from rayclean.shards.decode import BadSample, decode_image
-from rayclean.shards.urls import ShardIdentity
-from rayclean.storage.contents import map_arrays, write
+from rayclean.shards.urls import ShardIdentity, local_path
+from rayclean.storage.contents import map_arrays, read_json, write
 from rayclean.storage.draws import pixel_digest
 from rayclean.storage.fingerprint import fingerprint
 from rayclean.storage.store import Store
@@ -158,12 +158,18 @@ class FeatureLook:
     Args:
         store: the run's files.
         file: of the shard's features.
+        url: of the shard.
         shard: its name.
-        embedder: where they are not there yet.
+        embedder: where they are not there yet, neither under this name nor of a shard of the same content.
     """
 
-    def __init__(self, store: Store, file: str, shard: str, embedder: Embedder) -> None:
+    def __init__(self, store: Store, file: str, url: str, shard: str, embedder: Embedder) -> None:
         self.store, self.file, self.shard, self.embedder = store, file, shard, embedder
+        self.same = None if store.exists(file) else _file_of_content(file, url)
+        if self.same is not None and store.exists(self.same):
+            other = read_json(store, self.same)["file"]
+            if store.exists(other):
+                write(store, file, dict(map_arrays(store, other)))
         self.known = _Known(store, file) if store.exists(file) else None
         self.samples: list[int] = []
         self.bad: list[tuple[int, str, str]] = []
@@ -204,7 +210,27 @@ class FeatureLook:
             "bad": np.frombuffer(json.dumps(sorted(self.bad)).encode(), np.uint8),
         }
         write(self.store, self.file, content)
+        if self.same is not None:
+            write(self.store, self.same, {"file": self.file})
         return found
+
+
+def _file_of_content(file: str, url: str) -> str | None:
+    """What says of which file a local shard's content has the features; None elsewhere, where tags tell of content.
+
+    A copy of a shard has another time, and a time is what tells local files apart; reading them is little beside a
+    network's work.
+    """
+    import xxhash  # not needed to score arrays in memory
+
+    path = local_path(url)
+    if path is None:
+        return None
+    found = xxhash.xxh3_128()
+    with open(path, "rb") as shard:
+        while data := shard.read(2**20):
+            found.update(data)
+    return f"{file.rpartition('/')[0]}/contents/{found.hexdigest()}.json"
 
 
 class _Known:

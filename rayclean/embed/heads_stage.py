@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -19,6 +20,7 @@ from rayclean.schema import Array
 from rayclean.storage.contents import map_arrays
 from rayclean.storage.fingerprint import fingerprint
 from rayclean.storage.units import Job, UnitResult, block_name, block_names, block_range
+from rayclean.train.head import Head
 from rayclean.train.heads import Heads
 from rayclean.train.heads_worker import ALL_HEADS, HeadsTask
 from rayclean.train.sample_losses import sample_losses
@@ -33,13 +35,19 @@ class HeadEmbedding(Embedding):
 
     Attributes:
         source: the features.
+        file: the head.
     """
 
     source: StandardFeatures
+    file: str
+
+    @cached_property
+    def _head(self) -> Head:
+        return Head.read(map_arrays(self.store, self.file), "cpu")
 
     def features(self, rows: Array) -> Array:
-        """(R, d) float32 features of one or more `rows` (R,)."""
-        return self.source.read(rows)
+        """(R, d) float32 what the last layer sees of one or more `rows` (R,)."""
+        return self._head.seen(self.source.read(rows))
 
 
 @dataclass(frozen=True)
@@ -60,15 +68,11 @@ class HeadEmbedJob(Space):
 
     def open(self) -> Callable[[str], UnitResult]:
         """Loads the head."""
-        arrays = map_arrays(self.store, self.snapshot.file)
-        weight, bias = (
-            torch.from_numpy(np.array(arrays[f"head.{part}"])).to(self.device) for part in ("weight", "bias")
-        )
+        head = Head.read(map_arrays(self.store, self.snapshot.file), self.device)
 
         def compute(unit: str) -> UnitResult:
             start, stop = block_range(int(unit), self.block_rows, self.catalog.num_rows)
-            features = torch.from_numpy(self.source.read(np.arange(start, stop))).to(self.device)
-            logits = torch.addmm(bias, features, weight.T).cpu().numpy()
+            logits = head.logits(self.source.read(np.arange(start, stop)))
             content = embedding_arrays(None, logits, self.catalog.label[start:stop])
             return UnitResult(content, rows=stop - start, facts={"heads": stop - start})
 
@@ -77,7 +81,8 @@ class HeadEmbedJob(Space):
     @property
     def embedding(self) -> Embedding:
         """What the finished job gives."""
-        return HeadEmbedding(self.store, self.folder, self.block_rows, self.catalog.num_classes, self.source)
+        what = self.store, self.folder, self.block_rows, self.catalog.num_classes
+        return HeadEmbedding(*what, self.source, self.snapshot.file)
 
 
 def head_embed_job(

@@ -16,6 +16,9 @@ from rayclean.schema import Array
 
 SUM_TOLERANCE = 1e-3  # a row of float16 probabilities sums to 1 within half of it
 
+FAR = 64.0  # half ranges that the middle of a column may lie from 0
+LARGEST = 1e30
+
 
 class Given(NamedTuple):
     """Samples as they were given.
@@ -158,14 +161,41 @@ def read_features(features: object, num_rows: int) -> Array:
     Raises:
         InputError: they do not fit; it names the first row and column.
     """
+    values = _scaled(_finite_features(features, num_rows))
+    return _scaled(values - (values.min(axis=0) + values.max(axis=0)) / 2).astype(np.float32)
+
+
+def read_stored_features(features: object, num_rows: int) -> Array:
+    """Features as a run on them stores them: as they are, unless float16 with one scale would not hold them.
+
+    Args:
+        features: (N, d) finite numbers, d > 0.
+        num_rows: N.
+
+    Returns:
+        (N, d) float32; as of `read_features` where columns lie so far from 0 that their differences would be lost, or
+        numbers are too large or too small.
+
+    Raises:
+        InputError: see `read_features`.
+    """
+    values = _finite_features(features, num_rows)
+    low, high = (np.asarray(edge) for edge in (values.min(axis=0), values.max(axis=0)))
+    with np.errstate(over="ignore", under="ignore"):
+        is_near = np.abs(low / 2 + high / 2) <= FAR * (high / 2 - low / 2)
+    largest = float(np.abs(values).max())
+    holds = (is_near | (low == high)).all() and (largest == 0 or 1 / LARGEST <= largest <= LARGEST)
+    return values.astype(np.float32) if holds else read_features(features, num_rows)
+
+
+def _finite_features(features: object, num_rows: int) -> Array:
     values = real_numbers(features, "features")
     if values.ndim != 2 or not values.shape[1]:
         step = "flatten each row: features.reshape(len(features), -1)" if values.ndim > 2 else "a column a feature"
         raise InputError(f"features: (N, d) with d > 0 expected, found {values.shape}; {step}")
     check_length(len(values), num_rows, "features")
     check_finite(values, "features")
-    values = _scaled(values)
-    return _scaled(values - (values.min(axis=0) + values.max(axis=0)) / 2).astype(np.float32)
+    return values
 
 
 def _scaled(values: Array) -> Array:

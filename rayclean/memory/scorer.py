@@ -23,6 +23,7 @@ from rayclean.memory.inputs import (
     read_keys,
     read_probabilities,
     read_samples,
+    read_stored_features,
     read_verified_samples,
     told_apart,
 )
@@ -216,7 +217,7 @@ class LabelScorer(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no t
         always `loss_oof` and `margin_oof`.
 
         Args:
-            features: (N, d) of any network, for any images; scale and units do not matter.
+            features: (N, d) of any network, for any images; scale and units matter no more than a seed does.
             labels: (N,) whole numbers from 0, or names of classes.
             keys: names of the samples; by default their positions.
             classes: names of the classes, by label; by default of labels that are names the distinct ones, sorted.
@@ -233,7 +234,7 @@ class LabelScorer(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no t
         """
         num_rows = len(as_items(labels, "labels"))
         given, label_names = read_labels(labels, num_rows, num_classes, classes)
-        values, names_of = read_features(features, num_rows), read_keys(keys, num_rows)
+        values, names_of = read_stored_features(features, num_rows), read_keys(keys, num_rows)
         together = None if groups is None else read_keys(groups, num_rows, "groups")
         known = read_verified_labels(verified, num_rows, label_names)
         config = self._of_features(len(label_names), heads)

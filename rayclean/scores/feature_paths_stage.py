@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
-import torch
 
 from rayclean.catalog.features import StandardFeatures
 from rayclean.catalog.table import Catalog
@@ -23,6 +22,7 @@ from rayclean.scores.feature_paths import feature_paths
 from rayclean.storage.contents import map_arrays
 from rayclean.storage.fingerprint import fingerprint
 from rayclean.storage.units import Job, UnitResult, block_name, block_names, block_range
+from rayclean.train.head import Head
 from rayclean.train.heads_worker import HeadsTask
 from rayclean.train.snapshots import Snapshot
 
@@ -77,23 +77,21 @@ class FeaturePathsJob(Job):
 
         return compute
 
-    def _walked(
-        self, rows: Array, near: Array, labels: Array, heads: Sequence[tuple[Array, torch.Tensor, torch.Tensor]]
-    ) -> dict[str, Array]:
+    def _walked(self, rows: Array, near: Array, labels: Array, heads: Sequence[tuple[Array, Head]]) -> dict[str, Array]:
         """Score, 1 - score and belief of rows, each by the head that it belongs to."""
         score, one_minus = np.empty(len(rows)), np.empty(len(rows))
         belief = np.zeros((len(rows), self.catalog.num_classes + 1))
-        for is_of, weight, bias in heads:
+        for is_of, head in heads:
             mine = np.flatnonzero(is_of[rows])
             if not len(mine):
                 continue
             lists = near[mine]
-            ends, places = np.unique(np.concatenate([rows[mine], lists[lists != NO_ROW]]), return_inverse=True)
-            features = torch.from_numpy(self.source.read(ends)).to(self.device)
-            logits = torch.addmm(bias, features, weight.T).cpu().numpy()
+            read, places = np.unique(np.concatenate([rows[mine], lists[lists != NO_ROW]]), return_inverse=True)
+            ends = head.ends(self.source.read(read))
             at = np.full(lists.shape, NO_ROW)
             at[lists != NO_ROW] = places[len(mine) :]
-            walked = feature_paths(logits[places[: len(mine)]], logits, at, self.steps, labels[mine], self.end_weight)
+            how = self.steps, labels[mine], self.end_weight, head.logits_at
+            walked = feature_paths(ends[places[: len(mine)]], ends, at, *how)
             score[mine], one_minus[mine], belief[mine, :-1] = walked.score, walked.one_minus, walked.belief
         return {"score": score, "one_minus": one_minus} | pack(belief, labels)
 
@@ -102,8 +100,8 @@ class FeaturePathsJob(Job):
         """What gives the neighbours (R, L) of consecutive rows (R,), `NO_ROW` where there are fewer."""
 
     @abstractmethod
-    def heads(self) -> Sequence[tuple[Array, torch.Tensor, torch.Tensor]]:
-        """Heads as (N,) bool of the rows that they judge, weight (K, d) and bias (K,)."""
+    def heads(self) -> Sequence[tuple[Array, Head]]:
+        """Heads with the rows that they judge, (N,) bool."""
 
     def _lists(self, name: str) -> Mapping[str, Array]:
         return map_arrays(self.store, f"{self.lists_folder}/{name}.safetensors")
@@ -135,11 +133,10 @@ class SeenPathsJob(FeaturePathsJob):
 
         return read
 
-    def heads(self) -> Sequence[tuple[Array, torch.Tensor, torch.Tensor]]:
+    def heads(self) -> Sequence[tuple[Array, Head]]:
         """One for all rows."""
-        arrays = map_arrays(self.store, self.snapshot.file)
-        weight, bias = (torch.from_numpy(np.array(arrays[f"head.{part}"])) for part in ("weight", "bias"))
-        return [(np.ones(self.catalog.num_rows, bool), weight.to(self.device), bias.to(self.device))]
+        head = Head.read(map_arrays(self.store, self.snapshot.file), self.device)
+        return [(np.ones(self.catalog.num_rows, bool), head)]
 
 
 @dataclass(frozen=True)
@@ -152,13 +149,11 @@ class BlindPathsJob(FeaturePathsJob):
         """Lists lie in the order of rows."""
         return lambda rows: self._lists(f"any/{block_name(int(rows[0]) // self.block_rows)}")["rows"]
 
-    def heads(self) -> Sequence[tuple[Array, torch.Tensor, torch.Tensor]]:
+    def heads(self) -> Sequence[tuple[Array, Head]]:
         """One a fold."""
-        heads, found = load_heads(self.task), []
-        for fold in range(self.task.settings.folds):
-            weight, bias = map(torch.from_numpy, heads.layer(heads.blind_to(fold, self.task.chosen())))
-            found.append((heads.folds == fold, weight.to(self.device), bias.to(self.device)))
-        return found
+        heads, decay = load_heads(replace(self.task, device=self.device)), self.task.chosen()
+        folds = range(self.task.settings.folds)
+        return [(heads.folds == fold, heads.head(heads.blind_to(fold, decay))) for fold in folds]
 
 
 def seen_paths_job(

@@ -16,6 +16,7 @@ import torch
 
 from rayclean.errors import ConfigError
 from rayclean.schema import Array
+from rayclean.train.head import Head
 from rayclean.train.head_layers import KINDS, STRENGTH, Layers, Tensors, single_thread
 from rayclean.train.losses import LOSS_NAMES
 from rayclean.train.plan import epoch_seed
@@ -115,10 +116,9 @@ class Heads:
         """The head of a weight decay that has not seen a fold."""
         return decay * (self.settings.folds + 1) + fold
 
-    def layer(self, head: int) -> tuple[Array, Array]:
-        """(K, d) weight and (K,) bias of a head's last layer, as of now."""
-        weight, bias = (self.tensors[name][head].cpu().numpy().copy() for name in ("weight", "bias"))
-        return weight, bias
+    def head(self, index: int) -> Head:
+        """One of them; its weights go on changing with those of all."""
+        return Head({name: tensor[index] for name, tensor in self.tensors.items()})
 
     def logits(self, features: torch.Tensor, rows: Array, head: int) -> Array:
         """(R, K) float32 logits of some rows of features by one head."""

@@ -28,6 +28,7 @@ from rayclean.train.trajectories import trajectory_name, trajectory_table
 ALL_HEADS = "heads.safetensors"
 CHOICE_FILE = "choice.json"
 CHOICE_ROWS = 20_000  # whose labels tell which weight decay is best
+CHECKPOINTS = 12  # at most: of few rows there are many epochs, which take no time to speak of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,13 +121,14 @@ def train_heads_on_rank(task: HeadsTask, rank: Rank, resume: Resume, report: Rep
         report: see `TrainFunction`.
     """
     torch.set_num_threads(task.threads)
-    stop = resume.stop or task.epochs
+    stop, every = resume.stop or task.epochs, -(-task.epochs // CHECKPOINTS)
     for epoch, heads, state in _epochs(task, rank, resume):
         missing = task.missing_of(epoch) if epoch <= resume.final else None
         _write_trajectories(task, heads, epoch, rank, missing)
         if rank.index == 0:
             _write_weights(task, heads, epoch, missing)
-        if resume.state is None or epoch != resume.state["epoch"]:
+        is_told = epoch % every == 0 or epoch == task.epochs
+        if is_told and (resume.state is None or epoch != resume.state["epoch"]):
             report(epoch, state if rank.index == 0 else None)
         if epoch >= stop:
             return
@@ -173,8 +175,8 @@ def _write_weights(task: HeadsTask, heads: Heads, epoch: int, wanted: Collection
 
     if epoch in task.kept_epochs():
         for decay in range(len(task.settings.weight_decays)):
-            weight, bias = heads.layer(heads.seeing(decay))
-            publish(f"{task.decay_folder(decay)}/{snapshot_name(epoch)}", {"head.weight": weight, "head.bias": bias})
+            file = f"{task.decay_folder(decay)}/{snapshot_name(epoch)}"
+            publish(file, heads.head(heads.seeing(decay)).arrays())
     if epoch == task.epochs:
         publish(f"{task.folder}/{ALL_HEADS}", {name: each.cpu().numpy() for name, each in heads.tensors.items()})
         publish(f"{task.folder}/{CHOICE_FILE}", _choice(task, heads))

@@ -96,7 +96,7 @@ def test_whatever_holds_them_they_are_the_same() -> None:
     expected = scorer().fit_features(features, labels, heads=QUICK).labels_
     for values, given in (
         (features.tolist(), labels.tolist()),
-        (features.astype(np.float64) * 8 - 3, pa.array(labels)),
+        (features.astype(np.float64), pa.array(labels)),
         (shuffled(features), shuffled(labels)),
         (features, shuffled(names[labels]).astype("category")),
     ):
@@ -104,6 +104,16 @@ def test_whatever_holds_them_they_are_the_same() -> None:
         assert found["given_label"].to_pylist() == labels.tolist()
         assert found["predicted_label"].to_pylist() == expected["predicted_label"].to_pylist()
         np.testing.assert_allclose(found["label_score"].to_numpy(), expected["label_score"].to_numpy(), atol=1e-3)
+
+
+@pytest.mark.parametrize("moved", [(8.0, -3.0), (1e-38, 0.0), (1e200, 0.0), (1.0, 1e7)])
+def test_units_matter_no_more_than_a_seed(moved: tuple[float, float]) -> None:
+    features, labels, truth = made(300)
+    factor, offset = moved
+    found = scorer().fit_features(features.astype(np.float64) * factor + offset, labels, heads=QUICK)
+    usual = scorer(seed=1).fit_features(features, labels, heads=QUICK)
+    found_auroc, usual_auroc = (roc_auc_score(labels == truth, judged(each)) for each in (found, usual))
+    assert found_auroc == pytest.approx(usual_auroc, abs=0.03)
 
 
 def test_people_are_heard_by_position_or_by_array() -> None:

@@ -35,6 +35,12 @@ SETTINGS = HeadSettings(weight_decays=(0.01, 0.3, 1.0), folds=F, epochs=3, batch
 CASES = [replace(SETTINGS, loss="mixup"), replace(SETTINGS, loss="ce"), replace(SETTINGS, loss="ce+ne")]
 
 
+def layer_of(heads: Heads, head: int) -> tuple[Array, Array]:
+    """Weight and bias of a head's last layer."""
+    arrays = heads.head(head).arrays()
+    return arrays["head.weight"], arrays["head.bias"]
+
+
 def features_of(num_rows: int = N) -> torch.Tensor:
     rng = np.random.default_rng(0)
     values = rng.normal(size=(num_rows, D)) + np.arange(num_rows)[:, None] % K
@@ -148,16 +154,20 @@ def test_training_goes_on_from_every_epoch_to_the_same_bytes(settings: HeadSetti
         assert all(same(*pair) for pair in zip(rest, whole[at + 1 :], strict=True))
 
 
-@pytest.mark.parametrize("threads", [2, 3, 8])
-def test_any_number_of_threads_has_the_same_bytes(threads: int) -> None:
-    expected = states_of(made())
-    torch.set_num_threads(threads)
-    try:
-        found = states_of(made())
+@pytest.mark.parametrize("head", HEADS)
+def test_any_number_of_threads_has_the_same_bytes(head: Head) -> None:
+    # Batches of 250 rows: where torch's threads share out a softmax over these, its bits change.
+    rng = np.random.default_rng(0)
+    features = torch.from_numpy(standardized(rng.normal(size=(500, 64)).astype(np.float32)))
+    labels, folds = rng.integers(0, K, 500), rng.integers(0, F, 500)
+    settings, found = replace(SETTINGS, head=head, batch_size=250), []
+    for threads in (1, 2, 3, 8):
+        torch.set_num_threads(threads)
+        *_, heads = itertools.islice(train_heads(features, labels, folds, K, settings, 0), 3)
         assert torch.get_num_threads() == threads
-    finally:
-        torch.set_num_threads(1)
-    assert all(same(*pair) for pair in zip(found, expected, strict=True))
+        found.append(head_bytes(heads.tensors, [*range(settings.num_heads)]))
+    torch.set_num_threads(1)
+    assert all(each == found[0] for each in found)
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -218,7 +228,7 @@ def test_heads_equal_a_plain_loop(windows: bool, soft: bool, loss: str) -> None:
     for decay, strength in enumerate(task.settings.weight_decays):
         for fold in (*range(F), None):
             head = heads.seeing(decay) if fold is None else heads.blind_to(fold, decay)
-            found = np.column_stack(heads.layer(head))
+            found = np.column_stack(layer_of(heads, head))
             np.testing.assert_allclose(found, plain_head(task, strength, fold, 3), rtol=1e-3, atol=1e-4)
 
 
