@@ -30,7 +30,7 @@ def publish_images(store: MemoryStore, name: str, images: Array, labels: Array, 
         keys: N names.
     """
     store.images[name] = images
-    return _publish(store, name, _rows(labels, keys, images), ROWS_SCHEMA)
+    return _publish(store, name, _rows(labels, keys, list(map(pixel_digest, images))), ROWS_SCHEMA)
 
 
 def publish_features(
@@ -40,6 +40,7 @@ def publish_features(
     labels: Array,
     keys: Sequence[str],
     groups: Sequence[str] | None = None,
+    digests: Sequence[bytes] | None = None,
 ) -> Catalog:
     """The same of samples that have features and no images.
 
@@ -50,21 +51,23 @@ def publish_features(
         labels: (N,) from 0.
         keys: N names.
         groups: N names of what belongs together, such as clips; None where rows stand alone.
+        digests: N times 16 bytes of what the samples show; by default of their features.
     """
     features = features.astype(np.float32)  # as features of shards are told apart
-    places, digests = np.arange(len(labels), dtype=np.int32), list(map(pixel_digest, features))
+    digests = digests or list(map(pixel_digest, features))
+    places = np.arange(len(labels), dtype=np.int32)
     values, scale = packed(features)
     file = f"{FEATURES}-{name}/{block_name(0)}.safetensors"
     content = {"features": values, "scale": scale, "sample": places, "bad": np.frombuffer(b"[]", np.uint8)}
     write(store, file, content | {"digest": np.frombuffer(b"".join(digests), "<u8").reshape(-1, 2)})
-    rows, schema = _rows(labels, keys, features) | {"feature": places}, ROWS_SCHEMA
+    rows, schema = _rows(labels, keys, digests) | {"feature": places}, ROWS_SCHEMA
     if groups is not None:
         rows, schema = rows | {"clip": groups}, schema.append(CLIP_FIELD)
     return _publish(store, name, rows, schema.append(FEATURE_FIELD), {FEATURES: [file]})
 
 
-def _rows(labels: Array, keys: Sequence[str], shown: Array) -> dict[str, Any]:
-    """Columns of samples that show something, (N, ...)."""
+def _rows(labels: Array, keys: Sequence[str], digests: Sequence[bytes]) -> dict[str, Any]:
+    """Columns of samples, with digests of what they show."""
     places = np.arange(len(labels))
     return {
         "index_in_shard": places,
@@ -74,7 +77,7 @@ def _rows(labels: Array, keys: Sequence[str], shown: Array) -> dict[str, Any]:
         "offset": places,
         "size": np.ones(len(labels), np.int64),
         "label": labels,
-        "digest": list(map(pixel_digest, shown)),
+        "digest": digests,
     }
 
 

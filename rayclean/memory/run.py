@@ -95,6 +95,7 @@ def begin_features(
     groups: Sequence[str] | None,
     device: str,
     verified: Array,
+    digests: Sequence[bytes] | None = None,
 ) -> Run:
     """A run on features whose catalog is made.
 
@@ -106,9 +107,11 @@ def begin_features(
         groups: N names of what belongs together; None where rows stand alone.
         device: `cuda` or `cpu`.
         verified: (N,) labels that people have verified, `NO_LABEL` elsewhere, `DROPPED` where no class is right.
+        digests: N times 16 bytes of what the samples show; by default of their features.
     """
     store = MemoryStore()
-    run = _begun(config, store, publish_features(store, "given", features, labels, keys, groups), None, device)
+    catalog = publish_features(store, "given", features, labels, keys, groups, digests)
+    run = _begun(config, store, catalog, None, device)
     if (verified != NO_LABEL).any():
         run.__dict__["verified"] = VerifiedArray(verified)  # of a run it is a file, or its review
     return run
