@@ -58,6 +58,11 @@ class RowFeatures:
         found: list[str] = self.catalog.shards["features"].to_pylist()
         return found
 
+    @property
+    def mark(self) -> str:
+        """Of what gives the features: the name of their folder."""
+        return self._files[0].partition("/")[0] if self._files else ""
+
     def _shard(self, shard: int) -> CheckedArrays | KeptArrays:
         if shard not in self._open:
             while len(self._open) >= MAX_OPEN_FILES:

@@ -30,7 +30,7 @@ from rayclean.config.sections import (
 )
 from rayclean.config.train_section import HEADS, TrainSection
 from rayclean.errors import ConfigError
-from rayclean.schema import JOINT, MAIN, Score
+from rayclean.schema import JOINT, MAIN, SCORES, Score
 
 SELF = "self"
 # What roles do by default otherwise than `main`.
@@ -107,7 +107,11 @@ class Config(Section):
 
     def _check_heads(self) -> None:
         if self.train.epochs == 0:
-            raise ValueError("train.epochs is 0, but on features heads must learn; leave it out")
+            raise ValueError("train.epochs is 0, but on features heads must learn; leave it out, or set train.from")
+        if self.train.from_ is not None:
+            needing = [name for name in self.scores or [] if name in SCORES and SCORES[name].needs_epochs]
+            if needing:
+                raise ValueError(f"score {needing[0]} needs epochs, but with train.from heads are taken as they are")
         for field, epochs in (("inn.epochs", self.inn.epochs), ("neighbors.vote_epochs", self.neighbors.vote_epochs)):
             if epochs:
                 raise ValueError(f"{field}: features are the same at all epochs; leave it out")
@@ -290,6 +294,8 @@ class Config(Section):
         """Those out of fold always; without a list the usual ones but IOFM, since snapshots of heads hardly differ."""
         if score.on_features:
             return True
+        if score.needs_epochs and self.train.from_ is not None:
+            return False
         return score.name in self.scores if self.scores is not None else score.default and score.name != "iofm"
 
     def merge_score(self) -> str:

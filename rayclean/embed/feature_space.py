@@ -12,11 +12,14 @@ import torch
 from rayclean.catalog.features import STATISTICS, Moments, RowFeatures, StandardFeatures, standardized
 from rayclean.catalog.table import Catalog
 from rayclean.embed.table import Embedding, Space
+from rayclean.errors import InputError
 from rayclean.schema import Array
+from rayclean.storage.contents import map_arrays
 from rayclean.storage.draws import smallest_draws
 from rayclean.storage.fingerprint import fingerprint
 from rayclean.storage.units import UnitResult, block_range, num_blocks
 from rayclean.train.heads import RATE_ROWS, stable_rate
+from rayclean.train.old_heads import OldHeads
 
 VERSION = 1
 
@@ -29,6 +32,7 @@ class FeatureSpaceJob(Space):
     catalog: Catalog
     seed: int
     block_rows: int
+    old: OldHeads | None = None
 
     def units(self) -> Sequence[str]:
         """The statistics."""
@@ -36,7 +40,18 @@ class FeatureSpaceJob(Space):
 
     def open(self) -> Callable[[str], UnitResult]:
         """Nothing to load."""
-        return lambda _: self._compute()
+        return lambda _: self._compute() if self.old is None else self._of_old(self.old)
+
+    def _of_old(self, old: OldHeads) -> UnitResult:
+        """Those that old heads have learned with."""
+        mark, classes = RowFeatures(self.catalog).mark, self.catalog.num_classes
+        if (old.mark, old.facts["classes"]) != (mark, classes):
+            raise InputError(
+                f"train.from {old.store.root}: its heads are of {old.mark} and {old.facts['classes']} classes, found "
+                f"{mark} and {classes}; give the same network, weights and preprocessing, and the same classes"
+            )
+        statistics = map_arrays(old.store, f"{old.facts['statistics']}/{STATISTICS}.safetensors")
+        return UnitResult(dict(statistics), rows=self.catalog.num_rows)
 
     def _compute(self) -> UnitResult:
         rows, total = RowFeatures(self.catalog), self.catalog.num_rows
@@ -94,7 +109,8 @@ class Directions(Embedding):
         return result
 
 
-def feature_space_job(catalog: Catalog, seed: int, block_rows: int) -> FeatureSpaceJob:
-    """The space of a catalog's features."""
-    mark = fingerprint("features", VERSION, {"seed": seed, "block_rows": block_rows}, [catalog.fingerprint])
-    return FeatureSpaceJob(catalog.store, f"embed-{mark}", catalog, seed, block_rows)
+def feature_space_job(catalog: Catalog, seed: int, block_rows: int, old: OldHeads | None) -> FeatureSpaceJob:
+    """The space of a catalog's features, with the statistics of old heads where there are any."""
+    fields = {"seed": seed, "block_rows": block_rows} | ({} if old is None else {"old": old.digest})
+    mark = fingerprint("features", VERSION, fields, [catalog.fingerprint])
+    return FeatureSpaceJob(catalog.store, f"embed-{mark}", catalog, seed, block_rows, old)

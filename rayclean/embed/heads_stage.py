@@ -22,7 +22,8 @@ from rayclean.storage.fingerprint import fingerprint
 from rayclean.storage.units import Job, UnitResult, block_name, block_names, block_range
 from rayclean.train.head import Head
 from rayclean.train.heads import Heads
-from rayclean.train.heads_worker import ALL_HEADS, HeadsTask
+from rayclean.train.heads_worker import HeadsTask
+from rayclean.train.old_heads import ALL_HEADS
 from rayclean.train.sample_losses import sample_losses
 from rayclean.train.snapshots import Snapshot
 

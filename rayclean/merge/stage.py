@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -34,7 +35,11 @@ MODEL = "model"
 
 @dataclass(frozen=True)
 class FitJob(Job):
-    """Fits the model of `merge.score` to rows, or to clips. One unit."""
+    """Fits the model of `merge.score` to rows, or to clips. One unit.
+
+    Attributes:
+        given: a model of an earlier run, as JSON, which is taken as it is; None to fit one.
+    """
 
     stage: ClassVar[str] = "merge"
     suffix: ClassVar[str] = ".json"
@@ -43,6 +48,7 @@ class FitJob(Job):
     sample_rows: int
     seed: int
     verified: VerifiedSource | None = None
+    given: str | None = None
 
     def units(self) -> Sequence[str]:
         """The model."""
@@ -70,7 +76,9 @@ class FitJob(Job):
         return compute
 
     def _fitted(self, verified: Verified) -> Fitted:
-        """By a random part of the rows."""
+        """By a random part of the rows, or as it was given."""
+        if self.given is not None:
+            return Fitted.from_json(json.loads(self.given))
         if self.score == JOINT and self.files.of_rows.blind is not None:
             return self._fitted_blind(self.files.of_rows.blind, verified)
         near, trust = self._near() if self.score == JOINT else (None, None)
@@ -253,8 +261,9 @@ def merge_jobs(
     seed: int,
     verified: VerifiedSource | None = None,
     reads: tuple[Job, ...] = (),
+    given: str | None = None,
 ) -> tuple[FitJob, ApplyJob]:
-    """The fit and the application of a run's merge; `reads`: the jobs that give the files."""
+    """The fit and the application of a run's merge; `reads`: the jobs that give the files; `given`: see `FitJob`."""
     fields = {
         "score": score,
         "names": files.names,
@@ -264,9 +273,10 @@ def merge_jobs(
         "num_neighbors": num_neighbors,
         "table_rows": table_rows,
         "verified": verified and verified.digest,
+        **({} if given is None else {"given": given}),
     }
     folder = f"merge-{fingerprint('merge', VERSION, fields, files.inputs())}"
     store = files.catalog.store
-    fit = FitJob(store, folder, files, score, settings.sample_rows, seed, verified, after=reads)
+    fit = FitJob(store, folder, files, score, settings.sample_rows, seed, verified, given, after=reads)
     how = settings.threshold, num_neighbors, table_rows, verified is not None
     return fit, ApplyJob(store, folder, files, *how, after=(fit, *reads))

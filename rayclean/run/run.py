@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -35,9 +36,12 @@ from rayclean.scores.pairs_stage import PairsJob, pairs_job
 from rayclean.scores.paths_stage import PathsJob, paths_job
 from rayclean.scores.table import BlindFiles, ScoreFiles
 from rayclean.scores.vote_stage import VoteJob, vote_job
+from rayclean.storage.contents import read_json
 from rayclean.storage.fingerprint import file_digest
+from rayclean.storage.published import find_published
 from rayclean.storage.store import Store
 from rayclean.storage.units import Job
+from rayclean.train.old_heads import find_old_heads
 from rayclean.train.snapshots import Snapshot
 
 
@@ -80,7 +84,9 @@ class Run(Rows):
     @cached_property
     def space(self) -> FeatureSpaceJob:
         """The features that are there, of a run on features."""
-        return feature_space_job(self.catalog, self.config.run.seed, self.config.blocks.rows)
+        source = self.config.train.from_
+        old = None if source is None else find_old_heads(source, MAIN)
+        return feature_space_job(self.catalog, self.config.run.seed, self.config.blocks.rows, old)
 
     @property
     def main(self) -> Role:
@@ -286,7 +292,19 @@ class Run(Rows):
             config.run.seed,
             self.verified,
             self.score_jobs(),
+            self._old_model() if self.is_joint and self.config.on_features else None,
         )
+
+    def _old_model(self) -> str | None:
+        """The joint model of the run that `train.from` names: how labels go wrong, which few new rows cannot tell."""
+        if self.config.train.from_ is None:
+            return None
+        table = find_published(Store(self.config.train.from_))
+        if table is None:
+            return None
+        fields = read_json(table.store, f"{table.merge}/{MODEL}.json")
+        kept = {name: value for name, value in fields.items() if name in ("score", "model", "calibration")}
+        return json.dumps(kept, sort_keys=True) if kept["score"] == JOINT else None
 
     @cached_property
     def verified(self) -> VerifiedSource | None:

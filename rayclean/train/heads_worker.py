@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from rayclean.catalog.features import StandardFeatures
 from rayclean.catalog.groups import smallest_draws as smallest_of_groups
 from rayclean.errors import UnitError
 from rayclean.schema import Array
-from rayclean.storage.contents import read_json, write
+from rayclean.storage.contents import map_arrays, read_json, write
 from rayclean.storage.draws import smallest_draws, uniform
 from rayclean.storage.executor import Report
 from rayclean.storage.resume import Resume, State
@@ -21,12 +21,11 @@ from rayclean.storage.units import block_range, num_blocks
 from rayclean.train.head_loop import HeadTask, head_epochs
 from rayclean.train.heads import Heads, HeadSettings
 from rayclean.train.loop import Rank
+from rayclean.train.old_heads import ALL_HEADS, CHOICE_FILE, OldHeads
 from rayclean.train.snapshots import snapshot_name
 from rayclean.train.task import RoleTask
 from rayclean.train.trajectories import trajectory_name, trajectory_table
 
-ALL_HEADS = "heads.safetensors"
-CHOICE_FILE = "choice.json"
 CHOICE_ROWS = 20_000  # whose labels tell which weight decay is best
 CHECKPOINTS = 12  # at most: of few rows there are many epochs, which take no time to speak of
 
@@ -44,6 +43,7 @@ class HeadsTask(RoleTask):
             learn fewer.
         device: where heads learn.
         threads: of torch.
+        old: heads of an earlier run, which are taken as they are; None where they are trained.
     """
 
     features: StandardFeatures
@@ -53,20 +53,24 @@ class HeadsTask(RoleTask):
     also_kept: int
     device: str
     threads: int
+    old: OldHeads | None = None
 
     @property
     def epochs(self) -> int:
-        """Over as many rows as there are."""
+        """Over as many rows as there are; none of old heads."""
+        if self.old is not None:
+            return 0
         return self.settings.epochs_of(self.catalog.num_rows)
 
     def usual_epochs(self) -> tuple[int, ...]:
         """Epochs after which weights are published, but for ODD's."""
         last = self.epochs
-        return tuple(epoch for epoch in range(1, last + 1) if epoch % self.snapshot_every == 0 or epoch == last)
+        return (*(epoch for epoch in range(1, last) if epoch % self.snapshot_every == 0), last)
 
     def kept_epochs(self) -> tuple[int, ...]:
         """Epochs after which weights are published."""
-        return tuple(sorted({*self.usual_epochs(), *({min(self.also_kept, self.epochs)} - {0})}))
+        odds = min(self.also_kept, self.epochs)
+        return tuple(sorted({*self.usual_epochs(), *([odds] if odds else [])}))
 
     def chosen(self) -> int:
         """Position of the weight decay whose blind heads tell the labels best; 0 before that is known."""
@@ -78,8 +82,16 @@ class HeadsTask(RoleTask):
         return self.decay_folder(self.chosen())
 
     def publish_untrained(self) -> None:
-        """There are no such heads."""
-        raise NotImplementedError
+        """Old heads, as if they were this role's after epoch 0."""
+        if self.old is None:
+            raise ValueError("heads have epochs")
+        store, folder = self.old.store, self.old.folder
+        last = max(store.list(f"{folder}/decay-0/snapshots"))
+        for decay in range(len(self.settings.weight_decays)):
+            content = self.old.snapshot(decay, f"snapshots/{last}")
+            write(self.store, f"{self.decay_folder(decay)}/{snapshot_name(0)}", content)
+        write(self.store, f"{self.folder}/{ALL_HEADS}", dict(map_arrays(store, f"{folder}/{ALL_HEADS}")))
+        write(self.store, f"{self.folder}/{CHOICE_FILE}", self.old.facts)
 
     def run(self, rank: Rank, resume: Resume, report: Report) -> None:
         """See `train_heads_on_rank`."""
@@ -91,7 +103,7 @@ class HeadsTask(RoleTask):
 
     def missing_of(self, epoch: int) -> set[str]:
         """Files of an epoch that are not there: trajectories, snapshots, after the last one all heads."""
-        blocks, names = range(num_blocks(self.catalog.num_rows, self.block_rows)), set()
+        blocks, names = range(num_blocks(self.catalog.num_rows, self.block_rows) if epoch else 0), set()
         for decay in range(len(self.settings.weight_decays)):
             folder = self.decay_folder(decay)
             names |= {f"{folder}/{trajectory_name(epoch, block)}" for block in blocks}
@@ -193,4 +205,12 @@ def _choice(task: HeadsTask, heads: Heads) -> dict[str, object]:
         for decay in range(len(totals)):
             found = log_softmax(heads.blind_logits(features, decay, folds[here]).astype(np.float64), axis=1)
             totals[decay] += found[np.arange(len(found)), labels[here]].sum()
-    return {"decay": int(totals.argmax()), "likelihoods": (totals / max(len(chosen), 1)).tolist()}
+    return {
+        "decay": int(totals.argmax()),
+        "likelihoods": (totals / max(len(chosen), 1)).tolist(),
+        "settings": asdict(task.settings),
+        "seed": task.seed,
+        "classes": task.catalog.num_classes,
+        "statistics": task.features.folder,
+        "features": task.features.rows.mark,
+    }

@@ -22,6 +22,7 @@ from rayclean.train.forward import ForwardSettings
 from rayclean.train.heads import HeadSettings
 from rayclean.train.heads_worker import HeadsTask
 from rayclean.train.loop import Rank
+from rayclean.train.old_heads import find_old_heads
 from rayclean.train.plan import role_seed
 from rayclean.train.snapshots import Snapshot, find_snapshot
 from rayclean.train.spec import network_spec
@@ -97,8 +98,9 @@ def heads_task(
 ) -> HeadsTask:
     """What a role of a config trains on features; the threads and the device of `workers` are those of a worker."""
     train, catalog = config.train_of(role), features.catalog
-    settings = head_settings(train)
-    seed = role_seed(config.run.seed, role)
+    old = None if train.from_ is None else find_old_heads(train.from_, role)
+    settings = head_settings(train) if old is None else old.settings
+    seed = role_seed(config.run.seed, role) if old is None else int(old.facts["seed"])
     also_kept = config.simulated_loss.epoch_of(settings.epochs_of(catalog.num_rows)) if config.is_judged(role) else 0
     fields = {
         "heads": asdict(settings),
@@ -106,6 +108,7 @@ def heads_task(
         "snapshot_every": train.snapshot_every,
         "also_kept": also_kept,
         "block_rows": config.blocks.rows,
+        **({} if old is None else {"old": old.digest}),
     }
     inputs = [catalog.fingerprint, features.folder]
     return HeadsTask(
@@ -121,6 +124,7 @@ def heads_task(
         block_rows=config.blocks.rows,
         device=workers.device,
         threads=workers.threads,
+        old=old,
     )
 
 

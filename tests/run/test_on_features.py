@@ -18,7 +18,7 @@ from rich.console import Console
 from rayclean import LabelScorer
 from rayclean.catalog.features import RowFeatures
 from rayclean.config import parse_config
-from rayclean.errors import InputError
+from rayclean.errors import ConfigError, InputError
 from rayclean.run.pipeline import run
 from rayclean.run.run import Run
 from rayclean.schema import Array
@@ -264,6 +264,40 @@ def test_clips_have_a_table_of_their_own(go: Go, tmp_path: Path) -> None:
     assert clips.num_rows == 20
     assert set(clips["frames"].to_pylist()) == {3}
     assert len(np.unique(this.heads.task.folds().reshape(-1, 3), axis=1)[0]) == 1
+
+
+def test_heads_of_an_earlier_run_judge_new_shards(go: Go, shards: Path, tmp_path: Path) -> None:
+    old = go("old")
+    features, labels, truth = made(60, seed=5)
+    shutil.rmtree(shards)
+    write_shards(str(shards), "new", samples(features, labels, 1000), 20)
+    new = go("new", train={"from": old.store.root})
+    table = table_of(new)
+    right = table["label_score"].to_numpy()
+    assert table.num_rows == 60
+    assert right[labels != truth].mean() < right[labels == truth].mean() - 0.2
+    assert "score_aum" not in table.column_names
+    assert {"score_loss", "score_loss_oof", "score_iofm_last"} <= set(table.column_names)
+    heads = [map_arrays(each.store, f"{each.heads.task.folder}/heads.safetensors") for each in (old, new)]
+    np.testing.assert_array_equal(heads[0]["weight"], heads[1]["weight"])
+    models = [read_json(each.store, f"{each.merge()[0].folder}/model.json")["model"] for each in (old, new)]
+    assert models[0]["transition"] == models[1]["transition"]
+    again = table_bytes(Path(new.store.root))
+    shutil.rmtree(Path(new.store.root) / new.heads.task.folder)
+    go("new", train={"from": old.store.root})
+    assert table_bytes(Path(new.store.root)) == again
+
+
+def test_heads_of_other_features_are_refused(go: Go, shards: Path, tmp_path: Path) -> None:
+    old = go("old")
+    pictures(shards, 1)
+    other = {"model": frozen_network(tmp_path), "data": {"features": None, "image": "png"}}
+    with pytest.raises(InputError, match=r"train.from .*: its heads are of features-.* found features-.*same network"):
+        go("new", train={"from": old.store.root}, **other)
+    with pytest.raises(ConfigError, match="no finished heads of role main"):
+        go("new", train={"from": str(tmp_path)}, **other)
+    with pytest.raises(ConfigError, match=r"score aum needs epochs, but with train\.from"):
+        go("new", train={"from": old.store.root}, scores=["aum"], **other)
 
 
 def test_hidden_heads(go: Go, shards: Path) -> None:
