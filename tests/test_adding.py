@@ -20,7 +20,6 @@ import yaml
 from rayclean.catalog.derive_stage import derived_fingerprint
 from rayclean.catalog.noise import NoiseRows, drawn_to_flip, make_labels
 from rayclean.catalog.stage import find_sources
-from rayclean.cli.common import load_run
 from rayclean.config import Config, dump_config, load_config, override_config
 from rayclean.config.noise_kinds import IMBALANCES, NOISE_KINDS, NoiseKind
 from rayclean.config.registry import Registry, load_plugins
@@ -39,6 +38,7 @@ from rayclean.learn.methods import METHODS
 from rayclean.memory.scorer import LabelScorer
 from rayclean.report.command import write_report
 from rayclean.run.run import Run
+from rayclean.run.saved import load_run
 from rayclean.run.start import ONE_WORKER, start
 from rayclean.schema import Score
 from rayclean.storage.executor import Inline

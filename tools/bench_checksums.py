@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from rayclean.cli.common import load_run
+from rayclean.run.saved import load_run
 from rayclean.run.start import look
 from rayclean.storage import checksums
 from rayclean.storage.contents import encode

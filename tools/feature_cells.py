@@ -28,8 +28,8 @@ from rayclean.catalog.features import RowFeatures
 from rayclean.config import load_config
 from rayclean.memory.run import begin_features, compute, merged
 from rayclean.run.grow import grow
-from rayclean.run.pipeline import CONFIG_FILE
 from rayclean.run.run import Run
+from rayclean.run.saved import CONFIG_FILE
 from rayclean.run.start import look
 from rayclean.schema import NO_LABEL, Array
 from rayclean.storage.contents import read_json

@@ -20,8 +20,8 @@ from rayclean.config import load_config
 from rayclean.evaluate.evaluate import truth_by_shard
 from rayclean.evaluate.metrics import auroc
 from rayclean.run.families import influences
-from rayclean.run.pipeline import CONFIG_FILE
 from rayclean.run.run import Run
+from rayclean.run.saved import CONFIG_FILE
 from rayclean.run.start import look
 from rayclean.schema import Array
 from rayclean.scores.influence import residuals, validation_influence

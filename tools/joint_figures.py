@@ -25,7 +25,7 @@ from rayclean.merge.beside import believed
 from rayclean.merge.joint import JointModel
 from rayclean.merge.models import Fitted
 from rayclean.merge.stage import MODEL
-from rayclean.run.pipeline import CONFIG_FILE
+from rayclean.run.saved import CONFIG_FILE
 from rayclean.run.start import look
 from rayclean.schema import UNKNOWN
 from rayclean.scores.block import joined

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from rayclean.config import load_config
-from rayclean.run.pipeline import CONFIG_FILE
+from rayclean.run.saved import CONFIG_FILE
 from rayclean.run.start import look
 from rayclean.storage.contents import map_arrays
 from rayclean.storage.store import Store

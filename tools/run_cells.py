@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from rayclean.config import load_config
-from rayclean.run.pipeline import CONFIG_FILE
+from rayclean.run.saved import CONFIG_FILE
 from rayclean.run.start import look
 from rayclean.schema import SCORES
 from rayclean.storage.contents import read_json

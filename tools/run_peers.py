@@ -36,7 +36,7 @@ from rayclean.config import MAIN, load_config
 from rayclean.errors import ConfigError, InputError, RaycleanError
 from rayclean.evaluate.evaluate import read_truth
 from rayclean.evaluate.metrics import auroc, average_precision
-from rayclean.run.pipeline import CONFIG_FILE
+from rayclean.run.saved import CONFIG_FILE
 from rayclean.run.start import look
 from rayclean.schema import UNKNOWN, Array
 from rayclean.storage.fingerprint import fingerprint

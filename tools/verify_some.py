@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from rayclean.config import load_config
 from rayclean.evaluate.evaluate import read_truth
-from rayclean.run.pipeline import CONFIG_FILE
+from rayclean.run.saved import CONFIG_FILE
 from rayclean.run.start import look
 from rayclean.schema import DROP, NONE_OF_CLASSES, UNKNOWN
 from rayclean.storage.given_tables import encode_csv

@@ -17,11 +17,12 @@ from rich.logging import RichHandler
 
 from rayclean import __version__
 from rayclean.cli import results
-from rayclean.cli.common import AsJson, ConfigPath, Overrides, RunDir, Verbose, err, listing, load_run, out, print_json
+from rayclean.cli.common import AsJson, ConfigPath, Overrides, RunDir, Verbose, err, listing, out, print_json
 from rayclean.config import load_config
 from rayclean.config.noise_kinds import IMBALANCES, NOISE_KINDS
 from rayclean.config.score_families import FAMILIES
 from rayclean.errors import RaycleanError
+from rayclean.run.saved import load_run
 from rayclean.storage.units import is_full_disk
 
 app = typer.Typer(

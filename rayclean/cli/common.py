@@ -14,11 +14,7 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperCommand
 
-from rayclean.config import Config, parse_config, parse_yaml, without_retired
 from rayclean.config.registry import Registry
-from rayclean.config.secrets import refuse_secrets
-from rayclean.errors import InputError, RaycleanError
-from rayclean.storage.store import Store
 
 width = None if sys.stdout.isatty() else 160  # files have no width
 out = Console(soft_wrap=True, highlight=False, emoji=False, width=width)
@@ -47,32 +43,6 @@ def listing(*registries: Registry[Any]) -> type[TyperCommand]:
                 )
 
     return Listing
-
-
-def load_run(folder: str) -> Config:
-    """The config of the last start of a run, which lies where it is now and not where it was then.
-
-    Args:
-        folder: of the run, or its URL.
-
-    Raises:
-        ConfigError: the URL may carry credentials.
-        InputError: there is no run, or it cannot be read.
-    """
-    refuse_secrets(folder, "RUN")
-    store, name = Store(folder), "config.yaml"
-    try:
-        tree, lines = parse_yaml(store.read(name), f"{folder}/{name}", room=2)
-    except (FileNotFoundError, NotADirectoryError):
-        message = f"{folder} holds no run (no {name}); give the run.dir of a config that was started"
-        raise InputError(message) from None
-    except RaycleanError:
-        raise
-    except Exception as error:  # each store has its own exceptions, few of them OSError
-        raise InputError(f"{folder}: {name} cannot be read: {error or type(error).__name__}") from error
-    if isinstance(tree.get("run"), dict):
-        tree["run"] = {**tree["run"], "dir": folder}
-    return parse_config(without_retired(tree), f"{folder}/{name}", lines)
 
 
 def print_json(value: Any) -> None:

@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
-from rayclean.cli.common import AsJson, Overrides, RunDir, Verbose, err, listing, load_run, out, print_json
+from rayclean.cli.common import AsJson, Overrides, RunDir, Verbose, err, listing, out, print_json
 from rayclean.config import override_config
 from rayclean.errors import ConfigError
 from rayclean.export.kinds import EXPORT_KINDS
 from rayclean.learn.methods import METHODS
+from rayclean.run.saved import load_run
 
 
 def learn(

@@ -13,8 +13,8 @@ import numpy as np
 from rayclean.config import Config
 from rayclean.run.failures import read_failures
 from rayclean.run.grow import grow, stages
-from rayclean.run.pipeline import CONFIG_FILE
 from rayclean.run.record import wall_times
+from rayclean.run.saved import CONFIG_FILE
 from rayclean.run.start import look
 from rayclean.storage.graph import Graph, Missing
 from rayclean.storage.lease import TAKEOVER_S, current

@@ -5,7 +5,7 @@ Letters: N rows, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -68,6 +68,7 @@ def _log_mean(belief: Array) -> Array:
     return found
 
 
-def head_reference(names: Sequence[str]) -> Reference:
-    """That of heads on features: the two that resist noise least, and near rows."""
-    return Reference((*names[:2], NEIGHBORS), HEADS)
+def head_reference(names: Iterable[str]) -> Reference:
+    """That of heads on features, by the names of all beliefs: the two that resist noise least, and near rows."""
+    heads = [name for name in names if name != NEIGHBORS]
+    return Reference((*heads[:2], NEIGHBORS), HEADS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -23,7 +22,7 @@ from rayclean.schema import JOINT, NO_LABEL, NONE_OF_CLASSES, Array
 from rayclean.scores.block import joined
 from rayclean.scores.clips_table import ClipFiles
 from rayclean.scores.sources import LAST, Sources
-from rayclean.scores.table import BlindFiles, ScoreFiles
+from rayclean.scores.table import ScoreFiles
 from rayclean.storage.contents import read_json
 from rayclean.storage.draws import uniform
 from rayclean.storage.fingerprint import fingerprint
@@ -38,7 +37,7 @@ class FitJob(Job):
     """Fits the model of `merge.score` to rows, or to clips. One unit.
 
     Attributes:
-        given: a model of an earlier run, as JSON, which is taken as it is; None to fit one.
+        old: beliefs of an earlier run's rows, to which the model is fitted; None for those of these rows.
     """
 
     stage: ClassVar[str] = "merge"
@@ -48,7 +47,7 @@ class FitJob(Job):
     sample_rows: int
     seed: int
     verified: VerifiedSource | None = None
-    given: str | None = None
+    old: ScoreFiles | None = None
 
     def units(self) -> Sequence[str]:
         """The model."""
@@ -76,43 +75,43 @@ class FitJob(Job):
         return compute
 
     def _fitted(self, verified: Verified) -> Fitted:
-        """By a random part of the rows, or as it was given."""
-        if self.given is not None:
-            return Fitted.from_json(json.loads(self.given))
+        """By a random part of the rows."""
+        if self.score == JOINT and self.old is not None:
+            return self._fitted_blind(self.old, NOTHING_VERIFIED)
         if self.score == JOINT and self.files.of_rows.blind is not None:
-            return self._fitted_blind(self.files.of_rows.blind, verified)
+            return self._fitted_blind(self.files, verified)
         near, trust = self._near() if self.score == JOINT else (None, None)
         sources = LAST if trust is None else trust.sources
         sampled, given = [], []
-        for block, start, stop, chosen in self._sample():
+        for block, start, stop, chosen in self._sample(self.files):
             sampled.append(self.files.read(block, sources).take(chosen))
             given.append(self.files.given(start, stop)[chosen])
         return fit_model(self.score, sampled, np.concatenate(given), near, trust)
 
-    def _fitted_blind(self, blind: BlindFiles, verified: Verified) -> Fitted:
+    def _fitted_blind(self, files: ScoreFiles | ClipFiles, verified: Verified) -> Fitted:
         """To beliefs that have not seen the labels."""
         sources: dict[str, list[Array]] = {}
         given, known = [], []
-        for block, start, stop, chosen in self._sample():
-            for name, belief in self.files.blind_beliefs(block).items():
+        for block, start, stop, chosen in self._sample(files):
+            for name, belief in files.blind_beliefs(block).items():
                 sources.setdefault(name, []).append(belief[chosen])
-            given.append(self.files.given(start, stop)[chosen])
+            given.append(files.given(start, stop)[chosen])
             known.append(verified.between(start, stop)[chosen])
         beliefs = {name: np.concatenate(pieces) for name, pieces in sources.items()}
-        how = head_reference(blind.heads.names), True, np.concatenate(known)
+        how = head_reference(beliefs), True, np.concatenate(known)
         return fit_out_of_fold(beliefs, np.concatenate(given), *how)
 
-    def _sample(self) -> Iterator[tuple[int, int, int, Array]]:
+    def _sample(self, files: ScoreFiles | ClipFiles) -> Iterator[tuple[int, int, int, Array]]:
         """By block its rows [start, stop), and (n,) bool which of them the model is fitted to."""
-        num_rows, block_rows = self.files.num_rows, self.files.block_rows
-        rows = fit_rows(self.score, self.sample_rows, self.files.catalog.num_classes)
+        num_rows, block_rows = files.num_rows, files.block_rows
+        rows = fit_rows(self.score, self.sample_rows, files.catalog.num_classes)
         for block in range(num_blocks(num_rows, block_rows)):
             start, stop = block_range(block, block_rows, num_rows)
             yield (
                 block,
                 start,
                 stop,
-                uniform(self.seed, "merge.fit", self.files.draw_ids(start, stop)) < rows / num_rows,
+                uniform(self.seed, "merge.fit", files.draw_ids(start, stop)) < rows / num_rows,
             )
 
     def _calibrated(self, fitted: Fitted, verified: Verified) -> Fitted:
@@ -261,9 +260,9 @@ def merge_jobs(
     seed: int,
     verified: VerifiedSource | None = None,
     reads: tuple[Job, ...] = (),
-    given: str | None = None,
+    old: ScoreFiles | None = None,
 ) -> tuple[FitJob, ApplyJob]:
-    """The fit and the application of a run's merge; `reads`: the jobs that give the files; `given`: see `FitJob`."""
+    """The fit and the application of a run's merge; `reads`: the jobs that give the files; `old`: see `FitJob`."""
     fields = {
         "score": score,
         "names": files.names,
@@ -273,10 +272,10 @@ def merge_jobs(
         "num_neighbors": num_neighbors,
         "table_rows": table_rows,
         "verified": verified and verified.digest,
-        **({} if given is None else {"given": given}),
     }
-    folder = f"merge-{fingerprint('merge', VERSION, fields, files.inputs())}"
+    inputs = [*files.inputs(), *(() if old is None else old.inputs())]
+    folder = f"merge-{fingerprint('merge', VERSION, fields, inputs)}"
     store = files.catalog.store
-    fit = FitJob(store, folder, files, score, settings.sample_rows, seed, verified, given, after=reads)
+    fit = FitJob(store, folder, files, score, settings.sample_rows, seed, verified, old, after=reads)
     how = settings.threshold, num_neighbors, table_rows, verified is not None
     return fit, ApplyJob(store, folder, files, *how, after=(fit, *reads))

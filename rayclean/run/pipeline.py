@@ -17,6 +17,7 @@ from rayclean.merge.publish import publish_labels
 from rayclean.run.grow import grow, stages
 from rayclean.run.ledger import do
 from rayclean.run.run import Run
+from rayclean.run.saved import CONFIG_FILE
 from rayclean.run.site import opened
 from rayclean.run.start import start
 from rayclean.run.tidy import tidy
@@ -26,8 +27,6 @@ from rayclean.storage.graph import Graph
 from rayclean.storage.lease import hold
 from rayclean.storage.store import Store
 from rayclean.train.stage import TrainJob
-
-CONFIG_FILE = "config.yaml"
 
 
 def run(

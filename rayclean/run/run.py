@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -36,9 +35,7 @@ from rayclean.scores.pairs_stage import PairsJob, pairs_job
 from rayclean.scores.paths_stage import PathsJob, paths_job
 from rayclean.scores.table import BlindFiles, ScoreFiles
 from rayclean.scores.vote_stage import VoteJob, vote_job
-from rayclean.storage.contents import read_json
 from rayclean.storage.fingerprint import file_digest
-from rayclean.storage.published import find_published
 from rayclean.storage.store import Store
 from rayclean.storage.units import Job
 from rayclean.train.old_heads import find_old_heads
@@ -55,6 +52,7 @@ class Run(Rows):
         flat: whether neighbours are searched flat and without FAISS.
         known: roles that are known to be trained; a start does not look for their files again.
         features: how features are had, in starts that may look at shards; None otherwise, and without features.
+        old: the run on features that `train.from` names, whose heads judge these rows; None without.
     """
 
     workers: dict[str, Workers]
@@ -62,6 +60,7 @@ class Run(Rows):
     flat: bool = False
     known: set[str] = field(default_factory=set)
     features: FeatureSource | None = None
+    old: Run | None = None
 
     @cached_property
     def roles(self) -> Roles:
@@ -270,7 +269,7 @@ class Run(Rows):
         )
 
     def _blind_files(self) -> BlindFiles:
-        return BlindFiles(self.heads.blind.beliefs, self.vote(self.main.last).folder)
+        return BlindFiles(self.heads.blind.beliefs, None if self.old else self.vote(self.main.last).folder)
 
     def _belief_folders(self) -> dict[int, tuple[str, ...]]:
         epochs = sorted({walk.snapshot.epoch for walk in self.walks} | {self.main.last.epoch})
@@ -292,19 +291,18 @@ class Run(Rows):
             config.run.seed,
             self.verified,
             self.score_jobs(),
-            self._old_model() if self.is_joint and self.config.on_features else None,
+            self._old_files(),
         )
 
-    def _old_model(self) -> str | None:
-        """The joint model of the run that `train.from` names: how labels go wrong, which few new rows cannot tell."""
-        if self.config.train.from_ is None:
+    def _old_files(self) -> ScoreFiles | None:
+        """Those of the run that `train.from` names, by heads alone.
+
+        How labels go wrong few new rows cannot tell; and near rows of a small shard are all of it.
+        """
+        if self.old is None or not self.is_joint:
             return None
-        table = find_published(Store(self.config.train.from_))
-        if table is None:
-            return None
-        fields = read_json(table.store, f"{table.merge}/{MODEL}.json")
-        kept = {name: value for name, value in fields.items() if name in ("score", "model", "calibration")}
-        return json.dumps(kept, sort_keys=True) if kept["score"] == JOINT else None
+        files = self.old.score_files()
+        return replace(files, blind=BlindFiles(self.old.heads.blind.beliefs, None))
 
     @cached_property
     def verified(self) -> VerifiedSource | None:

@@ -18,8 +18,9 @@ from rayclean.decisions.naming import note_classes
 from rayclean.decisions.verified import VerifiedFile
 from rayclean.embed.features_stage import check_features
 from rayclean.embed.sources import feature_source
-from rayclean.errors import InputError, RaycleanError
+from rayclean.errors import ConfigError, InputError, RaycleanError
 from rayclean.run.run import Run
+from rayclean.run.saved import load_run
 from rayclean.storage.contents import create, read_json, read_table, write
 from rayclean.storage.published import Published
 from rayclean.storage.store import Store
@@ -78,7 +79,7 @@ def start(
         )
     if leaves_word:
         _note_catalog(store, catalog, validation)
-    run = Run(config, store, catalog, validation, workers, precision, features=features)
+    run = Run(config, store, catalog, validation, workers, precision, features=features, old=_old_run(config))
     note_classes(store)
     _check_given(run)
     note_sources(run, read_table(store, f"{catalog.folder}/{SOURCES_FILE}"))
@@ -138,7 +139,25 @@ def look(config: Config, store: Store) -> Run:
     marks = read_json(store, CATALOG_FILE)
     catalog = open_catalog(store, marks["fingerprint"])
     validation = open_catalog(store, marks["validation"]) if marks.get("validation") else None
-    return Run(config, store, catalog, validation, ONE_WORKER, _settled_precision(config, store))
+    old = _old_run(config)
+    return Run(config, store, catalog, validation, ONE_WORKER, _settled_precision(config, store), old=old)
+
+
+def _old_run(config: Config) -> Run | None:
+    """The run whose heads judge new shards on features, where `train.from` names one.
+
+    Raises:
+        ConfigError: it is none, or cannot be read.
+    """
+    source = config.train.from_
+    if source is None or not config.on_features:
+        return None
+    try:
+        return look(load_run(source), Store(source))
+    except RaycleanError as e:
+        raise ConfigError(
+            f"train.from {source}: expected the folder or URL of a run on features that is done; {e}"
+        ) from e
 
 
 def look_at_current(config: Config, store: Store) -> tuple[Run, Published]:

@@ -27,11 +27,11 @@ class BlindFiles:
 
     Attributes:
         heads: of the blind heads, one a weight decay.
-        vote_folder: the labels of the nearest rows of each row.
+        vote_folder: the labels of the nearest rows of each row; None where these are not to be believed.
     """
 
     heads: BlindBeliefs
-    vote_folder: str
+    vote_folder: str | None
 
     def inputs(self) -> list[str]:
         """What a fingerprint of anything that reads them holds."""
@@ -40,8 +40,11 @@ class BlindFiles:
     def read(self, block: int) -> dict[str, Array]:
         """By name (n, K) float64 beliefs of a block of rows."""
         store, classes = self.heads.catalog.store, self.heads.catalog.num_classes
+        heads = self.heads.read(block)
+        if self.vote_folder is None:
+            return heads
         near = map_arrays(store, f"{self.vote_folder}/{block_name(block)}.safetensors")["near_labels"]
-        return {**self.heads.read(block), NEIGHBORS: neighbor_shares(near[:, :SHARE_NEIGHBORS], classes)}
+        return {**heads, NEIGHBORS: neighbor_shares(near[:, :SHARE_NEIGHBORS], classes)}
 
 
 @dataclass(frozen=True)

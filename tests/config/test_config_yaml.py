@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from rayclean.cli.common import load_run
 from rayclean.config import Config, TrainSection, dump_config, load_config, yaml_text
 from rayclean.errors import ConfigError
+from rayclean.run.saved import load_run
 
 
 def write(folder: Path, content: str) -> Path:

@@ -12,14 +12,13 @@ from typing import Any
 import pytest
 import yaml
 
-from rayclean.cli.common import load_run
 from rayclean.config import Config, dump_config
 from rayclean.errors import InputError, RunHeldError
 from rayclean.inspect.garbage import _stage_folder, collect, find_reached, score_kinds
 from rayclean.run.grow import STAGES, grow
-from rayclean.run.pipeline import CONFIG_FILE
 from rayclean.run.record import STEPS, record
 from rayclean.run.run import Run
+from rayclean.run.saved import CONFIG_FILE, load_run
 from rayclean.run.start import CATALOG_FILE, PRECISION_FILE, look
 from rayclean.run.tidy import tidy
 from rayclean.storage.executor import Executor

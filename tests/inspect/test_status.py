@@ -26,9 +26,9 @@ from rayclean.inspect.status import RATE_FILES, StageStatus, read_status, sample
 from rayclean.report.run_text import print_status
 from rayclean.run.failures import note_failures
 from rayclean.run.grow import STAGES, grow
-from rayclean.run.pipeline import CONFIG_FILE
 from rayclean.run.record import STEPS, record
 from rayclean.run.run import Run
+from rayclean.run.saved import CONFIG_FILE
 from rayclean.run.start import look
 from rayclean.storage.executor import Inline, JobReport, Watcher
 from rayclean.storage.graph import Graph

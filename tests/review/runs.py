@@ -32,7 +32,7 @@ NUM_ROWS = 240
 SERVE = """
 import sys
 from rich.console import Console
-from rayclean.cli.common import load_run
+from rayclean.run.saved import load_run
 from rayclean.review.survey import Survey
 from rayclean.review.command import serve_review
 serve_review(load_run(sys.argv[1]), 0, sys.argv[2], Console(width=1000))

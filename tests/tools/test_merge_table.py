@@ -13,8 +13,8 @@ import yaml
 from rayclean.config import Config, dump_config
 from rayclean.errors import InputError
 from rayclean.evaluate.results import evaluate_run
-from rayclean.run.pipeline import CONFIG_FILE
 from rayclean.run.run import Run
+from rayclean.run.saved import CONFIG_FILE
 from tools.joint_figures import joint_figures
 from tools.merge_table import ALL, ONE, auroc_lines, calibration_lines, costs
 from tools.run_cells import CELLS, INN_ONE_NETWORK

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from rayclean.config import TrainSection
 from rayclean.config.load import dump_config
 from rayclean.errors import InputError, RaycleanError
-from rayclean.run.pipeline import CONFIG_FILE
 from rayclean.run.run import Run
+from rayclean.run.saved import CONFIG_FILE
 from rayclean.schema import Array
 from rayclean.train.augment import normalize
 from rayclean.train.forward import ForwardSettings

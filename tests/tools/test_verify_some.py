@@ -11,8 +11,8 @@ import yaml
 from rayclean.config import Config, dump_config
 from rayclean.decisions.verified import VerifiedFile
 from rayclean.evaluate.evaluate import read_truth
-from rayclean.run.pipeline import CONFIG_FILE
 from rayclean.run.run import Run
+from rayclean.run.saved import CONFIG_FILE
 from tools.verify_some import main
 
 
