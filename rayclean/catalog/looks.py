@@ -94,6 +94,18 @@ class PixelLook:
         return decode_image(image, self.max_pixels, self.max_scans)
 
 
+class Given(NamedTuple):
+    """Where features lie that are in files of their own, apart from the shards.
+
+    Attributes:
+        rows: (n,) int64, counted through all files.
+        total: how many there are in them.
+    """
+
+    rows: Array
+    total: int
+
+
 class Taken(NamedTuple):
     """Features of the samples that an embedder took in, in their order.
 
@@ -101,11 +113,13 @@ class Taken(NamedTuple):
         features: (n, d) float32; rows of bad ones hold anything.
         digests: n times 16 bytes.
         bad: why samples have no features, by their places among the n.
+        given: where they come from, where that is files beside the shards; rows of bad ones hold anything.
     """
 
     features: Array
     digests: Sequence[bytes]
     bad: Mapping[int, BadSample]
+    given: Given | None = None
 
 
 class Embedder(Protocol):
@@ -209,6 +223,8 @@ class FeatureLook:
             "scale": scale,
             "bad": np.frombuffer(json.dumps(sorted(self.bad)).encode(), np.uint8),
         }
+        if taken.given is not None:
+            content |= {"given": taken.given.rows[good], "given_total": np.array([taken.given.total])}
         write(self.store, self.file, content)
         if self.same is not None:
             write(self.store, self.same, {"file": self.file})

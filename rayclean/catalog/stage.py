@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from rayclean.catalog.groups import find_groups
 from rayclean.catalog.labels import ClassList, LabelField
 from rayclean.catalog.looks import Embedder, FeatureLook, FeatureSource
+from rayclean.catalog.matching import count_unused
 from rayclean.catalog.scan import ScanSettings, ShardScan, scan_shard
 from rayclean.catalog.table import COLUMNS_FILE, SHARDS_FILE, SUMMARY_FILE, Catalog
 from rayclean.config import DataSection
@@ -29,6 +30,7 @@ from rayclean.storage.units import Job, UnitResult, block_name
 VERSION = 1
 SOURCES_FILE = "sources.parquet"
 FEATURES = "features"
+UNUSED = "unused_features"  # of a summary: features in files beside the shards that are of no sample
 
 
 def find_sources(data: DataSection) -> pa.Table:
@@ -188,10 +190,15 @@ def row_table(scan: ShardScan, of_pixels: bool = True) -> pa.Table:
 
 @dataclass(frozen=True)
 class ColumnsJob(Job):
-    """Joins the shards' rows: numbers them, orders them by label, finds equal pixels. One unit."""
+    """Joins the shards' rows: numbers them, orders them by label, finds equal pixels. One unit.
+
+    Attributes:
+        is_scanned: whether these are all rows of the run's shards, so that features of no row are of no sample.
+    """
 
     stage: ClassVar[str] = "catalog"
     num_classes: int
+    is_scanned: bool = False
 
     def units(self) -> Sequence[str]:
         """The one unit."""
@@ -203,13 +210,13 @@ class ColumnsJob(Job):
 
     def open(self) -> Callable[[str], UnitResult]:
         """Nothing to load."""
-        return lambda _: _join(self.store, self.folder, self.num_classes)
+        return lambda _: _join(self.store, self.folder, self.num_classes, self.is_scanned)
 
 
 _ROW_COLUMNS = ["label", "offset", "size", "digest", "draw_id"]
 
 
-def _join(store: Store, folder: str, num_classes: int) -> UnitResult:
+def _join(store: Store, folder: str, num_classes: int, is_scanned: bool) -> UnitResult:
     """Columns by row, the shards' table and the summary.
 
     Holds about 60 bytes a row; the tables of the shards pass one by one.
@@ -264,6 +271,10 @@ def _join(store: Store, folder: str, num_classes: int) -> UnitResult:
         summary["clips"] = len(columns["clip_starts"]) - 1
     if of_features:
         summary["digests"] = FEATURES
+    if is_scanned and FEATURES in sources.column_names:
+        files, names = (sources[name].to_pylist() for name in (FEATURES, "name"))
+        if (unused := count_unused(store, folder, files, names)) is not None:
+            summary[UNUSED] = unused
     return UnitResult(columns, {SHARDS_FILE: shards, SUMMARY_FILE: summary}, rows=summary["rows"])
 
 

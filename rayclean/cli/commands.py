@@ -70,7 +70,7 @@ def run(
         return
     truth = results.true_noise_rate(this)
     print_summary(out, this.store.root, summary, time.monotonic() - started_s, truth)
-    for warning in results.warnings(this):
+    for warning in [*results.doubts(summary), *results.warnings(this)]:
         out.print(f"warning: {warning}", markup=False)
     raise typer.Exit(results.exit_code(this.config, summary))
 

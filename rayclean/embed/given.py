@@ -15,7 +15,7 @@ import numpy.lib.format as npy
 from rayclean.config.features_text import ClipRetrieval, FileFeatures, MemberFeatures, parse_features
 from rayclean.embed.given_names import Names
 from rayclean.embed.given_parts import Part, files_of, mark_of, open_parts
-from rayclean.errors import ConfigError, InputError
+from rayclean.errors import ConfigError
 from rayclean.schema import NO_ROW, Array
 from rayclean.shards.decode import BadSample
 
@@ -160,27 +160,26 @@ class GivenFeatures:
         Raises:
             UnitError: the object store does not answer.
         """
-        places = self._names.find(shard_name, keys)
-        values = np.full((len(keys), self.dim), np.nan, np.float32)
+        places = self.places(shard_name, keys)
+        return self.read(places), places != NO_ROW
+
+    def places(self, shard_name: str, keys: Sequence[str]) -> Array:
+        """(n,) int64 rows of samples of one shard, counted through all files; `NO_ROW` where there is none."""
+        return self._names.find(shard_name, keys)
+
+    def read(self, places: Array) -> Array:
+        """(n, d) float32 features of `places` (n,), NaN throughout where there is none or it cannot be used.
+
+        Raises:
+            UnitError: the object store does not answer.
+        """
+        values = np.full((len(places), self.dim), np.nan, np.float32)
         for part, start, stop in zip(self._parts, self._starts[:-1], self._starts[1:], strict=True):
             wanted = np.flatnonzero((places >= start) & (places < stop))
             if len(wanted):
                 values[wanted] = part.read(places[wanted] - start, self.dim)
         values[~np.isfinite(values).all(axis=1)] = np.nan
-        return values, places != NO_ROW
-
-    def num_unused(self, num_used: int) -> int:
-        """Features that belong to no sample, where `there` was true for `num_used` samples of all shards.
-
-        Raises:
-            InputError: some belong to several samples, whose keys then repeat across shards.
-        """
-        if num_used > self.num_rows:
-            raise InputError(
-                f"{self.source}: {num_used} samples have features, but there are {self.num_rows}: keys repeat across "
-                "shards; add a column shard, as the final table has it"
-            )
-        return self.num_rows - num_used
+        return values
 
 
 def open_given(source: FileFeatures | ClipRetrieval, field: str = "data.features") -> GivenFeatures:

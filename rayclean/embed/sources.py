@@ -8,12 +8,12 @@ from functools import cached_property
 
 import numpy as np
 
-from rayclean.catalog.looks import Embedder, FeatureSource, PixelLook, Taken
+from rayclean.catalog.looks import Embedder, FeatureSource, Given, PixelLook, Taken
 from rayclean.config import Config
 from rayclean.config.features_text import Features, MemberFeatures, parse_features
 from rayclean.embed.frozen import FrozenNetwork, FrozenSettings, frozen_settings
 from rayclean.embed.given import GivenFeatures, given_digest, open_given, read_member, stacked
-from rayclean.schema import Array
+from rayclean.schema import NO_ROW, Array
 from rayclean.shards.decode import BadSample, Pixels
 from rayclean.storage.draws import pixel_digest
 from rayclean.storage.fingerprint import fingerprint
@@ -73,7 +73,11 @@ class _Frozen:
         if self.waiting:
             self._run()
         features = np.concatenate(self.done) if self.done else np.empty((0, 0), np.float32)
-        taken = Taken(features, self.digests, {})
+        text = "the network gives numbers that are not finite"
+        bad = {
+            int(place): BadSample("bad_features", text) for place in np.flatnonzero(~np.isfinite(features).all(axis=1))
+        }
+        taken = Taken(features, self.digests, bad)
         self.done, self.digests = [], []
         return taken
 
@@ -144,17 +148,18 @@ class _Files:
         self.keys.append(key)
 
     def take(self, shard: str) -> Taken:
-        values, there = self.given.of_shard(shard, self.keys)
+        rows = self.given.places(shard, self.keys)
+        values = self.given.read(rows)
         bad = {}
-        for place in np.flatnonzero(~there | np.isnan(values[:, 0])):
+        for place in np.flatnonzero(np.isnan(values[:, 0])):
             text = f"cannot be used: missing, not finite, or not {self.given.dim} numbers"
             bad[int(place)] = (
-                BadSample("bad_features", text)
-                if there[place]
-                else BadSample("missing_features", f"{self.given.source} has none for it")
+                BadSample("missing_features", f"{self.given.source} has none for it")
+                if rows[place] == NO_ROW
+                else BadSample("bad_features", text)
             )
         self.keys = []
-        return Taken(values, list(map(pixel_digest, values)), bad)
+        return Taken(values, list(map(pixel_digest, values)), bad, Given(rows, self.given.num_rows))
 
 
 def feature_source(config: Config, device: str, precision: str) -> FeatureSource | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from rayclean.config import PLANT, Config
@@ -84,6 +85,11 @@ def warnings(this: Run) -> list[str]:
                 f"{check['distance']:.2f}); try another simulated_loss.kind than {this.config.simulated_loss.kind}"
             )
     return found
+
+
+def doubts(summary: Mapping[str, Any]) -> list[str]:
+    """Which beliefs say nothing of the labels, and why, by the summary of a table."""
+    return [f"{name}: {doubt}" for name, doubt in summary.get("doubts", {}).items()]
 
 
 def exit_code(config: Config, summary: dict[str, Any]) -> int:

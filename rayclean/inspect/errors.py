@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rayclean.catalog.stage import SOURCES_FILE
+from rayclean.catalog.stage import SOURCES_FILE, UNUSED
 from rayclean.catalog.table import SHARDS_FILE, Catalog
 from rayclean.config import Config
 from rayclean.run.failures import read_failures
@@ -30,7 +30,8 @@ def find_errors(config: Config, limit: int) -> dict[str, Any]:
 
     Returns:
         `failed`: a dict a stage; units that are done meanwhile are left out. `data`: a dict a data set with its counts
-        by reason, its first samples and its truncated shards; `shards_read` of `shards` say how far these reach.
+        by reason, its first samples and its truncated shards; `shards_read` of `shards` say how far these reach;
+        `unused_features`: how many are of no sample, where they lie in files beside the shards.
     """
     this = look(config, Store(config.run.dir))
     data = [_bad_samples("data.shards", this.source, limit)]
@@ -81,6 +82,8 @@ def _bad_samples(data: str, catalog: Catalog, limit: int) -> dict[str, Any]:
         lines = catalog.shards.filter(cut).select(["name", "truncated"]).to_pylist()
         found["truncated"] = [{"shard": line["name"], "text": line["truncated"]} for line in lines]
         found["reasons"] = dict(catalog.summary["quarantined"])
+        if UNUSED in catalog.summary:
+            found[UNUSED] = catalog.summary[UNUSED]
     else:
         shards = shards[:MAX_SHARDS]
         found["shards_read"] = len(shards)

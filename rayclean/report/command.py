@@ -18,7 +18,7 @@ from rayclean.config import Config
 from rayclean.config.secrets import refuse_secrets
 from rayclean.decisions.verified import NOTHING_VERIFIED, read_verified
 from rayclean.errors import ConfigError
-from rayclean.evaluate.results import warnings
+from rayclean.evaluate.results import doubts, warnings
 from rayclean.inspect.show import FinalTable, stream
 from rayclean.merge.models import Fitted
 from rayclean.merge.stage import MODEL
@@ -183,7 +183,7 @@ def _report(this: Run, facts: _Facts, samples: Mapping[int, Sample], pictures: P
 
 
 def _warnings(this: Run, summary: Mapping[str, Any], pictures: Pictures) -> list[str]:
-    found = warnings(this)
+    found = [*doubts(summary), *warnings(this)]
     if not summary["reliable"]:
         found.insert(0, f"the merge is not reliable: {summary['reason']}")
     if pictures.failed:

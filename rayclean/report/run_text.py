@@ -65,6 +65,8 @@ def print_errors(console: Console, found: dict[str, Any], limit: int) -> None:
         for sample in data["samples"]:
             _print(console, f"  {sample['shard']} {sample['key']!r}: {sample['reason']}, {sample['text']}")
         _print_rest(console, total, len(data["samples"]))
+        if unused := data.get("unused_features"):
+            _print(console, f"{data['data']}: {unused:,} features in files beside the shards are of no sample")
         if data["truncated"]:
             _print(console, f"{data['data']}: {len(data['truncated']):,} of {data['shards']:,} shards are cut short")
         for shard in data["truncated"][:limit]:

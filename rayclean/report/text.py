@@ -45,6 +45,8 @@ def print_summary(
     if summary["left_out"]:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(summary["left_out"].items()))
         console.print(f"left out on purpose: {sum(summary['left_out'].values()):,} samples ({reasons})", markup=False)
+    if unused := summary.get("unused_features"):
+        console.print(f"features of no sample: {unused:,}; are these the shards that they were made of?")
     for name, text in (("truncated_shards", "cut short"), ("empty_shards", "empty")):
         if summary[name]:
             console.print(f"{summary[name]:,} of {summary['shards']:,} shards are {text}")

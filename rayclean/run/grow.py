@@ -74,7 +74,8 @@ def catalog_jobs(run: Run) -> list[Job]:
         settings, frozen = scan_settings(data, run.source_classes, verified), run.config.model.frozen
         kind, features = EmbedShardsJob if frozen else CatalogJob, run.features
         scan = kind(run.store, catalog.folder, settings, sources.num_rows, features, run.config.on_features)
-        done[catalog.folder] = _joined(run, catalog, run.source_classes.num_classes, scan)
+        is_source = catalog is run.source
+        done[catalog.folder] = _joined(run, catalog, run.source_classes.num_classes, scan, is_source)
     source = done[run.source.folder]
     for keeps, catalog in run.derived.items():
         plan = PlanJob(run.store, catalog.folder, run.source, run.derivation(keeps), after=(source,))
@@ -99,8 +100,8 @@ def _scanned(run: Run) -> list[tuple[Catalog, DataSection, str | None]]:
     return [*found, (run.validation, verified, None)] if run.validation and verified else found
 
 
-def _joined(run: Run, catalog: Catalog, num_classes: int, shards: Job) -> ColumnsJob:
-    return ColumnsJob(run.store, catalog.folder, num_classes, after=(shards,))
+def _joined(run: Run, catalog: Catalog, num_classes: int, shards: Job, is_source: bool = False) -> ColumnsJob:
+    return ColumnsJob(run.store, catalog.folder, num_classes, is_source, after=(shards,))
 
 
 def train_jobs(run: Run) -> list[TrainJob]:

@@ -99,7 +99,7 @@ def _check_rows(this: Run, graph: Graph) -> None:
         reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(summary["quarantined"].items())) or "none"
         raise InputError(
             f"{this.config.data.shards} hold no usable sample ({summary['samples']} samples, quarantined: {reasons}); "
-            "check data.image, data.label and data.classes"
+            f"check {'data.features' if this.config.data.features else 'data.image'}, data.label and data.classes"
         )
     if this.verified is not None and any(job.missing() for job in trainings):
         this.verified.find(this.catalog)

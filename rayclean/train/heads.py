@@ -72,8 +72,8 @@ class HeadSettings:
         return max(min(self.epochs, MOST_STEPS // steps), -(-LEAST_STEPS // steps))
 
     def steps_of(self, num_rows: int) -> int:
-        """Steps an epoch."""
-        return -(-num_rows // self.batch_size)
+        """Steps an epoch; at least 1."""
+        return max(-(-num_rows // self.batch_size), 1)
 
 
 @dataclass

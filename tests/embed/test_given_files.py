@@ -61,7 +61,7 @@ def test_rows_come_in_the_order_of_the_keys(kind: pa.DataType, column: str, tmp_
     assert features.dtype == np.float32
     assert there.all()
     np.testing.assert_array_equal(features, values[order])
-    assert (found.dim, found.num_rows, found.num_unused(48)) == (3, 50, 2)
+    assert (found.dim, found.num_rows) == (3, 50)
 
 
 def test_brace_ranges_and_urls_name_files(tmp_path: Path) -> None:
@@ -87,13 +87,6 @@ def test_with_a_column_shard_keys_may_repeat(tmp_path: Path) -> None:
     found = opened(write(tmp_path / "a.parquet", ["a", "a"], [[1.0], [2.0]], ["x.tar", "y.tar"]))
     assert found.of_shard("y.tar", ["a"])[0].tolist() == [[2]]
     assert found.of_shard("z.tar", ["a"])[1].tolist() == [False]
-
-
-def test_features_that_two_samples_would_share_are_refused(tmp_path: Path) -> None:
-    found = opened(write(tmp_path / "a.parquet", ["a", "b"], [[1.0], [2.0]]))
-    num_used = sum(int(found.of_shard(shard, ["a", "b", "c"])[1].sum()) for shard in ("x.tar", "y.tar"))
-    with pytest.raises(InputError, match="4 samples have features, but there are 2: keys repeat across shards"):
-        found.num_unused(num_used)
 
 
 def test_rows_that_are_not_there_or_of_no_use_are_told_apart(tmp_path: Path) -> None:
