@@ -61,6 +61,14 @@ def with_features(sources: pa.Table, features: FeatureSource | None) -> pa.Table
     return sources.append_column("features", pa.array(files, pa.string()))
 
 
+def features_mark(sources: pa.Table) -> str | None:
+    """What the features of a list of shards depend on, by the names of their files; None where rows have none."""
+    if FEATURES not in sources.column_names or not sources.num_rows:
+        return None
+    folder: str = sources[FEATURES][0].as_py().partition("/")[0]
+    return folder.removeprefix(f"{FEATURES}-")
+
+
 def catalog_fingerprint(
     data: DataSection, classes: ClassList, sources: pa.Table, verified: str | None = None, features: str | None = None
 ) -> str:

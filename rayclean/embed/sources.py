@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -160,6 +161,16 @@ class _Files:
             )
         self.keys = []
         return Taken(values, list(map(pixel_digest, values)), bad, Given(rows, self.given.num_rows))
+
+
+def features_asked(config: Config) -> dict[str, Any] | None:
+    """What a config says of features, without looking at weights or files; None without features."""
+    data, model = config.data, config.model
+    if not model.frozen:
+        return None if data.features is None else {"features": data.features}
+    images = data.model_dump(mode="json", include={"size", "mean", "std", "max_pixels", "max_scans", "image"})
+    score = config.score.model_dump(mode="json")
+    return {"model": model.model_dump(mode="json"), "data": images, "score": score}
 
 
 def feature_source(config: Config, device: str, precision: str) -> FeatureSource | None:

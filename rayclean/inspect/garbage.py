@@ -14,13 +14,15 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from rayclean.catalog.stage import SOURCES_FILE, catalog_fingerprint
+from rayclean.catalog.stage import FEATURES, SOURCES_FILE, catalog_fingerprint, features_mark
+from rayclean.catalog.table import Catalog
 from rayclean.config import Config
+from rayclean.embed.sources import features_asked
 from rayclean.errors import DamagedFile, InputError, RaycleanError
 from rayclean.run.grow import grow, stages
 from rayclean.run.run import Run
-from rayclean.run.start import look
-from rayclean.storage.contents import read_table
+from rayclean.run.start import ASKED, CATALOG_FILE, look
+from rayclean.storage.contents import read_json, read_table
 from rayclean.storage.damage import ASIDE
 from rayclean.storage.lease import hold
 from rayclean.storage.published import find_published
@@ -34,6 +36,7 @@ CATALOG, TRAIN = "catalog", "train"
 _MARKS = {CATALOG: (SOURCES_FILE,), TRAIN: (WORKERS_FILE, DONE_FILE, snapshot_name(0))}
 # Where a run's files lie beside its stages' folders, and what those that a writer has not finished are called.
 _OTHERS = re.compile(r"record|labels|tables|lease|log|learn|report|(learn|lesson|export)-[0-9a-f]{8}")
+_FEATURES_FILE = re.compile(r"[0-9a-f]{8}[0-9]*\.safetensors")  # of a shard
 _UNFINISHED = re.compile(rf".+{re.escape(TEMPORARY)}.+-[0-9]+-[0-9]+")
 ABANDONED_S = 3600.0  # after which a temporary file has no writer any more
 LEAVING = f"{TEMPORARY}gc"  # ends the name of a folder that is being removed
@@ -48,7 +51,7 @@ def score_kinds() -> tuple[str, ...]:
 
 def _stage_folder(name: str) -> re.Match[str] | None:
     """A stage's folder, its kind first."""
-    kinds = f"{CATALOG}|{TRAIN}-[a-z][a-z0-9_]*|{'|'.join(score_kinds())}"
+    kinds = f"{CATALOG}|{FEATURES}|{TRAIN}-[a-z][a-z0-9_]*|{'|'.join(score_kinds())}"
     return re.fullmatch(rf"({kinds})-[0-9a-f]{{8}}(-clips)?", name)
 
 
@@ -120,7 +123,7 @@ def collect(config: Config, dry_run: bool) -> Garbage:
                 _remove(store, name, is_folder=name in folders)
             except OSError as e:
                 refused[name] = e.strerror or str(e)
-        kept = tuple(kind for kind in (CATALOG, TRAIN, *score_kinds()) if kind not in reached.known)
+        kept = tuple(kind for kind in (CATALOG, FEATURES, TRAIN, *score_kinds()) if kind not in reached.known)
         merge = _merge_of_table(store)
         gone = {name: size for name, size in sizes.items() if name not in refused}
         said = tuple(f"{name}: {reason}" for name, reason in refused.items())
@@ -129,7 +132,10 @@ def collect(config: Config, dry_run: bool) -> Garbage:
 
 def _is_ours(store: Store, folder: str) -> bool:
     """Whether a start of this run has made a folder: it holds what that leaves there first."""
-    marks = _MARKS.get(folder.partition("-")[0], (ENVIRONMENT_FILE,))
+    kind = folder.partition("-")[0]
+    if kind == FEATURES:
+        return any(map(_FEATURES_FILE.fullmatch, store.list(folder)))
+    marks = _MARKS.get(kind, (ENVIRONMENT_FILE,))
     return any(store.exists(f"{folder}/{mark}") for mark in marks)
 
 
@@ -152,7 +158,8 @@ def find_reached(config: Config) -> Reached:
     _check_catalogs(this)
     catalogs = [this.source, this.validation, *this.derived.values(), *this.planted.values()]
     folders = {catalog.folder for catalog in catalogs if catalog is not None}
-    known: tuple[str, ...] = (CATALOG,)
+    folders |= {name for catalog in (this.source, this.validation) if catalog for name in _feature_folders(catalog)}
+    known: tuple[str, ...] = (CATALOG, FEATURES)
     try:
         folders |= {role.task.folder for role in this.roles.values()}
         known += (TRAIN,)
@@ -165,6 +172,12 @@ def find_reached(config: Config) -> Reached:
     return Reached(frozenset(folders), known + score_kinds(), None)
 
 
+def _feature_folders(catalog: Catalog) -> set[str]:
+    """Where the features of a catalog's rows lie, if they have any."""
+    mark = features_mark(read_table(catalog.store, f"{catalog.folder}/{SOURCES_FILE}"))
+    return set() if mark is None else {f"{FEATURES}-{mark}"}
+
+
 def _check_catalogs(this: Run) -> None:
     """A start that was refused may have left word of another catalog than that of the config.
 
@@ -172,17 +185,24 @@ def _check_catalogs(this: Run) -> None:
         InputError: so it is here; all that belongs to the config would look like garbage.
     """
     config = this.config
+    marks = read_json(this.store, CATALOG_FILE)
+    if marks.get(ASKED) != features_asked(config):
+        raise _of_two_starts(this)
     sections = [(this.source, config.data, config.verified_label), (this.validation, config.validation_data(), None)]
     for catalog, data, verified in sections:
         mark = None
         if catalog is not None and data is not None:
             sources = read_table(this.store, f"{catalog.folder}/{SOURCES_FILE}")
-            mark = catalog_fingerprint(data, this.source_classes, sources, verified)
+            mark = catalog_fingerprint(data, this.source_classes, sources, verified, features_mark(sources))
         if mark != (catalog and catalog.fingerprint):
-            raise InputError(
-                f"{this.store.root}: config.yaml and the catalog are of two starts; give the `rayclean run` command "
-                "that is meant once more, then this one"
-            )
+            raise _of_two_starts(this)
+
+
+def _of_two_starts(this: Run) -> InputError:
+    return InputError(
+        f"{this.store.root}: config.yaml and the catalog are of two starts; give the `rayclean run` command that is "
+        "meant once more, then this one"
+    )
 
 
 def _num_bytes(store: Store, name: str) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import pyarrow as pa
 
@@ -17,7 +18,7 @@ from rayclean.config import Config, DataSection
 from rayclean.decisions.naming import note_classes
 from rayclean.decisions.verified import VerifiedFile
 from rayclean.embed.features_stage import check_features
-from rayclean.embed.sources import feature_source
+from rayclean.embed.sources import feature_source, features_asked
 from rayclean.errors import ConfigError, InputError, RaycleanError
 from rayclean.run.run import Run
 from rayclean.run.saved import load_run
@@ -29,6 +30,7 @@ from rayclean.train.stage import is_trained
 
 PRECISION_FILE = "precision.json"
 CATALOG_FILE = "catalog.json"
+ASKED = "asked"  # in it: what the config says of features
 ONE_WORKER = dict.fromkeys(("cpu", "gpu", "train"), Workers(1, 1, 0, "cpu"))  # this process
 log = logging.getLogger(__name__)
 
@@ -78,7 +80,7 @@ def start(
             "alone; where others are verified, name their member: influence.validation_label=json:…"
         )
     if leaves_word:
-        _note_catalog(store, catalog, validation)
+        _note_catalog(store, catalog, validation, features_asked(config))
     run = Run(config, store, catalog, validation, workers, precision, features=features, old=_old_run(config))
     note_classes(store)
     _check_given(run)
@@ -118,13 +120,21 @@ def scanned(
     return catalog
 
 
-def _note_catalog(store: Store, catalog: Catalog, validation: Catalog | None) -> None:
-    """Leaves word which catalog is the run's, and says so when the shards or how they are read have changed."""
+def _note_catalog(
+    store: Store, catalog: Catalog, validation: Catalog | None, asked: Mapping[str, Any] | None
+) -> None:
+    """Leaves word which catalog is the run's, and says so when the shards or how they are read have changed.
+
+    `asked`: what its config says of features.
+    """
     if store.exists(CATALOG_FILE):
         before = read_json(store, CATALOG_FILE)["fingerprint"]
         if before != catalog.fingerprint:
             log.warning("the shards, or how they are read, have changed: a new catalog beside catalog-%s", before)
-    marks = {"fingerprint": catalog.fingerprint, "validation": validation.fingerprint if validation else None}
+    marks: dict[str, Any] = {"fingerprint": catalog.fingerprint}
+    marks["validation"] = validation.fingerprint if validation else None
+    if asked is not None:
+        marks[ASKED] = asked
     write(store, CATALOG_FILE, marks)
 
 

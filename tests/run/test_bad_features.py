@@ -125,7 +125,7 @@ def test_a_key_in_two_shards_cannot_share_features(finish: Do, tmp_path: Path) -
 
 def test_no_features_at_all_end_the_run_before_the_training(finish: Do, tmp_path: Path) -> None:
     shards = write_feature_shards(tmp_path, CLUSTERS, instead=dict.fromkeys(range(ROWS)))
-    with pytest.raises(InputError, match="hold no usable sample .* missing_features 150.; check data.features"):
+    with pytest.raises(InputError, match=r"hold no usable sample .* missing_features 150\); check data.features"):
         finish(feature_config(tmp_path / "run", shards))
 
 
