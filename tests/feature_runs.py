@@ -61,7 +61,11 @@ def members_of(key: str, features: Any, given: int, truth: int) -> list[Content]
 
 
 def write_feature_shards(
-    folder: Path, rows: Clusters, num_shards: int = 2, instead: Mapping[int, Any] | None = None
+    folder: Path,
+    rows: Clusters,
+    num_shards: int = 2,
+    instead: Mapping[int, Any] | None = None,
+    images: Mapping[int, bytes] | None = None,
 ) -> str:
     """Writes rows as shards of even size; returns their pattern.
 
@@ -70,6 +74,7 @@ def write_feature_shards(
         rows: what they hold.
         num_shards: how many.
         instead: by row what stands in the place of its features; None for nothing.
+        images: by row, where it has one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     others = dict(instead or {})
@@ -78,6 +83,7 @@ def write_feature_shards(
         for row in places.tolist():
             features = others.get(row, rows.features[row])
             members += members_of(key_of(row), features, rows.given[row], rows.truth[row])
+            members += [(f"{key_of(row)}.png", images[row])] if images and row in images else []
         write_tar(folder / f"{shard:02d}.tar", members)
     return f"{folder}/*.tar"
 

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from rayclean.catalog.table import Catalog
+from rayclean.errors import InputError
 from rayclean.schema import Array
 from rayclean.shards.access import PixelReader
 
@@ -29,12 +30,17 @@ def thumbnails(catalog: Catalog, rows: Array, max_pixels: float, side: int = SID
 
     Raises:
         ShardChangedError: a shard is gone, or is not the one of the catalog.
+        InputError: a picture cannot be decoded.
     """
     for row, picture in pictures(catalog, rows, max_pixels, side):
+        if isinstance(picture, InputError):
+            raise picture
         yield row, encoded(picture, "PNG")
 
 
-def pictures(catalog: Catalog, rows: Array, max_pixels: float, side: int = SIDE) -> Iterator[tuple[int, Image.Image]]:
+def pictures(
+    catalog: Catalog, rows: Array, max_pixels: float, side: int = SIDE
+) -> Iterator[tuple[int, Image.Image | InputError]]:
     """The pictures of some rows, whole, scaled to fit a square and never enlarged.
 
     Args:
@@ -44,7 +50,8 @@ def pictures(catalog: Catalog, rows: Array, max_pixels: float, side: int = SIDE)
         side: of the square, pixels.
 
     Yields:
-        The row and its picture, RGB, in order of their places in the shards.
+        The row and its picture, RGB, in order of their places in the shards; or why it cannot be decoded, which no
+        catalog has found that took features and did not look at images.
 
     Raises:
         ShardChangedError: a shard is gone, or is not the one of the catalog.
@@ -61,21 +68,27 @@ def pictures(catalog: Catalog, rows: Array, max_pixels: float, side: int = SIDE)
 class _WholeReader(PixelReader):
     """Reads whole pictures of a catalog's rows, where `PixelReader.read` gives the network's crops.
 
-    That a picture is the one that was scored shows in the digest of its pixels, so that all of it is decoded.
+    That a picture is the one that was scored shows in the digest of its pixels, where the catalog has it, so that all
+    of it is decoded.
     """
 
     def __init__(self, catalog: Catalog, max_pixels: float) -> None:
         identities = catalog.identities()
         super().__init__([identity.url for identity in identities], 1, max_pixels, identities)
-        self._columns = catalog._columns
+        self._columns, self._seen = catalog._columns, catalog.pixel_digests
 
-    def scaled(self, rows: Array, side: int) -> Iterator[tuple[int, Image.Image]]:
-        """The position in `rows`, and the picture; several are decoded at once."""
-        shards, offsets, sizes, digests = (self._columns[name][rows] for name in ("shard", "offset", "size", "digest"))
+    def scaled(self, rows: Array, side: int) -> Iterator[tuple[int, Image.Image | InputError]]:
+        """The position in `rows`, and the picture, or what is wrong with it; several are decoded at once."""
+        shards, offsets, sizes = (self._columns[name][rows] for name in ("shard", "offset", "size"))
+        digests = None if self._seen is None else self._seen["digest"][rows]
 
-        def decode(item: tuple[int, bytes]) -> tuple[int, Image.Image]:
+        def decode(item: tuple[int, bytes]) -> tuple[int, Image.Image | InputError]:
             i, data = item
-            picture = Image.fromarray(self._decode(int(shards[i]), int(offsets[i]), data, digests[i]))
+            digest = None if digests is None else digests[i]
+            try:
+                picture = Image.fromarray(self._decode(int(shards[i]), int(offsets[i]), data, digest))
+            except InputError as error:
+                return i, error
             picture.thumbnail((side, side), Image.Resampling.BICUBIC)
             return i, picture
 

@@ -23,6 +23,7 @@ from rayclean.storage.units import block_name
 COLUMNS_FILE = "columns.safetensors"
 SHARDS_FILE = "shards.parquet"
 SUMMARY_FILE = "summary.json"
+PIXELS = "pixels"
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,19 @@ class Catalog:
 
     @property
     def digest(self) -> Array:
-        """Digests of the decoded pixels, (N, 2) uint64; equal means equal pixels."""
+        """Digests, (N, 2) uint64; equal means equal pixels, or equal features: see `digests_of`."""
         return self._columns["digest"]
+
+    @property
+    def digests_of(self) -> str:
+        """What digests are of, and so what copies share: `pixels`, or `features` where no image was looked at."""
+        found: str = self.summary.get("digests", PIXELS)
+        return found
+
+    @property
+    def pixel_digests(self) -> CheckedArrays | KeptArrays | None:
+        """Columns with `digest` of the pixels; None where digests are of something else."""
+        return self._columns if self.digests_of == PIXELS else None
 
     @property
     def twins(self) -> Array:
@@ -115,7 +127,7 @@ class Catalog:
 
     @property
     def duplicate_of(self) -> Array:
-        """The smallest row with equal pixels, (N,) int64, `NO_ROW` where there is none but itself."""
+        """The smallest row with an equal digest, (N,) int64, `NO_ROW` where there is none but itself."""
         return self._columns["duplicate_of"]
 
     @property
@@ -267,10 +279,9 @@ class RowPixels:
         return images
 
     def _decode(self, rows: Array) -> Iterator[tuple[int, Array]]:
-        columns = self.catalog._columns
-        shards, offsets, sizes, digests = (columns.take(name, rows) for name in ("shard", "offset", "size", "digest"))
-        of_pixels = "digests" not in self.catalog.summary
-        return self.reader.read(shards, offsets, sizes, digests if of_pixels else None)
+        columns, seen = self.catalog._columns, self.catalog.pixel_digests
+        shards, offsets, sizes = (columns.take(name, rows) for name in ("shard", "offset", "size"))
+        return self.reader.read(shards, offsets, sizes, None if seen is None else seen.take("digest", rows))
 
 
 class ArrayPixels(RowPixels):

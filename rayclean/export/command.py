@@ -64,7 +64,7 @@ def export(
         StageError: units failed; the same command goes on.
     """
     kind = EXPORT_KINDS.get(to)
-    kind.check(options)
+    kind.check(options, config.data.has_images)
     store = Store(config.run.dir)
     this, table, target = look(config, store), LabelTable.open(store), _open(out)
     caution = caution_of(table.published.summary())

@@ -118,16 +118,17 @@ def sample_records(shards: Sequence[FileFacts], extensions: Sequence[str], label
 
     Args:
         shards: the tars.
-        extensions: of pictures.
+        extensions: of pictures; none where samples have no image.
         label: extension of the member with the label.
     """
     inside = [{"@id": shard.name} for shard in shards]
     encoding = "application/json" if label == "json" else "text/plain"
-    pictures = picture_records("images", [f"*.{extension}" for extension in extensions])
+    pictures = [picture_records("images", [f"*.{extension}" for extension in extensions])] if extensions else []
     labels = _member_records("labels", "The members that hold the labels.", [encoding], [f"*.{label}"], "sc:Text")
-    for records in (pictures, labels):
+    found = [*pictures, labels]
+    for records in found:
         records.files["containedIn"] = inside
-    return [pictures, labels]
+    return found
 
 
 def picture_records(name: str, includes: Sequence[str]) -> Records:

@@ -20,19 +20,24 @@ class ExportKind(Entry):
     Attributes:
         function: from `rayclean.export.work.Work` to `Made`: writes the files, and says which. The same command goes
             on where it was stopped, so equal work gives equal bytes.
+        needs_images: whether samples without images cannot be written so.
         has_limit: whether it is of some rows that people look at, so many as `--limit` says.
         version: raised when the same export gets other files, so that a folder of before is not gone on with.
     """
 
     has_limit: bool = False
+    needs_images: bool = False
     version: int = 1
 
-    def check(self, options: ExportOptions) -> None:
-        """Refuses options that do not go with it.
+    def check(self, options: ExportOptions, has_images: bool = True) -> None:
+        """Refuses options that do not go with it, and samples without images where it is made of these.
 
         Raises:
-            ConfigError: a limit that it does not have, or too large a one.
+            ConfigError: so it is; a limit that it does not have, or too large a one.
         """
+        if self.needs_images and not has_images:
+            others = ", ".join(kind.name for kind in EXPORT_KINDS if not kind.needs_images)
+            raise ConfigError(f"--to {self.name} shows pictures, but data.image is none; choose one of {others}")
         if options.limit is not None and not self.has_limit:
             limited = " and ".join(kind.name for kind in EXPORT_KINDS if kind.has_limit)
             raise ConfigError(f"--limit is for --to {limited}; for {self.name} choose by --cut or --budget")
@@ -52,13 +57,18 @@ EXPORT_KINDS = Registry(
             "datacomp", "uids of the rows that stay, for its resharder", "rayclean.export.datacomp:make_datacomp"
         ),
         ExportKind(
-            "fiftyone", "the most doubtful rows to look at", "rayclean.export.fiftyone:make_fiftyone", has_limit=True
+            "fiftyone",
+            "the most doubtful rows to look at",
+            "rayclean.export.fiftyone:make_fiftyone",
+            has_limit=True,
+            needs_images=True,
         ),
         ExportKind(
             "labelstudio",
             "the most doubtful rows as tasks for people",
             "rayclean.export.labelstudio:make_labelstudio",
             has_limit=True,
+            needs_images=True,
         ),
     ),
 )

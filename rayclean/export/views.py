@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from rayclean.catalog.table import PIXELS
 from rayclean.errors import ShardChangedError
 from rayclean.export.choose import COLUMNS, Decision, Lines, Reason, reasons_of
 from rayclean.export.croissant import picture_records
@@ -118,18 +119,32 @@ def views_of(chosen: Chosen, rows: Array, max_pixels: float) -> Iterator[View]:
             here = shards == shard
             places = catalog.rows_of_shard(int(shard)).take(pa.array(ordered[here] - firsts[shard])).to_pylist()
             for line, place in zip(table.filter(pa.array(here)).to_pylist(), places, strict=True):
-                yield _view(reader, int(shard), line, place, max_pixels)
+                digest = place["digest"] if catalog.digests_of == PIXELS else None
+                yield _view(reader, int(shard), line, place, max_pixels, digest)
     finally:
         reader.close()
 
 
-def _view(reader: PixelReader, shard: int, line: dict[str, Any], place: dict[str, Any], max_pixels: float) -> View:
-    data = reader.read_bytes(shard, place["offset"], place["size"])
+def _is_same(data: bytes, digest: bytes | None, max_pixels: float) -> bool:
+    if digest is None:
+        return True
     try:
-        is_same = pixel_digest(decode_image(data, max_pixels)) == place["digest"]
+        return pixel_digest(decode_image(data, max_pixels)) == digest
     except BadSample:
-        is_same = False
-    if not is_same or line["key"] != place["key"]:
+        return False
+
+
+def _view(
+    reader: PixelReader,
+    shard: int,
+    line: dict[str, Any],
+    place: dict[str, Any],
+    max_pixels: float,
+    digest: bytes | None,
+) -> View:
+    """`digest`: of the picture's pixels; None where the catalog did not look at it."""
+    data = reader.read_bytes(shard, place["offset"], place["size"])
+    if not _is_same(data, digest, max_pixels) or line["key"] != place["key"]:
         raise ShardChangedError(
             f"{reader.urls[shard]} changed since it was cataloged: another image at byte {place['offset']}; "
             "run again to catalog the new content"

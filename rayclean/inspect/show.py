@@ -66,6 +66,8 @@ def describe(config: Config, key: str, shard: str | None = None) -> Facts:
     facts: Facts = {"key": key, "shard": chosen, "aside": [each for each in aside if each["shard"] == chosen]}
     if chosen not in places:
         return facts
+    if catalog.store.exists(f"{catalog.folder}/{SHARDS_FILE}"):
+        facts["equal"] = catalog.digests_of
     facts |= _of_catalog(catalog, chosen, key, table.names if table else this.classes.names)
     if table is not None:
         age = {"merge": table.merge, "is_current": is_current(this, table.published)}

@@ -68,8 +68,9 @@ def write_report(config: Config, out: str | None = None, top: int = 2000) -> str
     seen = _Facts.read(this, table, top)
     folder = open_folder(f"{this.store.root}/{FOLDER}" if out is None else out)
     samples = seen.samples(table)
-    shown = [row for sample in samples.values() for row in (sample.row, *(near.row for near in sample.neighbors))]
-    pictures = write_pictures(folder, this.catalog, np.array(shown, np.int64), config.data.max_pixels)
+    rows = [row for sample in samples.values() for row in (sample.row, *(near.row for near in sample.neighbors))]
+    shown = np.array(rows if config.data.has_images else [], np.int64)
+    pictures = write_pictures(folder, this.catalog, shown, config.data.max_pixels)
     return write_pages(folder, render(_report(this, seen, samples, pictures)))
 
 
@@ -177,6 +178,8 @@ def _report(this: Run, facts: _Facts, samples: Mapping[int, Sample], pictures: P
         num_groups=seen.num_groups,
         near=views.near_samples(facts.near, samples),
         num_near=None if facts.near is None else facts.near.num_rows,
+        has_pictures=this.config.data.has_images,
+        equal=this.catalog.digests_of,
         pictures=pictures.names,
         tiny=pictures.tiny,
     )

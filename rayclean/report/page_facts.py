@@ -132,7 +132,7 @@ class Confusion:
 
 @dataclass(frozen=True)
 class CopyGroup:
-    """Samples with equal pixels; `total` of them, of which some are listed."""
+    """Samples that show the same; `total` of them, of which some are listed."""
 
     samples: list[Sample]
     total: int
@@ -160,6 +160,8 @@ class Report:
         heat_note: what the heat map of labels shows.
         num_groups: groups of copies with different labels, of which `copies` has the first.
         num_near: rows with a near sample of another label; None where distances are missing.
+        has_pictures: whether samples have images at all.
+        equal: what copies share: `pixels`, or `features` where these are all that was looked at.
         pictures: file names below `pictures/`, by row; a row that is missing could not be read.
         tiny: rows whose picture is so small that its pixels are shown.
     """
@@ -187,6 +189,8 @@ class Report:
     num_groups: int
     near: list[NearPair]
     num_near: int | None
+    has_pictures: bool = True
+    equal: str = "pixels"
     pictures: dict[int, str] = field(default_factory=dict)
     tiny: set[int] = field(default_factory=set)
 
@@ -194,6 +198,15 @@ class Report:
     def noise_interval(self) -> tuple[float, float] | None:
         """Of the estimated noise rate; None where the merge gives none."""
         return noise_interval(self.summary)
+
+    @property
+    def believed(self) -> str:
+        """What the joint model believes, in words."""
+        if sources := self.summary.get("belief_sources"):
+            return f"{', '.join(sources)} on features, none of which has seen the sample’s own label"
+        epoch, roles = self.summary["belief_epoch"], self.summary["belief_roles"]
+        others = f" with {', '.join(roles)}" if roles else ""
+        return f"the network of epoch {'the end' if epoch is None else epoch}{others}"
 
     @property
     def calibrated(self) -> str | None:

@@ -101,9 +101,13 @@ def _readable(catalog: Catalog, rows: Array, max_pixels: float, found: Pictures)
         done: set[int] = set()
         try:
             for row, picture in pictures(catalog, some, max_pixels):
+                done.add(row)
+                if isinstance(picture, InputError):
+                    found.failed.add(row)
+                    found.reason = found.reason or str(picture)
+                    continue
                 is_tiny = max(picture.size) <= TINY
                 name = f"{row}.{'png' if is_tiny else 'jpg'}"
-                done.add(row)
                 found.names[row] = name
                 if is_tiny:
                     found.tiny.add(row)

@@ -100,9 +100,9 @@ def print_sample(console: Console, facts: dict[str, Any]) -> None:
     for each in facts.get("neighbors", []):
         lines.append(("neighbour", _who(each)))
     if facts.get("few_neighbors"):
-        lines.append(("few neighbours", "fewer than iofm.num other images of this label"))
+        lines.append(("few neighbours", "fewer than iofm.num other samples of this label"))
     if facts.get("duplicate_of"):
-        lines.append(("equal pixels", _who(facts["duplicate_of"])))
+        lines.append((f"equal {facts.get('equal', 'pixels')}", _who(facts["duplicate_of"])))
     if "table" not in facts and "given_label" in facts:
         lines.append(("table", "none yet; this is what the finished stages say"))
     elif "table" in facts and not facts["table"]["is_current"]:

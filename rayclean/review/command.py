@@ -153,7 +153,8 @@ def open_review(
         if reviewer is not None:
             review.open_log(reviewer)
         title = store.root.rpartition("/")[2]
-        with ReviewServer(port, review, _pictures(catalog, config), title, reviewer, take_in(store)) as server:
+        picture = _pictures(catalog, config) if config.data.has_images else None
+        with ReviewServer(port, review, picture, title, reviewer, take_in(store)) as server:
             yield server
     finally:
         review.close()
@@ -177,7 +178,7 @@ def _open_queue(
         return None
     table = FinalTable.of(published)
     has_other_labels = config.merge.verified not in (None, REVIEW)  # a file's: these rows need no second look
-    queue = Queue(table.merge, table.names, table.rows, has_other_labels, held, chosen)
+    queue = Queue(table.merge, table.names, table.rows, has_other_labels, held, chosen, config.data.has_images)
     _check_rows(store, catalog, table)
     return queue
 

@@ -73,6 +73,7 @@ class Queue:
         merge: the folder that the table comes from.
         names: of the classes.
         chosen: the samples that are offered, in this order, instead of the most doubtful; None without.
+        has_pictures: whether samples have images; near ones are else told by their keys.
         rows: that are offered, in order; also those that have been decided since.
         row_of: of each sample whose row is known.
         num_flagged: flagged rows of the table, decided or not.
@@ -87,7 +88,9 @@ class Queue:
         skip_verified: bool = False,
         held: int = HELD,
         chosen: Sequence[Sample] | None = None,
+        has_pictures: bool = True,
     ) -> None:
+        self.has_pictures = has_pictures
         self.merge, self.names, self.held, self.chosen = merge, tuple(names), held, chosen
         self._tables, self._skip_verified = tables, skip_verified
         self._labels = {name: label for label, name in enumerate(self.names)}
@@ -145,6 +148,13 @@ class Queue:
         if row not in self._lines:
             raise InputError(f"the table has no row {row}")
         return self._lines[row]
+
+    def told(self, rows: Sequence[int]) -> list[Facts]:
+        """Rows for people, who know them by their pictures; without any, by their keys."""
+        if self.has_pictures:
+            return [{"row": row} for row in rows]
+        self._read(rows)
+        return [{"row": row, "key": self.line(row)["key"]} for row in rows]
 
     def sample(self, row: int) -> Sample:
         """What a row is."""

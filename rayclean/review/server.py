@@ -46,7 +46,8 @@ class ReviewServer(BoundedServer):
     Args:
         port: 0 for any that is free.
         review: the decisions and what is offered.
-        picture: gives a row's picture, at most so large; it is called from many threads.
+        picture: gives a row's picture, at most so large; it is called from many threads. None where samples have no
+            images.
         title: of the page.
         reviewer: whose page it is; None where each page asks.
         command: what takes the decisions in.
@@ -56,10 +57,10 @@ class ReviewServer(BoundedServer):
     """
 
     def __init__(
-        self, port: int, review: Review, picture: Picture, title: str, reviewer: str | None, command: str
+        self, port: int, review: Review, picture: Picture | None, title: str, reviewer: str | None, command: str
     ) -> None:
         self.review, self.reviewer, self.command = review, reviewer, command
-        self.pictures = _Held(picture)
+        self.pictures = None if picture is None else _Held(picture)
         try:
             super().__init__((HOST, port), _Handler)
         except (OSError, OverflowError) as e:
@@ -70,7 +71,7 @@ class ReviewServer(BoundedServer):
             loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, undefined=jinja2.StrictUndefined
         )
         names = [{"label": label, "name": name} for label, name in enumerate(review.queue.names)]
-        settings = {"reviewer": reviewer, "classes": names, "command": command}
+        settings = {"reviewer": reviewer, "classes": names, "command": command, "pictures": picture is not None}
         self.page = pages.get_template("page.html.j2").render(title=title, settings=settings).encode()
 
     @property
@@ -176,6 +177,8 @@ class _Handler(BaseHTTPRequestHandler):
             kind = "text/css" if path.endswith("css") else "text/javascript"
             return (FOLDER / path).read_bytes(), f"{kind}; charset=utf-8"
         if path == "picture":
+            if self.server.pictures is None:
+                raise Refused(HTTPStatus.NOT_FOUND, "the samples have no images (data.image is none)")
             side = min(max(_number(query, "side"), 1), MAX_SIDE)
             return self.server.pictures.get(_number(query, "row"), side), "image/png"
         if path in ("api/queue", "api/item"):

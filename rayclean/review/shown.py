@@ -21,7 +21,7 @@ def judgement(queue: Queue, line: Facts) -> Facts:
         nothing = dict.fromkeys(("suggestion", "probability", "label_score", "issue_kind", "duplicate_of"))
         return {"blind": True, **nothing, "is_label_issue": False, "scores": {}, "neighbors": []}
     scores = {name.removeprefix("score_"): _finite(line[name]) for name in line if name.startswith("score_")}
-    near = zip(line["neighbor_rows"], line["neighbor_labels"], strict=True)
+    near = zip(queue.told(line["neighbor_rows"]), line["neighbor_labels"], strict=True)
     return {
         "blind": False,
         "suggestion": queue.class_of(line["predicted_label"]),
@@ -31,7 +31,7 @@ def judgement(queue: Queue, line: Facts) -> Facts:
         "issue_kind": line["issue_kind"],
         "duplicate_of": None if line["duplicate_of"] is None else _picture_of(queue, line["duplicate_of"]),
         "scores": scores,
-        "neighbors": [{"row": each, **(queue.class_of(label) or {})} for each, label in near],
+        "neighbors": [{**each, **(queue.class_of(label) or {})} for each, label in near],
     }
 
 
@@ -42,7 +42,7 @@ def likely_labels(queue: Queue, line: Facts) -> list[int]:
 
 def _picture_of(queue: Queue, row: int) -> Facts:
     """A row with its given label."""
-    return {"row": row, **(queue.class_of(queue.line(row)["given_label"]) or {})}
+    return {**queue.told([row])[0], **(queue.class_of(queue.line(row)["given_label"]) or {})}
 
 
 def _finite(value: float | None) -> float | None:

@@ -120,9 +120,7 @@ def scanned(
     return catalog
 
 
-def _note_catalog(
-    store: Store, catalog: Catalog, validation: Catalog | None, asked: Mapping[str, Any] | None
-) -> None:
+def _note_catalog(store: Store, catalog: Catalog, validation: Catalog | None, asked: Mapping[str, Any] | None) -> None:
     """Leaves word which catalog is the run's, and says so when the shards or how they are read have changed.
 
     `asked`: what its config says of features.

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from rayclean.errors import ShardChangedError
+from rayclean.errors import InputError, ShardChangedError
 from rayclean.schema import Array
 from rayclean.shards.decode import BadSample, Pixels, decode_image, fit_image
 from rayclean.shards.urls import ShardIdentity, file_system, local_path, stat_shard
@@ -91,6 +91,7 @@ class PixelReader:
 
         Raises:
             ShardChangedError: a shard is another one than recorded.
+            InputError: an image that the catalog did not decode cannot be.
         """
         files = self._fetch(np.lexsort((offsets, shards)), shards, offsets, sizes)
 
@@ -110,6 +111,11 @@ class PixelReader:
             pixels = decode_image(data, self.max_pixels)
         except BadSample as error:
             self._check(shard)
+            if digest is None:
+                raise InputError(
+                    f"{self.urls[shard]}: the image at byte {offset} cannot be read ({error}), and nobody looked at it "
+                    "before, since features are there already; repair it, or leave its sample out"
+                ) from error
             raise self._changed(shard, f"at byte {offset} {error}") from error
         if digest is not None and pixel_digest(pixels) != digest.tobytes():
             self._check(shard)

@@ -74,7 +74,8 @@ def test_every_row_once_in_order_of_place(scored: Run) -> None:
 
 
 def test_a_picture_is_whole_fits_the_square_and_is_never_enlarged(catalog: Catalog) -> None:
-    found = dict(pictures(catalog, np.arange(len(SIZES)), 1e6, side=96))
+    given = dict(pictures(catalog, np.arange(len(SIZES)), 1e6, side=96))
+    found = {row: picture for row, picture in given.items() if isinstance(picture, Image.Image)}
     sizes = [found[row].size[::-1] for row in range(len(SIZES))]
     assert sizes == [(8, 8), (13, 96), (96, 13), (96, 48), (1, 96), (TINY, 3)]
     whole = Image.fromarray(random_pixels(3, 200, 100)).resize((48, 96), Image.Resampling.BICUBIC)

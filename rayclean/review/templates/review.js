@@ -73,6 +73,7 @@ function facts(row) {
 function prefetch() {
   for (const row of rows.slice(position + 1, position + 1 + AHEAD)) {
     facts(row).then((next) => {
+      if (!settings.pictures) return;
       new Image().src = picture(row, LARGE);
       for (const near of next.neighbors) new Image().src = picture(near.row, SMALL);
     }, () => {});
@@ -119,17 +120,19 @@ async function show() {
 }
 
 function draw() {
-  const large = at("picture");
-  large.hidden = false;
-  at("no-picture").hidden = true;
-  large.src = picture(item.row, LARGE);
-  large.alt = item.key;
+  if (settings.pictures) {
+    const large = at("picture");
+    large.hidden = false;
+    at("no-picture").hidden = true;
+    large.src = picture(item.row, LARGE);
+    large.alt = item.key;
+  }
   at("key").textContent = at("key").title = item.key;
   at("shard").textContent = at("shard").title = item.shard;
   document.body.classList.toggle("blind", item.blind);
   const kinds = { wrong_label: "The label looks wrong.", ambiguous: "It looks like one of two classes.",
     none_of_the_classes: "It looks like none of the classes.",
-    duplicate_with_another_label: "An equal picture has another label." };
+    duplicate_with_another_label: "An equal sample has another label." };
   at("kind").textContent = kinds[item.issue_kind] || (item.is_label_issue ? "Flagged." : "Not flagged.");
   at("given").textContent = item.given.name;
   at("given-score").textContent = `right with probability ${percent(item.label_score)}`;
@@ -175,12 +178,17 @@ function colourOf(label) {
 
 function neighbor(near, before) {
   const figure = element("figure");
+  const caption = element("figcaption", before + near.name, colourOf(near.label));
+  if (!settings.pictures) {
+    figure.append(caption, element("p", near.key, "small"));
+    return figure;
+  }
   const image = element("img");
   image.addEventListener("load", () => pixelate(image));
   image.src = picture(near.row, SMALL);
   image.alt = "";
   image.addEventListener("error", () => { image.alt = "cannot be read"; });
-  figure.append(image, element("figcaption", before + near.name, colourOf(near.label)));
+  figure.append(image, caption);
   return figure;
 }
 
