@@ -176,10 +176,10 @@ def plan(
 
         print_graph(out, *draw_graph(loaded))
         return
-    from rayclean.inspect.plan import estimate
+    from rayclean.inspect.plan_features import plan_run
     from rayclean.report.text import print_plan
 
-    print_plan(out, estimate(loaded))
+    print_plan(out, plan_run(loaded))
 
 
 @app.command()

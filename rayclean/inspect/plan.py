@@ -115,10 +115,15 @@ def count_rows(sources: pa.Table) -> tuple[int, bool]:
     return round(samples * total_bytes / first["size"]), False
 
 
-def count_labels(config: Config, classes: ClassList, sources: pa.Table, rows: int) -> tuple[Array, bool]:
-    """(K,) rows of each label, and whether they were counted: by the run's catalog, where it is there."""
+def count_labels(
+    config: Config, classes: ClassList, sources: pa.Table, rows: int, features: str | None = None
+) -> tuple[Array, bool]:
+    """(K,) rows of each label, and whether they were counted: by the run's catalog, where it is there.
+
+    `features`: as for `catalog_fingerprint`.
+    """
     store = Store(config.run.dir)
-    catalog = open_catalog(store, catalog_fingerprint(config.data, classes, sources, config.verified_label))
+    catalog = open_catalog(store, catalog_fingerprint(config.data, classes, sources, config.verified_label, features))
     if store.exists(f"{catalog.folder}/{COLUMNS_FILE}"):
         return catalog.class_counts, True
     each, more = divmod(rows, classes.num_classes)
@@ -162,7 +167,7 @@ def plan_search(counts: Array, dim: int, settings: IndexSettings, counted: bool)
     )
 
 
-def _index_settings(config: Config) -> IndexSettings:
+def index_settings(config: Config) -> IndexSettings:
     """The search at the last snapshot, for whose votes lists of any label are asked."""
     neighbors, seed = config.neighbors, config.run.seed
     part_rows, ivf_rows, target = config.blocks.index_rows, neighbors.ivf_rows, neighbors.recall_target
@@ -202,7 +207,7 @@ def estimate(config: Config) -> Plan:
     snapshots = max(walked, inn_walked, 1)
     epochs = [config.train_of(role).epochs for role in config.role_names()]
     counts, counted = count_labels(config, classes, sources, rows)
-    dim, settings = forward.network.feature_dim, _index_settings(config)
+    dim, settings = forward.network.feature_dim, index_settings(config)
     search = plan_search(counts, dim, settings, counted)
     earlier = plan_search(counts, dim, replace(settings, any_label=False), counted)
     embedding_bytes = 2 * dim + 4 * num_classes

@@ -13,6 +13,7 @@ from rayclean.config.score_families import score_of
 from rayclean.evaluate.evaluate import Evaluation
 from rayclean.evaluate.noise_words import rate_notes
 from rayclean.inspect.plan import Plan, SearchPlan
+from rayclean.inspect.plan_features import FeaturePlan
 from rayclean.schema import NONE_OF_CLASSES
 from rayclean.storage.published import Published
 from rayclean.storage.store import Store
@@ -113,10 +114,41 @@ def print_worst(console: Console, root: str, count: int) -> None:
     console.print(table)
 
 
-def print_plan(console: Console, plan: Plan) -> None:
+def print_plan(console: Console, plan: Plan | FeaturePlan) -> None:
     """Rows, forwards, memory, disk and time."""
     counted = "" if plan.exact else " (projected from the first shard)"
-    console.print(f"{plan.shards:,} shards, {plan.rows:,} samples{counted}, {plan.snapshots} snapshot(s) to score")
+    if isinstance(plan, FeaturePlan):
+        console.print(f"{plan.shards:,} shards, {plan.rows:,} samples{counted}, {plan.dim:,} features each")
+        _print_looks(console, plan)
+    else:
+        console.print(f"{plan.shards:,} shards, {plan.rows:,} samples{counted}, {plan.snapshots} snapshot(s) to score")
+        _print_forwards(console, plan)
+    console.print(
+        f"memory: {plan.worker_bytes / 1e9:.1f} GB a worker, {plan.driver_bytes / 1e9:.1f} GB for the driver; "
+        f"disk: {plan.disk_bytes / 1e9:.2f} GB in run.dir"
+    )
+    _print_search(console, plan.search, "the features" if isinstance(plan, FeaturePlan) else "the last snapshot")
+
+
+def _print_looks(console: Console, plan: FeaturePlan) -> None:
+    """What a run on features looks at, and what its heads learn."""
+    each = "each looked at once" if plan.forwards else "no image is looked at"
+    console.print(
+        f"decodes: {plan.decodes:,}, forwards: {plan.forwards:,} ({each}; {plan.rows - plan.looks:,} samples have "
+        f"features from an earlier start); {plan.looks_per_s:,.0f} samples a second on this machine with one worker's "
+        "threads"
+    )
+    look_s, train_s = plan.seconds["look"], plan.seconds["train"]
+    console.print(
+        f"{plan.heads:,} heads learn from {plan.head_rows:,} rows; time on one such worker: {duration(look_s)} to "
+        f"look, {duration(train_s)} to train; looking divides by the number of actors, and neighbours and scores come "
+        "on top"
+    )
+    console.print(f"features: {size(plan.feature_bytes)} in files, one a shard, which later starts take as they are")
+
+
+def _print_forwards(console: Console, plan: Plan) -> None:
+    """What a run on images trains and scores."""
     console.print(
         f"forwards: {plan.training_forwards:,} to train and follow, {plan.scoring_forwards:,} to score; "
         f"{plan.forwards_per_s:,.0f} a second on this machine with one worker's threads"
@@ -126,13 +158,12 @@ def print_plan(console: Console, plan: Plan) -> None:
         f"time on one such worker: {duration(train_s)} to train, {duration(score_s)} to score; "
         "scoring divides by the number of actors"
     )
+
+
+def _print_search(console: Console, search: SearchPlan, of: str) -> None:
+    """What the neighbour search keeps and holds."""
     console.print(
-        f"memory: {plan.worker_bytes / 1e9:.1f} GB a worker, {plan.driver_bytes / 1e9:.1f} GB for the driver; "
-        f"disk: {plan.disk_bytes / 1e9:.2f} GB in run.dir"
-    )
-    search = plan.search
-    console.print(
-        f"neighbour index of the last snapshot: {size(search.index_bytes)}, its largest part "
+        f"neighbour index of {of}: {size(search.index_bytes)}, its largest part "
         f"{size(search.part_bytes)}; an actor maps up to {size(search.label_bytes)} for lists of the same label and "
         "all of it for lists of any label (actors of a node share these pages), and holds up to "
         f"{size(search.held_bytes)} of its own"

@@ -88,6 +88,13 @@ def start(
     return run
 
 
+def score_precision(config: Config, store: Store) -> str:
+    """What networks score with: as the config or an earlier start of the run has settled it, else by this process."""
+    if store.exists(PRECISION_FILE) or config.score.precision != "auto":
+        return _settled_precision(config, store)[1]
+    return resolve_precision("auto")
+
+
 def note_sources(run: Run, sources: pa.Table) -> None:
     """Says of each catalog that is made from the run's which shards its rows lie in: the same."""
     for derived in (*run.derived.values(), *run.planted.values()):
