@@ -10,12 +10,20 @@ from typing import Literal
 import numpy as np
 
 from rayclean.catalog.labels import ClassList
-from rayclean.catalog.scan import scan_shard
+from rayclean.catalog.scan import ShardScan, scan_shard
 from rayclean.catalog.stage import find_sources, scan_settings
 from rayclean.cluster import nodes
 from rayclean.cluster.connect import connect
 from rayclean.config import Config
 from rayclean.errors import RaycleanError
+from rayclean.inspect.doctor_features import (
+    GivenLook,
+    SizedLook,
+    describe_features,
+    given_source,
+    missed_network,
+    other_widths,
+)
 from rayclean.storage.store import Store
 from rayclean.train.models import MODEL_NAMES
 from rayclean.train.models.layers import convolutions_at_fault
@@ -35,12 +43,20 @@ class Finding:
 
 
 def examine(config: Config) -> Iterator[Finding]:
-    """Checks the shards, then the run folder, then the cluster; an error of one does not hide the others."""
-    for check in (_shards, _folder, _cluster):
+    """Checks features, the shards, the run folder, then the cluster; an error of one does not hide the others."""
+    said = set()
+    for check in (_features, _shards, _folder, _cluster):
         try:
             yield from check(config)
         except RaycleanError as e:
-            yield Finding("error", str(e))
+            if str(e) not in said:  # what features lack, the shards lack too
+                yield Finding("error", str(e))
+            said.add(str(e))
+
+
+def _features(config: Config) -> Iterator[Finding]:
+    if config.on_features:
+        yield Finding("ok", describe_features(config))
 
 
 def _shards(config: Config) -> Iterator[Finding]:
@@ -50,26 +66,44 @@ def _shards(config: Config) -> Iterator[Finding]:
     classes = ClassList.load(config.data.classes)
     settings = scan_settings(config.data, classes, config.verified_label)
     step = max(1, len(sources) // SAMPLED_SHARDS)
+    given = given_source(config)
+    embedder = None if given is None else given.open()
+    sides: list[int] = []
+    widths = []
     for source in sources[::step][:SAMPLED_SHARDS]:
-        scan = scan_shard(source["url"], settings)
-        bad = scan.quarantine.num_rows
-        level: Literal["ok", "warning", "error"] = "ok"
-        notes = [f"{scan.rows.num_rows:,} rows"]
-        if bad:
-            reasons = sorted(set(scan.quarantine["reason"].to_pylist()))
-            notes.append(f"{bad:,} samples for quarantine ({', '.join(reasons)})")
-            level = "error" if bad > config.data.max_bad_share * max(scan.num_samples, 1) else "warning"
-        if scan.truncated:
-            notes.append(f"cut short: {scan.truncated}")
-            level = "error"
-        counts = np.bincount(scan.rows["label"].to_numpy(), minlength=1)
-        if classes.num_classes > 1 and scan.rows.num_rows > 1 and counts.max() > SORTED_SHARE * counts.sum():
-            notes.append(
-                f"{counts.max() / counts.sum():.0%} of one class: shards that are sorted by class train badly "
-                "unless the decoded set fits data.cache_bytes; shuffle the samples over the shards"
-            )
-            level = "warning" if level == "ok" else level
-        yield Finding(level, f"{source['name']}: {', '.join(notes)}")
+        if embedder is not None:
+            taken = GivenLook(embedder, source["name"])
+            scan = scan_shard(source["url"], settings, taken)
+            widths.append((source["name"], taken.width))
+            notes = [f"{scan.rows.num_rows:,} rows with {taken.width:,} features each"]
+        else:
+            scan = scan_shard(source["url"], settings, SizedLook(**vars(settings.look()), sides=sides))
+            notes = [f"{scan.rows.num_rows:,} rows"]
+        yield _judged(config, classes, source["name"], scan, notes)
+    yield from (Finding("error", text) for text in other_widths(widths))
+    if (text := missed_network(config, sides)) is not None:
+        yield Finding("warning", text)
+
+
+def _judged(config: Config, classes: ClassList, name: str, scan: ShardScan, notes: list[str]) -> Finding:
+    """What is said of a shard, after these notes."""
+    level: Literal["ok", "warning", "error"] = "ok"
+    if bad := scan.quarantine.num_rows:
+        reasons = sorted(set(scan.quarantine["reason"].to_pylist()))
+        notes.append(f"{bad:,} samples for quarantine ({', '.join(reasons)})")
+        level = "error" if bad > config.data.max_bad_share * max(scan.num_samples, 1) else "warning"
+    if scan.truncated:
+        notes.append(f"cut short: {scan.truncated}")
+        level = "error"
+    counts = np.bincount(scan.rows["label"].to_numpy(), minlength=1)
+    is_sorted = classes.num_classes > 1 and scan.rows.num_rows > 1 and counts.max() > SORTED_SHARE * counts.sum()
+    if is_sorted and not config.on_features:  # heads have blocks of all shards at once
+        notes.append(
+            f"{counts.max() / counts.sum():.0%} of one class: shards that are sorted by class train badly "
+            "unless the decoded set fits data.cache_bytes; shuffle the samples over the shards"
+        )
+        level = "warning" if level == "ok" else level
+    return Finding(level, f"{name}: {', '.join(notes)}")
 
 
 def _folder(config: Config) -> Iterator[Finding]:
@@ -89,7 +123,7 @@ def _cluster(config: Config) -> Iterator[Finding]:
         yield Finding(
             "ok", f"training: {training.actors} worker(s) of {training.threads} thread(s) on {training.device}"
         )
-        if training.device == "cpu" and training.threads > 1:
+        if training.device == "cpu" and training.threads > 1 and not config.on_features:
             yield from _networks(config)
         yield Finding("ok", f"scoring: {scoring.actors} actor(s) of {scoring.threads} thread(s) on {scoring.device}")
 
