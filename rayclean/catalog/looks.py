@@ -10,7 +10,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from rayclean.shards.decode import BadSample, decode_image
 from rayclean.shards.urls import ShardIdentity, local_path
 from rayclean.storage.contents import map_arrays, read_json, write
 from rayclean.storage.draws import pixel_digest
-from rayclean.storage.fingerprint import fingerprint
+from rayclean.storage.fingerprint import digest
 from rayclean.storage.store import Store
 
 VERSION = 1
@@ -150,8 +150,10 @@ class FeatureSource(ABC):
         mark: fingerprint of that, without the shards.
         of_pixels: whether samples are told apart by their pixels, not by their features.
         runs_network: whether a network looks, on GPUs where there are any.
+        by_content: whether a shard's content decides, not how it is called.
     """
 
+    by_content: ClassVar[bool] = True
     mark: str
     of_pixels: bool
     runs_network: bool
@@ -161,9 +163,14 @@ class FeatureSource(ABC):
         """Loads what is needed."""
 
     def file(self, identity: ShardIdentity, name: str) -> str:
-        """The file of a shard's features: of the shard as it is now, in whatever run's list it stands."""
-        fields = {"name": name.rpartition("/")[2], "size": identity.size, "tag": identity.tag}
-        return f"features-{self.mark}/{fingerprint('shard', VERSION, fields, [])}{len(str(identity.size))}.safetensors"
+        """The file of a shard's features: of the shard as it is now, in whatever run's list it stands.
+
+        Shards of one name, size and time may lie in two folders of a disk, which is why the whole path counts there;
+        what was moved is known by its content. Tags of object stores tell of the content.
+        """
+        place = identity.url if local_path(identity.url) is not None else name.rpartition("/")[2]
+        shard = {"name": place if self.by_content else name, "size": identity.size, "tag": identity.tag}
+        return f"features-{self.mark}/{digest(json.dumps(shard, sort_keys=True).encode())[:20]}.safetensors"
 
 
 class FeatureLook:
@@ -172,14 +179,14 @@ class FeatureLook:
     Args:
         store: the run's files.
         file: of the shard's features.
-        url: of the shard.
+        url: of the shard; None where features do not hang on its content alone.
         shard: its name.
         embedder: where they are not there yet, neither under this name nor of a shard of the same content.
     """
 
-    def __init__(self, store: Store, file: str, url: str, shard: str, embedder: Embedder) -> None:
+    def __init__(self, store: Store, file: str, url: str | None, shard: str, embedder: Embedder) -> None:
         self.store, self.file, self.shard, self.embedder = store, file, shard, embedder
-        self.same = None if store.exists(file) else _file_of_content(file, url)
+        self.same = None if url is None or store.exists(file) else _file_of_content(file, url)
         if self.same is not None and store.exists(self.same):
             other = read_json(store, self.same)["file"]
             if store.exists(other):

@@ -148,8 +148,9 @@ class CatalogJob(Job):
 
     def _shard(self, source: dict[str, Any], name: str, embedder: Embedder | None) -> UnitResult:
         look, before = None, {} if embedder is None else dict(embedder.facts)
-        if embedder is not None:
-            look = FeatureLook(self.store, source["features"], source["url"], source["name"], embedder)
+        if embedder is not None and self.features is not None:
+            url = source["url"] if self.features.by_content else None
+            look = FeatureLook(self.store, source["features"], url, source["name"], embedder)
         scan = scan_shard(source["url"], self.settings, look)
         _check_unchanged(ShardIdentity(source["url"], source["size"], source["tag"]))
         facts = {"quarantined": scan.quarantine.num_rows, "samples": scan.num_samples}

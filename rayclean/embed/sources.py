@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -122,8 +122,9 @@ class _Members:
 
 @dataclass(frozen=True)
 class FileSource(FeatureSource):
-    """Files beside the shards, of which each shard asks for its keys."""
+    """Files beside the shards, of which each shard asks for its keys, and by its name where they have it."""
 
+    by_content: ClassVar[bool] = False
     features: Features
 
     def open(self) -> Embedder:

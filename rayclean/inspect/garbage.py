@@ -36,7 +36,7 @@ CATALOG, TRAIN = "catalog", "train"
 _MARKS = {CATALOG: (SOURCES_FILE,), TRAIN: (WORKERS_FILE, DONE_FILE, snapshot_name(0))}
 # Where a run's files lie beside its stages' folders, and what those that a writer has not finished are called.
 _OTHERS = re.compile(r"record|labels|tables|lease|log|learn|report|(learn|lesson|export)-[0-9a-f]{8}")
-_FEATURES_FILE = re.compile(r"[0-9a-f]{8}[0-9]*\.safetensors")  # of a shard
+_FEATURES_FILE = re.compile(r"[0-9a-f]{20}\.safetensors")  # of a shard
 _UNFINISHED = re.compile(rf".+{re.escape(TEMPORARY)}.+-[0-9]+-[0-9]+")
 ABANDONED_S = 3600.0  # after which a temporary file has no writer any more
 LEAVING = f"{TEMPORARY}gc"  # ends the name of a folder that is being removed

@@ -41,9 +41,9 @@ def test_features_of_an_earlier_config_go_and_those_of_the_last_one_stay(begin: 
     run = begin()
     kept = features_of(run.store)
     assert len(kept) == 1
-    run.store.publish("features-deadbeef/0123456751.safetensors", b"of another network")
+    run.store.publish("features-deadbeef/0123456789abcdef0123.safetensors", b"of another network")
     run.store.publish("features-deadbeee/mine.npy", b"somebody's")
-    run.store.publish("features-mine/0123456751.safetensors", b"somebody's")
+    run.store.publish("features-mine/0123456789abcdef0123.safetensors", b"somebody's")
     found = collect(load_run(run.store.root), dry_run=False)
     assert set(found.sizes) == {"features-deadbeef"}
     assert found.kept == ()

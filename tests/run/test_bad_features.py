@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+from rayclean.catalog.features import RowFeatures
 from rayclean.config import Config
 from rayclean.errors import ConfigError, InputError
 from rayclean.evaluate.results import doubts, exit_code
@@ -38,10 +41,11 @@ def said(write: Callable[..., None], *arguments: Any) -> str:
     return text.getvalue()
 
 
-def write_features(path: Path, features: list[Any], keys: list[str] | None = None) -> str:
+def write_features(path: Path, features: list[Any], keys: list[str] | None = None, **more: list[str]) -> str:
     """A Parquet file of features; returns what `data.features` is then."""
     lists = pa.array([None if each is None else np.asarray(each).tolist() for each in features], pa.list_(pa.float32()))
-    pq.write_table(pa.table({"key": keys or [key_of(row) for row in range(len(features))], "features": lists}), path)
+    names = keys or [key_of(row) for row in range(len(features))]
+    pq.write_table(pa.table({"key": names, "features": lists, **more}), path)
     return f"file:{path}"
 
 
@@ -148,3 +152,25 @@ def test_two_features_of_one_key_are_refused_at_the_start(finish: Do, tmp_path: 
     shards = write_feature_shards(tmp_path / "shards", CLUSTERS)
     with pytest.raises(InputError, match=r"some keys are there twice \(key 's0000'\)"):
         finish(feature_config(tmp_path / "run", shards, data={"features": source}))
+
+
+def test_shards_of_one_content_have_the_features_of_their_names(finish: Do, tmp_path: Path) -> None:
+    shards = write_feature_shards(tmp_path / "one", CLUSTERS, num_shards=1, instead=dict.fromkeys(range(ROWS)))
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    features = [*CLUSTERS.features, *-CLUSTERS.features]
+    names = [f"{folder}/00.tar" for folder in ("one", "two") for _ in range(ROWS)]
+    source = write_features(tmp_path / "f.parquet", features, 2 * [key_of(row) for row in range(ROWS)], shard=names)
+    both = [shards, shards.replace("/one/", "/two/")]
+    run = finish(feature_config(tmp_path / "run", both, data={"features": source}))
+    found = RowFeatures(run.catalog).read(np.arange(2 * ROWS))
+    np.testing.assert_allclose(found, np.array(features), atol=0.02)
+
+
+def test_shards_of_one_name_size_and_time_are_told_apart(finish: Do, tmp_path: Path) -> None:
+    others = CLUSTERS._replace(features=-CLUSTERS.features)
+    for name, rows in (("one", CLUSTERS), ("two", others)):
+        write_feature_shards(tmp_path / name, rows, num_shards=1)
+        os.utime(tmp_path / name / "00.tar", (1_700_000_000, 1_700_000_000))
+    run = finish(feature_config(tmp_path / "run", [f"{tmp_path}/one/*.tar", f"{tmp_path}/two/*.tar"]))
+    found = RowFeatures(run.catalog).read(np.arange(2 * ROWS))
+    np.testing.assert_allclose(found, np.concatenate([CLUSTERS.features, others.features]), atol=0.02)
