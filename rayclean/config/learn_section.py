@@ -10,6 +10,8 @@ from rayclean.config.sections import Positive, PositiveNumber, Section, Share
 
 DivideScore = Literal["loss", "iofm", "inn", "joint"]
 NonNegative = Annotated[float, Field(ge=0)]
+# DivideMix's defaults on features, where one layer learns in few epochs.
+DIVIDEMIX_ON_FEATURES = {"epochs": 20, "warmup": 5, "schedule": "cosine"}
 # What the papers fit: DivideMix to losses, INN to its score; label_score is a probability already.
 MIXTURES = {"loss": "gauss", "iofm": "beta", "inn": "beta", "joint": "none"}
 

@@ -9,7 +9,7 @@ from pydantic import ValidationError, model_validator
 
 from rayclean.config.explain import explain, nearest
 from rayclean.config.features_text import check_features
-from rayclean.config.learn_section import LearnSection
+from rayclean.config.learn_section import DIVIDEMIX_ON_FEATURES, LearnSection
 from rayclean.config.noise_kinds import IMBALANCES, NOISE_KINDS
 from rayclean.config.score_families import FAMILIES
 from rayclean.config.sections import (
@@ -74,7 +74,11 @@ class Config(Section):
         sections = [each for each in (model, data, train) if isinstance(each, dict)]
         if len(sections) < 3 or not (model.get("frozen") or data.get("features")):
             return tree
-        return {**tree, "train": {**HEADS, **train}}
+        found = {**tree, "train": {**HEADS, **train}}
+        learn = tree.get("learn") or {}
+        if isinstance(learn, dict) and isinstance(divide := learn.get("dividemix") or {}, dict):
+            found["learn"] = {**learn, "dividemix": {**DIVIDEMIX_ON_FEATURES, **divide}}
+        return found
 
     @model_validator(mode="after")
     def _check(self) -> Config:

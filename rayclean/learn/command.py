@@ -14,6 +14,7 @@ from rayclean.catalog.stage import (
     SOURCES_FILE,
     CatalogJob,
     ColumnsJob,
+    EmbedShardsJob,
     find_sources,
     scan_settings,
 )
@@ -23,6 +24,8 @@ from rayclean.config import Config, DataSection
 from rayclean.errors import InputError
 from rayclean.evaluate.evaluate import truth_by_shard
 from rayclean.learn.course import Course, Trial
+from rayclean.learn.feature_material import FeatureMaterial
+from rayclean.learn.material import ImageMaterial, Material
 from rayclean.learn.methods import METHODS
 from rayclean.learn.phase import Exam, Graded
 from rayclean.run.failures import note_failures, noted_failures
@@ -34,7 +37,6 @@ from rayclean.run.site import opened
 from rayclean.run.start import scanned, start
 from rayclean.schema import UNKNOWN, Array
 from rayclean.scores.influence_stage import verified_rows
-from rayclean.shards.access import PixelSettings
 from rayclean.storage.contents import map_arrays, read_table, write
 from rayclean.storage.damage import mended
 from rayclean.storage.executor import Executor, Trainer, TrainFunction
@@ -126,13 +128,15 @@ def _course(this: Run, executor: Executor, console: Console) -> Course:
     verified = config.validation_data()
     known = this.derived.get("held_out") if verified is None else _scanned(this, verified, compute)
     known_rows = np.empty(0, np.int64) if known is None else verified_rows(known, config.influence, config.run.seed)
+    material = _material(this, compute)
     return Course(
         config=config,
         store=this.store,
         catalog=this.catalog,
+        material=material,
         known=known,
         known_rows=known_rows,
-        test=_exam(this, known, known_rows, compute),
+        test=_exam(this, material, known, known_rows, compute),
         verified=this.verified,
         roles={name: role.last for name, role in this.roles.items() if _is_usable(this, name, role)},
         workers=this.workers,
@@ -142,20 +146,34 @@ def _course(this: Run, executor: Executor, console: Console) -> Course:
     )
 
 
+def _material(this: Run, compute: Callable[[Sequence[Job]], None]) -> Material:
+    shared = this.config, this.catalog, this.workers, this.precision
+    if not this.config.on_features:
+        return ImageMaterial(*shared)
+    compute([this.space])  # a finished run need not have kept it
+    return FeatureMaterial(*shared, this.space)
+
+
 def _is_usable(this: Run, name: str, role: Role) -> bool:
     return name not in this.planted and is_trained(role.task)
 
 
 def _scanned(this: Run, data: DataSection, compute: Callable[[Sequence[Job]], None]) -> Catalog:
     """The catalog of shards that are not the run's own, made now where it is not there."""
-    catalog = scanned(this.store, data, this.source_classes, find_sources(data))
+    catalog = scanned(this.store, data, this.source_classes, find_sources(data), features=this.features)
     num_shards = read_table(this.store, f"{catalog.folder}/{SOURCES_FILE}", ["name"]).num_rows
-    scan = CatalogJob(this.store, catalog.folder, scan_settings(data, this.source_classes), num_shards)
+    settings, kind = (
+        scan_settings(data, this.source_classes),
+        EmbedShardsJob if this.config.model.frozen else CatalogJob,
+    )
+    scan = kind(this.store, catalog.folder, settings, num_shards, this.features, this.features is not None)
     compute([ColumnsJob(this.store, catalog.folder, this.source_classes.num_classes, after=(scan,))])
     return catalog
 
 
-def _exam(this: Run, known: Catalog | None, known_rows: Array, compute: Callable[[Sequence[Job]], None]) -> Exam | None:
+def _exam(
+    this: Run, material: Material, known: Catalog | None, known_rows: Array, compute: Callable[[Sequence[Job]], None]
+) -> Exam | None:
     """The test samples, cataloged now where they are not; without those that are verified ones."""
     data = this.config.test_data()
     if data is None:
@@ -166,7 +184,7 @@ def _exam(this: Run, known: Catalog | None, known_rows: Array, compute: Callable
     rows = np.arange(catalog.num_rows)
     if known is not None and known.fingerprint == catalog.fingerprint:
         rows = np.setdiff1d(rows, known_rows)
-    return Exam("test", catalog, rows, PixelSettings(this.config.data.max_pixels, this.config.data.node_cache_bytes))
+    return material.exam("test", catalog, rows)
 
 
 def _train(this: Run, phase: Graded, function: TrainFunction, train: Trainer, console: Console) -> None:

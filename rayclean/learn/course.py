@@ -9,23 +9,24 @@ from typing import Any
 
 from rayclean.catalog.table import Catalog
 from rayclean.cluster.sizing import Workers
-from rayclean.config import Config, ModelSection, TrainSection
+from rayclean.config import Config, TrainSection
 from rayclean.decisions.verified import VerifiedSource
-from rayclean.embed.stage import EmbedJob, embed_job
+from rayclean.embed.table import Space
 from rayclean.errors import ConfigError
+from rayclean.learn.decay import CHOICE
 from rayclean.learn.lesson_jobs import PeopleLesson, lesson_folder
+from rayclean.learn.material import Material
 from rayclean.learn.phase import Exam, Graded, Phase, accuracies, run_phase
 from rayclean.schema import Array
-from rayclean.shards.access import PixelSettings
+from rayclean.storage.contents import read_json
 from rayclean.storage.executor import TrainFunction
 from rayclean.storage.fingerprint import digest, fingerprint
 from rayclean.storage.store import Store
 from rayclean.storage.units import Job
-from rayclean.train.feed import FeedSettings
 from rayclean.train.forward import ForwardSettings
 from rayclean.train.snapshots import Snapshot, find_snapshot, publish_weights, snapshot_name
-from rayclean.train.spec import NetworkSpec, network_spec
-from rayclean.train.task import feed_settings, image_fields, train_fields
+from rayclean.train.spec import NetworkSpec
+from rayclean.train.task import train_fields
 from rayclean.train.weights import load_weights_from, weights_digest
 
 VERSION = 1
@@ -80,6 +81,7 @@ class Course:
     Attributes:
         config: of the run, with `learn`.
         catalog: rows and given labels.
+        material: what networks see of rows.
         known: verified samples; None without.
         known_rows: (V,) which of them are used.
         test: the exam; None without one.
@@ -94,6 +96,7 @@ class Course:
     config: Config
     store: Store
     catalog: Catalog
+    material: Material
     known: Catalog | None
     known_rows: Array
     test: Exam | None
@@ -104,30 +107,20 @@ class Course:
     train_phase: Callable[[Graded, TrainFunction], None]
     compute: Callable[[Sequence[Job]], None]
 
-    @cached_property
+    @property
     def train(self) -> TrainSection:
         """How new networks are trained."""
-        return self.config.train_to_learn()
+        return self.material.train
 
-    @cached_property
+    @property
     def spec(self) -> NetworkSpec:
         """The network."""
-        return network_spec(self.config, self.catalog.num_classes, self.config.learn_role)
+        return self.material.spec
 
     @property
-    def model(self) -> ModelSection:
-        """The section that it comes from."""
-        return self.config.model_of(self.config.learn_role)
-
-    @property
-    def pixels(self) -> PixelSettings:
-        """How images are read."""
-        return PixelSettings(self.config.data.max_pixels, self.config.data.node_cache_bytes)
-
-    @cached_property
     def forward(self) -> ForwardSettings:
         """How networks are run when they score."""
-        return ForwardSettings(self.workers["gpu"].device, self.precision[1], self.config.score.batch_size)
+        return self.material.forward
 
     @cached_property
     def examined(self) -> ForwardSettings:
@@ -137,14 +130,12 @@ class Course:
     @property
     def exams(self) -> tuple[Exam, ...]:
         """Test and validation, as far as there are any."""
-        validation = None
-        if self.known is not None:
-            validation = Exam("validation", self.known, self.known_rows, self.pixels)
-        return tuple(exam for exam in (self.test, validation) if exam is not None)
+        return tuple(exam for exam in (self.test, self.validation) if exam is not None)
 
-    def feed(self, batch_size: int, purpose: str = LEARN) -> FeedSettings:
-        """How training images are read."""
-        return feed_settings(self.config, self.spec.size, batch_size, purpose)
+    @cached_property
+    def validation(self) -> Exam | None:
+        """The verified samples; None without any."""
+        return None if self.known is None else self.material.exam("validation", self.known, self.known_rows)
 
     def exam_marks(self) -> list[list[str]]:
         """What a training's name holds of its exams."""
@@ -176,13 +167,13 @@ class Course:
         if train.epochs < 1:
             raise ConfigError("train.epochs is 0: networks that are trained here need learn.train.epochs")
         lesson = lesson or self.people
+        train, choice = self.tuned(train, lesson) if goes_on is None else (goes_on.train, goes_on.choice)
         forward, workers, stop = self.examined, self.workers["train"], stop or train.epochs
-        feed = self.feed(train.batch_size, purpose)
+        feed, weights = self.material.feed(train.batch_size, purpose), self.material.weights
         new = start is None and goes_on is None
         fields = {
             "train": train_fields(train, "snapshot_every"),
-            "model": self.model.model_dump(exclude={"size"}),
-            "weights": weights_digest(self.model.weights) if new else None,
+            "weights": weights_digest(weights) if new else None,
             "start": weights_digest(start),
             "stop": stop,
             "judged": judged,
@@ -191,7 +182,7 @@ class Course:
             "score_batch": forward.batch_size,
             "block_rows": self.config.blocks.rows,
             "exams": self.exam_marks(),
-            **image_fields(self.spec, feed),
+            **self.material.fields(feed),
         }
         inputs = [self.catalog.fingerprint, lesson or "", goes_on.folder if goes_on else ""]
         return Phase(
@@ -207,13 +198,23 @@ class Course:
             judged=judged,
             leaves_state=leaves_state,
             exams=self.exams,
-            weights=self.model.weights if new else None,
+            choice=choice,
+            weights=weights if new else None,
             feed=feed,
             forward=forward,
             precision=self.precision[0],
             block_rows=self.config.blocks.rows,
             threads=workers.threads,
         )
+
+    def tuned(self, train: TrainSection, lesson: str | None) -> tuple[TrainSection, str | None]:
+        """How a lesson is trained on, and the file that says why; None where nothing was to be chosen."""
+        train, job = self.material.tuned(train, lesson, self.validation)
+        if job is None:
+            return train, None
+        self.compute([job])
+        file = job.file(CHOICE)
+        return train.changed({"weight_decay": read_json(self.store, file)["weight_decay"]}), file
 
     def learn(self, phase: Phase) -> Learned:
         """Does a phase, or finds it done."""
@@ -223,12 +224,16 @@ class Course:
     def graded(self, phase: Graded, function: TrainFunction) -> Trial:
         """Does a training by what each rank runs, or finds it done; its accuracies."""
         self.train_phase(phase, function)
-        return Trial(phase.name, accuracies(phase, "test"), accuracies(phase, "validation"), {"folder": phase.folder})
+        facts: dict[str, Any] = {"folder": phase.folder}
+        if self.store.exists(phase.correct_file):
+            facts["correct"] = phase.correct_file
+        if phase.choice is not None:
+            facts["choice"] = read_json(self.store, phase.choice)
+        return Trial(phase.name, accuracies(phase, "test"), accuracies(phase, "validation"), facts)
 
-    def embed(self, snapshot: Snapshot, catalog: Catalog | None = None) -> EmbedJob:
+    def embed(self, snapshot: Snapshot, catalog: Catalog | None = None) -> Space:
         """What a network makes of all rows, or of those of another catalog."""
-        rows, spec = catalog or self.catalog, self.spec
-        return embed_job(rows, snapshot, spec, self.forward, self.pixels, self.config.blocks.rows)
+        return self.material.embed(snapshot, catalog or self.catalog)
 
     def start(self) -> tuple[Snapshot, list[Trial]]:
         """The network that `learn.from` names, and what it took to have it.

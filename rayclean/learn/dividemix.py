@@ -34,7 +34,7 @@ from rayclean.learn.mixmatch import co_guess, co_refine, draw_mixing, mix, mixma
 from rayclean.learn.rescoring import rescore
 from rayclean.schema import Array
 from rayclean.storage.draws import drawn_of_each_class
-from rayclean.train.augment import augment_float, augment_uint8, normalize
+from rayclean.train.augment import augment_float, augment_uint8
 from rayclean.train.loop import Rank, State, memory_as_it_comes, same_buffers
 from rayclean.train.models import Network
 from rayclean.train.optimizer import learning_rate, set_rate
@@ -287,7 +287,7 @@ class _Training:
         views = []
         for _ in range(number):
             pixels = augment_uint8(images, kind, generator).to(self.settings.forward.device)
-            views.append(augment_float(normalize(pixels, spec.mean, spec.std), kind, generator))
+            views.append(augment_float(spec.inputs(pixels), kind, generator))
         return views
 
     def _labels(self, rows: Array) -> torch.Tensor:

@@ -26,7 +26,6 @@ from rayclean.train.forward import Forward
 from rayclean.train.loop import Rank
 from rayclean.train.plan import epoch_seed, role_seed, steps_of
 from rayclean.train.snapshots import load_snapshot, publish_weights
-from rayclean.train.task import image_fields
 
 STARTS_FILE = "starts.safetensors"
 PURPOSES = ("dividemix-0", "dividemix-1")  # whose draws the two networks begin with
@@ -69,7 +68,7 @@ class FeedSource:
         lesson = phase.read_lesson()
         self.rows, self.rank = lesson.rows, rank
         self.labels = lesson.labels[self.rows]
-        self.digests, self.draws = phase.catalog.digest[self.rows], phase.catalog.draw_id[self.rows]
+        self.digests, self.draws = phase.catalog.twins[self.rows], phase.catalog.draw_id[self.rows]
         self.feed = phase.open_feed(rank, lesson)
 
     def images(self, rows: Array) -> Array:
@@ -139,7 +138,7 @@ def dividemix(course: Course) -> list[Trial]:
         ConfigError: settings that contradict each other.
         InputError: `label_score` is wanted, but the run has no complete table.
     """
-    section = course.config.learn.dividemix
+    section = course.material.divided(course.config.learn.dividemix)
     trials, starts, marks = [], None, [course.catalog.fingerprint, course.people or ""]
     is_joint = section.score == "joint"
     if is_joint:
@@ -150,12 +149,12 @@ def dividemix(course: Course) -> list[Trial]:
         starts = learned[0].snapshot.file, learned[1].snapshot.file
         marks += starts
     walks = course.config.inn if section.score == "inn" else course.config.iofm
-    train, feed = divided_train(section, course.train), course.feed(section.batch_size, PURPOSES[0])
+    tuned, choice = course.tuned(course.train, course.people)
+    train, feed = divided_train(section, tuned), course.material.feed(section.batch_size, PURPOSES[0])
     fields = {
-        "settings": _read_fields(course, train, walks, feed.seed),
-        "model": course.model.model_dump(exclude={"size"}),
+        "settings": _read_fields(course, section, train, walks, feed.seed),
         "exams": course.exam_marks(),
-        **image_fields(course.spec, feed),
+        **course.material.fields(feed),
     }
     name = "DivideMix" if section.score == "loss" else f"DivideMix by {section.score}"
     phase = DividePhase(
@@ -165,7 +164,7 @@ def dividemix(course: Course) -> list[Trial]:
         catalog=course.catalog,
         spec=course.spec,
         train=train,
-        weights=course.model.weights,
+        weights=course.material.weights,
         feed=feed,
         forward=course.examined,
         precision=course.precision[0],
@@ -174,6 +173,7 @@ def dividemix(course: Course) -> list[Trial]:
         lesson=course.people,
         exams=course.exams,
         stop=section.epochs,
+        choice=choice,
         section=section,
         walks=walks,
         is_joint=is_joint,
@@ -185,9 +185,10 @@ def dividemix(course: Course) -> list[Trial]:
     return [*trials, trial]
 
 
-def _read_fields(course: Course, train: TrainSection, walks: IofmSection | InnSection, seed: int) -> dict[str, Any]:
+def _read_fields(
+    course: Course, section: DivideMixSection, train: TrainSection, walks: IofmSection | InnSection, seed: int
+) -> dict[str, Any]:
     """What the networks depend on, by the names that it had before the section was passed on as it is."""
-    section = course.config.learn.dividemix
     fields = section.model_dump() | {
         "mixture": None if section.mixture == "auto" else section.mixture,
         "num": walks.num,

@@ -16,13 +16,14 @@ import torch.distributed as dist
 
 from rayclean.catalog.table import Catalog
 from rayclean.errors import UnitError
+from rayclean.learn.targets import read_lesson
 from rayclean.schema import Array
-from rayclean.shards.access import PixelSettings
-from rayclean.storage.contents import map_arrays, read_bytes, read_json, write
+from rayclean.storage.contents import read_bytes, read_json, write
 from rayclean.storage.executor import Report
 from rayclean.storage.resume import Resume
 from rayclean.train.batches import Lesson
 from rayclean.train.forward import Forward
+from rayclean.train.inputs import Inputs
 from rayclean.train.loop import Rank, State, train_epochs
 from rayclean.train.task import WorkerTask
 from rayclean.train.worker import write_trajectories
@@ -39,24 +40,25 @@ class Exam:
         name: `test` or `validation`.
         catalog: where they are.
         rows: (R,) which of its rows.
-        pixels: how images are read.
+        inputs: how networks see them.
     """
 
     name: str
     catalog: Catalog
     rows: Array
-    pixels: PixelSettings
+    inputs: Inputs
 
-    def correct(self, forward: Forward, rank: Rank) -> int:
-        """How many of this rank's share of the samples the network gets right."""
-        pixels = self.catalog.shared_pixels(forward.spec.size, self.pixels)
-        mine, found = self.rows[rank.index :: rank.count], 0
+    def correct(self, forward: Forward, rank: Rank) -> Array:
+        """(R,) uint8 which of this rank's share of the samples the network gets right; 0 for those of other ranks."""
+        reader, found = self.inputs.of(self.catalog), np.zeros(len(self.rows), np.uint8)
+        mine = np.arange(rank.index, len(self.rows), rank.count)
         for start in range(0, len(mine), ROWS_AT_ONCE):
-            rows = mine[start : start + ROWS_AT_ONCE]
-            logits = forward.logits(forward.normalized(pixels.read(rows))).float().cpu().numpy()
+            here = mine[start : start + ROWS_AT_ONCE]
+            rows = self.rows[here]
+            logits = forward.logits(forward.normalized(reader.read(rows))).float().cpu().numpy()
             if not np.isfinite(logits).all():
                 raise UnitError("training diverged: the network's output is not finite; lower learn.train.lr")
-            found += int((logits.argmax(axis=1) == self.catalog.label[rows]).sum())
+            found[here] = logits.argmax(axis=1) == self.catalog.label[rows]
         return found
 
 
@@ -69,23 +71,27 @@ class Graded(WorkerTask):
         lesson: file of the rows to train on, with labels and weights; None for all rows and the given labels.
         exams: what is examined.
         stop: the last epoch; the rate follows `train.epochs`.
+        choice: file that says how the weight decay was chosen; None where it was given.
     """
 
     name: str
     lesson: str | None
     exams: tuple[Exam, ...]
     stop: int
+    choice: str | None = None
 
     def read_lesson(self) -> Lesson:
         """What the lesson says, or the given labels."""
-        if self.lesson is None:
-            return Lesson(self.catalog.label)
-        arrays = map_arrays(self.store, self.lesson)
-        return Lesson(arrays["labels"], arrays.get("weights"))
+        return read_lesson(self.store, self.catalog, self.lesson)
 
     def accuracy_file(self, epoch: int) -> str:
         """What an epoch got right."""
         return f"{self.folder}/accuracy/epoch-{epoch:04d}.json"
+
+    @property
+    def correct_file(self) -> str:
+        """Which samples of each exam the network gets right after the last epoch, (R,) uint8 by the exam's name."""
+        return f"{self.folder}/correct/epoch-{self.stop:04d}.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,18 +144,24 @@ def _leave(phase: Phase, state: State) -> None:
 
 
 def examine(phase: Graded, forward: Forward, epoch: int, rank: Rank) -> None:
-    """Writes how many samples of each exam the network gets right; the ranks share them out."""
-    counts = torch.tensor([exam.correct(forward, rank) for exam in phase.exams], dtype=torch.int64)
+    """Writes how many samples of each exam the network gets right, at last which ones; the ranks share them out."""
+    found = [exam.correct(forward, rank) for exam in phase.exams]
     if rank.count > 1:
-        counts = counts.to(forward.device)
-        dist.all_reduce(counts)
+        found = [_together(each, forward.device) for each in found]
     if rank.index == 0:
-        name = phase.accuracy_file(epoch)
-        found = {
-            exam.name: {"correct": correct, "samples": len(exam.rows)}
-            for exam, correct in zip(phase.exams, counts.tolist(), strict=True)
-        }
-        write(phase.store, name, found)
+        right = {exam.name: each for exam, each in zip(phase.exams, found, strict=True)}
+        if epoch == phase.stop and right:
+            write(phase.store, phase.correct_file, right)
+        counts = {name: {"correct": int(each.sum()), "samples": len(each)} for name, each in right.items()}
+        write(phase.store, phase.accuracy_file(epoch), counts)
+
+
+def _together(mine: Array, device: torch.device) -> Array:
+    """The sum over all ranks, (R,) uint8, of what each has found of its share."""
+    values = torch.from_numpy(mine).to(device)
+    dist.all_reduce(values)
+    result: Array = values.cpu().numpy()
+    return result
 
 
 def accuracies(phase: Graded, exam: str) -> dict[int, float]:

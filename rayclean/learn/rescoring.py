@@ -124,7 +124,7 @@ def _interpolate(
         forward,
         settings.walks.steps,
         TRAPEZOID,
-        max(1, BLOCK_VALUES // (6 * forward.spec.size**2)),  # two ends of three channels
+        max(1, BLOCK_VALUES // (2 * forward.spec.num_values)),  # two ends
     )
     for block in blocks:
         here = mine[block]
@@ -135,7 +135,7 @@ def _interpolate(
 def _blocks(forward: Forward, num_rows: int) -> list[slice]:
     """Rows whose images are in memory together: whole batches, since a short one costs as much."""
     batch = forward.settings.batch_size
-    size = batch * max(1, BLOCK_VALUES // (3 * forward.spec.size**2 * batch))
+    size = batch * max(1, BLOCK_VALUES // (forward.spec.num_values * batch))
     return [slice(start, start + size) for start in range(0, num_rows, size)]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -16,8 +16,8 @@ class Batch(NamedTuple):
     """What one step trains on.
 
     Attributes:
-        images: (B, size, size, 3) uint8.
-        labels: (B,) int64.
+        images: (B, size, size, 3) uint8; (B, 1, 1, d) float32 where features stand for them.
+        labels: (B,) int64, or (B, K) float32 with what each class has of a sample.
         weights: (B,) float32 of each sample's loss; None where all count alike.
     """
 
@@ -32,10 +32,12 @@ class Lesson(NamedTuple):
     Attributes:
         labels: (N,) integers; `LEFT_OUT` for rows that are not trained on.
         weights: (N,) float32; None where all count alike.
+        targets: rows (R,) to (R, K) float32 with what each class has of them, in the place of labels; None without.
     """
 
     labels: Array
     weights: Array | None = None
+    targets: Callable[[Array], Array] | None = None
 
     @property
     def rows(self) -> Array:
@@ -45,7 +47,8 @@ class Lesson(NamedTuple):
     def batch(self, rows: Array, images: Array) -> Batch:
         """A batch of some rows, of which none is left out."""
         weights = None if self.weights is None else torch.from_numpy(self.weights[rows].astype(np.float32))
-        return Batch(torch.from_numpy(images), torch.from_numpy(self.labels[rows].astype(np.int64)), weights)
+        labels = self.labels[rows].astype(np.int64) if self.targets is None else self.targets(rows)
+        return Batch(torch.from_numpy(images), torch.from_numpy(labels), weights)
 
 
 def cached_rows(rows: Array, seed: int, epoch: int, batch_size: int, rank: int = 0, ranks: int = 1) -> Iterator[Array]:

@@ -23,6 +23,7 @@ from rayclean.schema import Array
 from rayclean.shards.decode import decode_image, fit_image
 from rayclean.shards.stream import stream_shard
 from rayclean.train.batches import Batch, Lesson, cached_rows
+from rayclean.train.inputs import Reader
 from rayclean.train.plan import Part, batch_bounds, epoch_seed, plan_stream
 
 PREFETCHED_BATCHES = 4
@@ -42,6 +43,10 @@ class FeedSettings:
     batch_size: int
     seed: int
     node_cache_bytes: int = 0
+
+    def open(self, catalog: Catalog, rank: int, ranks: int, lesson: Lesson | None = None) -> Feed:
+        """Batches of one rank."""
+        return Feed(catalog, self, rank, ranks, lesson)
 
 
 def stream_rows(
@@ -98,12 +103,20 @@ class Feed:
         self.catalog, self.settings, self.rank, self.ranks = catalog, settings, rank, ranks
         self.lesson = lesson or Lesson(catalog.label)
         self.rows = self.lesson.rows
-        self.pixels = catalog.pixels(settings.size, settings.max_pixels, settings.node_cache_bytes)
-        self.cache: Array | None = None
+        self.pixels = self._reader()
+        self.cache = self._cached()
+
+    def _reader(self) -> Reader:
+        """What reads any rows."""
+        settings = self.settings
+        return self.catalog.pixels(settings.size, settings.max_pixels, settings.node_cache_bytes)
+
+    def _cached(self) -> Array | None:
+        """All images, where they are in memory or fit there."""
         if isinstance(self.pixels, ArrayPixels):
-            self.cache = self.pixels.all()
-        elif catalog.num_rows * settings.size**2 * 3 <= settings.cache_bytes:
-            self.cache = self._load_all()
+            return self.pixels.all()
+        fits = self.catalog.num_rows * self.settings.size**2 * 3 <= self.settings.cache_bytes
+        return self._load_all() if fits else None
 
     def _load_all(self) -> Array:
         images = np.empty((self.catalog.num_rows, self.settings.size, self.settings.size, 3), np.uint8)

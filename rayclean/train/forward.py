@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from rayclean.schema import Array
-from rayclean.train.augment import normalize
 from rayclean.train.models import Network
 from rayclean.train.precision import autocast
 from rayclean.train.spec import NetworkSpec
@@ -43,11 +42,10 @@ class Forward:
         self.network = network.to(self.device).to(memory_format=torch.channels_last).eval()
 
     def normalized(self, images: Array) -> torch.Tensor:
-        """(N, size, size, 3) uint8 as the network's input: (N, 3, size, size) float32 on the device."""
+        """Images, (N, size, size, 3) uint8, or features, as the network's input on the device: `NetworkSpec.inputs`."""
         # A mapped or cached array may be read-only; it is only read here.
         tensor = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
-        inputs: torch.Tensor = normalize(tensor, self.spec.mean, self.spec.std)
-        return inputs
+        return self.spec.inputs(tensor)
 
     @contextmanager
     def running(self) -> Iterator[None]:

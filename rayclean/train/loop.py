@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from rayclean.config import TrainSection
-from rayclean.train.augment import augment_float, augment_uint8, normalize
+from rayclean.train.augment import augment_float, augment_uint8
 from rayclean.train.batches import Batch
 from rayclean.train.losses import training_loss
 from rayclean.train.models import Network
@@ -129,7 +129,7 @@ def _train_epoch(
     for step, (images, labels, weights) in enumerate(batches):
         set_rate(optimizer, learning_rate(train, (epoch - 1 + step / steps) / train.epochs))
         pixels = augment_uint8(images, train.augment, generator)
-        inputs = augment_float(normalize(pixels, spec.mean, spec.std), train.augment, generator)
+        inputs = augment_float(spec.inputs(pixels), train.augment, generator)
         inputs = inputs.to(device, memory_format=torch.channels_last)
         optimizer.zero_grad(set_to_none=True)
         with autocast(settings.precision, device.type):

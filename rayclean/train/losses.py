@@ -21,7 +21,7 @@ def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Ten
 
     Args:
         logits: (N, K).
-        labels: (N,) int64.
+        labels: (N,) int64; or (N, K), soft: -sum_k t_k log f_k.
         weights: (N,) of the samples' losses; the sum is still divided by N, so that few sure samples in a batch make
             a small step. None where all count alike.
     """
@@ -96,13 +96,13 @@ def training_loss(
         kind: one of `LOSS_NAMES`.
         model: (N, 3, H, W) images to (N, K) logits.
         images: (N, 3, H, W) normalised.
-        labels: (N,) int64, on the images' device.
+        labels: (N,) int64, or for `mixup` and `ce` (N, K) soft ones, on the images' device.
         alpha: of MixUp.
         generator: of MixUp's draws.
         weights: (N,) of the samples' losses, for `mixup` and `ce`; None where all count alike.
 
     Raises:
-        ConfigError: there is no such loss, or it takes no weights.
+        ConfigError: there is no such loss, or it takes no weights or no soft labels.
     """
     if kind == "mixup":
         mixed, own, partners, lam = mixup(images, torch.arange(len(labels), device=labels.device), alpha, generator)
@@ -111,8 +111,8 @@ def training_loss(
         return mixup_loss(logits, labels[own], labels[partners], lam, weights, of_partners)
     if kind == "ce":
         return cross_entropy(model(images), labels, weights)
-    if kind == "ce+ne" and weights is not None:
-        raise ConfigError("train.loss ce+ne takes no weights of samples; use ce or mixup")
+    if kind == "ce+ne" and (weights is not None or labels.dim() > 1):
+        raise ConfigError("train.loss ce+ne takes no weights of samples and no soft labels; use ce or mixup")
     if kind == "ce+ne":
         return ce_negative_entropy(model(images), labels)
     raise ConfigError(f"train.loss: unknown name '{kind}'; valid: {', '.join(LOSS_NAMES)}")

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from rayclean.config import MAIN, Config
-from rayclean.train.models import Network, build_model, model_defaults
+from rayclean.train.augment import normalize
+from rayclean.train.models import Network, build_model, linear_network, model_defaults
+
+FEATURES = "features"
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,38 @@ class NetworkSpec:
             seed=seed,
             image_size=self.size,
         )
+
+    @property
+    def num_values(self) -> int:
+        """Numbers that the network sees of a row."""
+        return 3 * self.size**2
+
+    def inputs(self, images: torch.Tensor) -> torch.Tensor:
+        """(N, size, size, 3) uint8 as the network's input, (N, 3, size, size) float32, on the same device."""
+        return normalize(images, self.mean, self.std)
+
+
+@dataclass(frozen=True)
+class FeatureSpec(NetworkSpec):
+    """A last layer alone, on standardized features; those of a row are an image of one pixel of `width` channels."""
+
+    def build(self, seed: int = 0, weights: str | None = None) -> Network:
+        """A network of zeros: nothing is drawn, and there is no body that weights could be of."""
+        return linear_network(self.width, self.num_classes)
+
+    @property
+    def num_values(self) -> int:
+        """As many as there are features."""
+        return self.width
+
+    def inputs(self, images: torch.Tensor) -> torch.Tensor:
+        """(N, 1, 1, d) float32 as (N, d, 1, 1)."""
+        return images.permute(0, 3, 1, 2)
+
+
+def feature_spec(num_features: int, num_classes: int) -> FeatureSpec:
+    """The network that learns from so many features."""
+    return FeatureSpec(FEATURES, num_classes, num_features, None, 1, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
 def network_spec(config: Config, num_classes: int, role: str = MAIN) -> NetworkSpec:

@@ -121,7 +121,7 @@ class WorkerTask:
 
     def open_feed(self, rank: Rank, lesson: Lesson | None = None) -> Feed:
         """Batches of one rank; of all rows with their given labels where there is no lesson."""
-        return Feed(self.catalog, self.feed, rank.index, rank.count, lesson)
+        return self.feed.open(self.catalog, rank.index, rank.count, lesson)
 
     def forward_of(self, network: Network) -> Forward:
         """A network of it, bare, run for scoring."""
@@ -152,7 +152,7 @@ def feed_settings(config: Config, size: int, batch_size: int, purpose: str) -> F
 
 def train_fields(train: TrainSection, *elsewhere: str) -> dict[str, Any]:
     """What a training's name holds of its settings: all that its weights depend on and that is not said elsewhere."""
-    left_out = {"workers", "precision", "from_", "roles", *elsewhere}
+    left_out = {"workers", "precision", "from_", "roles", "folds", "weight_decays", "head", *elsewhere}
     left_out |= set() if train.schedule == "step" else {"milestones", "decay"}
     return train.model_dump(exclude=left_out)
 
