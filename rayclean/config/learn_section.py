@@ -20,10 +20,11 @@ class RetrainSection(Section):
     """A new network on what the table thinks is right.
 
     `by`: `cut` keeps rows with `label_score` of at least `cut` (default `merge.threshold`); `weight` keeps all, each
-    loss times `label_score`; `predicted` relabels where `predicted_score` is at least `sure`, and cuts the rest.
+    loss times `label_score`; `predicted` relabels where `predicted_score` is at least `sure`, and cuts the rest;
+    `posterior` learns of every row each class's share of it, by the joint model.
     """
 
-    by: Literal["cut", "weight", "predicted"] = "cut"
+    by: Literal["cut", "weight", "predicted", "posterior"] = "cut"
     cut: Share | None = None
     sure: Share = 0.9
 

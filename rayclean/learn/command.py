@@ -23,18 +23,20 @@ from rayclean.cluster.progress import meter, watched
 from rayclean.config import Config, DataSection
 from rayclean.errors import InputError
 from rayclean.evaluate.evaluate import truth_by_shard
-from rayclean.learn.course import Course, Trial
+from rayclean.learn.course import Course
 from rayclean.learn.feature_material import FeatureMaterial
 from rayclean.learn.material import ImageMaterial, Material
 from rayclean.learn.methods import METHODS
 from rayclean.learn.phase import Exam, Graded
+from rayclean.learn.posterior import Judged
+from rayclean.learn.trial import Trial
 from rayclean.run.failures import note_failures, noted_failures
 from rayclean.run.ledger import do
 from rayclean.run.record import STEPS, record
 from rayclean.run.roles import Role
 from rayclean.run.run import Run
 from rayclean.run.site import opened
-from rayclean.run.start import scanned, start
+from rayclean.run.start import is_current, scanned, start
 from rayclean.schema import UNKNOWN, Array
 from rayclean.scores.influence_stage import verified_rows
 from rayclean.storage.contents import map_arrays, read_table, write
@@ -43,6 +45,7 @@ from rayclean.storage.executor import Executor, Trainer, TrainFunction
 from rayclean.storage.fingerprint import fingerprint
 from rayclean.storage.graph import Graph
 from rayclean.storage.lease import hold
+from rayclean.storage.published import Published
 from rayclean.storage.resume import CHECKPOINTS
 from rayclean.storage.store import Store
 from rayclean.storage.units import Job
@@ -143,7 +146,20 @@ def _course(this: Run, executor: Executor, console: Console) -> Course:
         precision=this.precision,
         train_phase=lambda phase, function: _train(this, phase, function, executor.train, console),
         compute=compute,
+        judged=lambda: _judged(this),
     )
+
+
+def _judged(this: Run) -> Judged:
+    """What the run has fitted to its rows.
+
+    Raises:
+        InputError: there is no complete table, or it is that of another config.
+    """
+    table = Published.open(this.store)
+    if not is_current(this, table):
+        raise table.older()
+    return Judged(table.merge, this.score_files())
 
 
 def _material(this: Run, compute: Callable[[Sequence[Job]], None]) -> Material:

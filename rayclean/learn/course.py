@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +17,8 @@ from rayclean.learn.decay import CHOICE
 from rayclean.learn.lesson_jobs import PeopleLesson, lesson_folder
 from rayclean.learn.material import Material
 from rayclean.learn.phase import Exam, Graded, Phase, accuracies, run_phase
+from rayclean.learn.posterior import Judged
+from rayclean.learn.trial import Trial
 from rayclean.schema import Array
 from rayclean.storage.contents import read_json
 from rayclean.storage.executor import TrainFunction
@@ -31,33 +33,6 @@ from rayclean.train.weights import load_weights_from, weights_digest
 
 VERSION = 1
 LEARN = "learn"  # the role of snapshots, and of draws
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One network's accuracy.
-
-    Attributes:
-        name: what it is.
-        accuracy: of the test samples, by epoch; epoch 0 is before the first.
-        validation: of the validation samples.
-        facts: more of it, for the record.
-    """
-
-    name: str
-    accuracy: dict[int, float]
-    validation: dict[int, float] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def best(self) -> float | None:
-        """The highest accuracy; it needs the test labels, so it is for benchmarks."""
-        return max(self.accuracy.values(), default=None)
-
-    @property
-    def last(self) -> float | None:
-        """Accuracy after the last epoch."""
-        return self.accuracy[max(self.accuracy)] if self.accuracy else None
 
 
 @dataclass(frozen=True)
@@ -91,6 +66,7 @@ class Course:
         precision: of training and of scoring.
         train_phase: does a phase by what each rank runs, or finds it done.
         compute: does jobs.
+        judged: finds what the run has fitted to its rows.
     """
 
     config: Config
@@ -106,6 +82,7 @@ class Course:
     precision: tuple[str, str]
     train_phase: Callable[[Graded, TrainFunction], None]
     compute: Callable[[Sequence[Job]], None]
+    judged: Callable[[], Judged]
 
     @property
     def train(self) -> TrainSection:

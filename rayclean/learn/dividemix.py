@@ -31,7 +31,7 @@ from rayclean.learn.divide import clean_posterior, cleanness, split_rows
 from rayclean.learn.dividemix_settings import DivideMixSettings, Source, Starts, check_scores
 from rayclean.learn.learner import Learner, make_learner
 from rayclean.learn.mixmatch import co_guess, co_refine, draw_mixing, mix, mixmatch_loss, negative_entropy, ramped
-from rayclean.learn.rescoring import rescore
+from rayclean.learn.rescoring import NearLists, rescore
 from rayclean.schema import Array
 from rayclean.storage.draws import drawn_of_each_class
 from rayclean.train.augment import augment_float, augment_uint8
@@ -91,7 +91,7 @@ def dividemix_epochs(
         for learner, each in zip(learners, state["learners"], strict=True):
             learner.load(each)
         first = state["epoch"] + 1
-    training = _Training(settings, spec, source, rank, given_scores, starts)
+    training = _Training(settings, spec, source, rank, given_scores, starts, NearLists(spec.is_linear))
     with memory_as_it_comes():
         for epoch in range(first, settings.section.epochs + 1):
             facts = training.epoch(learners[0], learners[1], epoch)
@@ -101,7 +101,7 @@ def dividemix_epochs(
 
 @dataclass(frozen=True)
 class _Training:
-    """What all epochs share; nothing in it changes."""
+    """What all epochs share; nothing in it changes but lists of neighbours, which are found when they are wanted."""
 
     settings: DivideMixSettings
     spec: NetworkSpec
@@ -109,6 +109,7 @@ class _Training:
     rank: Rank
     given_scores: Array | None
     starts: Starts | None
+    near: NearLists
 
     def epoch(self, one: Learner, two: Learner, epoch: int) -> Facts:
         """Splits the rows where it is time, then trains one network after the other."""
@@ -149,7 +150,7 @@ class _Training:
         elif section.is_given(epoch) and self.starts is not None:
             scores = self.starts[learner.index][rows]
         else:
-            scores = rescore(self.settings, self.spec, learner.network, self.source, rows, self.rank)
+            scores = rescore(self.settings, self.spec, learner.network, self.source, rows, self.rank, self.near)
         values = cleanness(scores, section.mixture_kind, section.score == "loss")
         if section.history > 1 and not section.is_given(epoch):
             learner.history = [*learner.history, values][-section.history :]

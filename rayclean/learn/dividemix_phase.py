@@ -10,12 +10,13 @@ import numpy as np
 import torch
 
 from rayclean.config import DivideMixSection, InnSection, IofmSection, TrainSection
-from rayclean.learn.course import VERSION, Course, Trial
+from rayclean.learn.course import VERSION, Course
 from rayclean.learn.dividemix import Networks, dividemix_epochs
 from rayclean.learn.dividemix_settings import DivideMixSettings, Starts, divided_train
 from rayclean.learn.lesson_jobs import read_columns
 from rayclean.learn.phase import Graded, examine
 from rayclean.learn.rescoring import rescore
+from rayclean.learn.trial import Trial
 from rayclean.schema import Array
 from rayclean.storage.contents import map_arrays, read_json, write
 from rayclean.storage.executor import Report

@@ -10,7 +10,7 @@ import numpy as np
 
 from rayclean.catalog.features import RowFeatures, StandardFeatures
 from rayclean.catalog.table import Catalog
-from rayclean.config import DivideMixSection, TrainSection
+from rayclean.config import DivideMixSection, InfluenceSection, TrainSection
 from rayclean.embed.feature_space import FeatureSpaceJob
 from rayclean.embed.heads_stage import head_embed_job
 from rayclean.embed.table import Space
@@ -108,6 +108,10 @@ class FeatureMaterial(Material):
         """At the rate of heads, where none is given."""
         is_usual = section.lr == DIVIDEMIX_RATE
         return section.model_copy(update={"lr": min(section.lr, self.space.features.rate)}) if is_usual else section
+
+    def damped(self, settings: InfluenceSection, weight_decay: float) -> InfluenceSection:
+        """At least the decay, which is part of the loss's curvature."""
+        return settings.model_copy(update={"damping": max(settings.damping, weight_decay)})
 
     def tuned(self, train: TrainSection, lesson: str | None, known: Exam | None) -> Tuned:
         """With the weight decay of `train.weight_decays` that heads learn the lesson best by, where none is given."""

@@ -9,8 +9,9 @@ import numpy as np
 from rayclean.catalog.table import Catalog
 from rayclean.config import TrainSection
 from rayclean.errors import ConfigError, InputError
-from rayclean.learn.course import Course, Learned, Trial, url_of
+from rayclean.learn.course import Course, Learned, url_of
 from rayclean.learn.lesson_jobs import LessonJob, RankLesson, RelabelLesson, lesson_folder
+from rayclean.learn.trial import Trial
 from rayclean.scores.influence_stage import FitJob, influence_jobs
 from rayclean.scores.influence_votes import gamma_count
 from rayclean.storage.contents import map_arrays
@@ -64,7 +65,8 @@ def _post_train(course: Course) -> TrainSection:
 
 def _removal(course: Course, known: Catalog, network: Snapshot, kept: str | None) -> RankLesson:
     """What a round removes by this network's influences on verified samples, of the rows that are still there."""
-    settings = course.config.influence
+    decay = course.tuned(course.train, course.people)[0].weight_decay
+    settings = course.material.damped(course.config.influence, decay)
     by_clip, of_known = course.config.data.group_by == "gradient", (known, course.embed(network, known))
     jobs = influence_jobs(
         course.catalog, course.embed(network), of_known, settings, course.config.run.seed, by_clip, among=kept

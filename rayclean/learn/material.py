@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from rayclean.catalog.table import Catalog
 from rayclean.cluster.sizing import Workers
-from rayclean.config import Config, DivideMixSection, TrainSection
+from rayclean.config import Config, DivideMixSection, InfluenceSection, TrainSection
 from rayclean.embed.stage import embed_job
 from rayclean.embed.table import Space
 from rayclean.learn.decay import DecayJob
@@ -84,6 +84,10 @@ class Material(ABC):
         """DivideMix's settings, with what is left open."""
 
     @abstractmethod
+    def damped(self, settings: InfluenceSection, weight_decay: float) -> InfluenceSection:
+        """How influence is computed of networks of a weight decay."""
+
+    @abstractmethod
     def tuned(self, train: TrainSection, lesson: str | None, known: Exam | None) -> Tuned:
         """How a lesson is trained on, where that depends on it; `known`: verified samples."""
 
@@ -142,6 +146,10 @@ class ImageMaterial(Material):
     def divided(self, section: DivideMixSection) -> DivideMixSection:
         """As it is."""
         return section
+
+    def damped(self, settings: InfluenceSection, weight_decay: float) -> InfluenceSection:
+        """As it is: the decay of a whole network is small beside the damping."""
+        return settings
 
     def tuned(self, train: TrainSection, lesson: str | None, known: Exam | None) -> Tuned:
         """As it is: to try several would be as many trainings."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from rayclean.errors import ConfigError
-from rayclean.learn.course import Course, Trial
+from rayclean.learn.course import Course
 from rayclean.learn.lesson_jobs import OddLesson, lesson_folder
 from rayclean.learn.phase import Phase
+from rayclean.learn.trial import Trial
 from rayclean.scores.simulate_stage import JudgeJob, ThresholdJob, simulate_jobs
 from rayclean.storage.contents import content_digest
 from rayclean.storage.fingerprint import fingerprint

@@ -10,6 +10,9 @@ Letters: N rows, R rows that are scored, Q of them on this rank, K classes, d fe
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -20,6 +23,7 @@ from rayclean.learn.dividemix_settings import DivideMixSettings, Source
 from rayclean.neighbors.brute import list_neighbors
 from rayclean.neighbors.select import Points
 from rayclean.schema import NO_ROW, Array
+from rayclean.scores.feature_paths import feature_paths
 from rayclean.scores.interpolation import TRAPEZOID, path_means
 from rayclean.scores.pairs import undirected_pairs
 from rayclean.scores.walk import add_walks
@@ -32,8 +36,35 @@ from rayclean.train.spec import NetworkSpec
 BLOCK_VALUES = 2**25  # float32 values of the images that are in memory together: 128 MiB
 
 
+@dataclass
+class NearLists:
+    """Lists of neighbours of the last scoring, which hold on where all networks have the same features.
+
+    Attributes:
+        is_kept: whether they have.
+        rows: that were scored.
+        lists: (Q, L) of this rank's.
+    """
+
+    is_kept: bool
+    rows: Array | None = None
+    lists: Array | None = None
+
+    def of(self, rows: Array, find: Callable[[], Array]) -> Array:
+        """The lists of some rows, found now where they are not those of the last scoring."""
+        if self.lists is None or self.rows is None or not (self.is_kept and np.array_equal(self.rows, rows)):
+            self.rows, self.lists = rows, find()
+        return self.lists
+
+
 def rescore(
-    settings: DivideMixSettings, spec: NetworkSpec, network: Network, source: Source, rows: Array, rank: Rank
+    settings: DivideMixSettings,
+    spec: NetworkSpec,
+    network: Network,
+    source: Source,
+    rows: Array,
+    rank: Rank,
+    near: NearLists | None = None,
 ) -> Array:
     """The score of some rows by a network as it is; every rank gets all of them.
 
@@ -48,6 +79,7 @@ def rescore(
         source: labels and images.
         rows: (R,) rows, ascending.
         rank: this process.
+        near: lists of an earlier scoring by networks of this kind, which it keeps; None where there are none.
 
     Returns:
         (R,) float32.
@@ -64,7 +96,7 @@ def rescore(
             logits = _finite(forward.logits(forward.normalized(source.images(here))), settings)
             scores[block] = sample_losses(logits, source.labels[here])[0]
     else:
-        _interpolate(settings, forward, source, rows, rank, scores)
+        _interpolate(settings, forward, source, rows, rank, near or NearLists(False), scores)
     return gathered(scores, len(rows), rank, forward.device)
 
 
@@ -93,9 +125,15 @@ def gathered(mine: Array, num_rows: int, rank: Rank, device: torch.device) -> Ar
 
 
 def _interpolate(
-    settings: DivideMixSettings, forward: Forward, source: Source, rows: Array, rank: Rank, scores: Array
+    settings: DivideMixSettings,
+    forward: Forward,
+    source: Source,
+    rows: Array,
+    rank: Rank,
+    near: NearLists,
+    scores: Array,
 ) -> None:
-    """Fills in `scores`, (Q,), IOFM or INN of this rank's rows."""
+    """Fills in `scores`, (Q,), IOFM or INN of this rank's rows; a last layer alone needs the ends of paths alone."""
     mine, network = share_of(len(rows), rank), forward.network
     features = np.empty((len(mine), network.feature_dim), np.float16)
     logits = np.empty((len(mine), network.num_classes), np.float32)
@@ -106,9 +144,11 @@ def _interpolate(
     features = gathered(features, len(rows), rank, forward.device)
     logits = gathered(logits, len(rows), rank, forward.device)
 
-    points = Points(rows, source.labels, source.digests, source.draws, lambda positions: features[positions])
-    lists = list_neighbors(points, mine, settings.walks.num, settings.section.any_label, forward.device).rows
-    lists = np.where(lists >= 0, np.searchsorted(rows, lists), NO_ROW)
+    lists = near.of(rows, lambda: _near_rows(settings, forward, source, rows, mine, features))
+    if forward.spec.is_linear:
+        labels = source.labels[rows[mine]]
+        scores[:] = feature_paths(logits[mine], logits, lists, settings.walks.steps, labels).score
+        return
 
     def own(positions: Array) -> Array:
         return with_rest(softmax(logits[positions]))
@@ -130,6 +170,15 @@ def _interpolate(
         here = mine[block]
         labels = source.labels[rows[here]]
         scores[block] = path_means(own(here), sums[block], num_paths[block], settings.walks.steps, labels).score
+
+
+def _near_rows(
+    settings: DivideMixSettings, forward: Forward, source: Source, rows: Array, mine: Array, features: Array
+) -> Array:
+    """(Q, L) positions among the rows of the nearest ones of each of `mine`, `NO_ROW` where there are fewer."""
+    points = Points(rows, source.labels, source.digests, source.draws, lambda positions: features[positions])
+    lists = list_neighbors(points, mine, settings.walks.num, settings.section.any_label, forward.device).rows
+    return np.where(lists >= 0, np.searchsorted(rows, lists), NO_ROW)
 
 
 def _blocks(forward: Forward, num_rows: int) -> list[slice]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from rayclean.learn.course import Course, Trial
+from rayclean.learn.course import Course
 from rayclean.learn.lesson_jobs import TableLesson, lesson_folder
+from rayclean.learn.posterior import PosteriorLesson
+from rayclean.learn.trial import Trial
 from rayclean.storage.published import Published
 
 
@@ -13,19 +15,30 @@ def plain(course: Course) -> list[Trial]:
 
 
 def retrain(course: Course) -> list[Trial]:
-    """Trains on all rows, and on the rows above the cut (or weighted, or relabelled).
+    """Trains on all rows, and on the rows above the cut (or weighted, relabelled, or by the posterior).
 
     Raises:
-        InputError: the run has no complete table.
+        InputError: the run has no complete table, or for the posterior not the one of its config.
     """
+    by = course.config.learn.retrain.by
+    lesson = _posterior_lesson(course) if by == "posterior" else _table_lesson(course)
+    course.compute([lesson])
+    learned = course.learn(course.phase(f"retrain by {by}", course.train, lesson.lesson))
+    learned.trial.facts["lesson"] = lesson.lesson
+    return [*plain(course), learned.trial]
+
+
+def _table_lesson(course: Course) -> TableLesson:
     settings = course.config.learn.retrain
     cut = course.config.merge.threshold if settings.cut is None else settings.cut
     table = Published.open(course.store).merge
     folder = lesson_folder(
         "table", settings.model_dump() | {"cut": cut}, [course.catalog.fingerprint, table, course.people or ""]
     )
-    lesson = TableLesson(course.store, folder, course.catalog, course.people, None, settings, cut)
-    course.compute([lesson])
-    learned = course.learn(course.phase(f"retrain by {settings.by}", course.train, lesson.lesson))
-    learned.trial.facts["lesson"] = lesson.lesson
-    return [*plain(course), learned.trial]
+    return TableLesson(course.store, folder, course.catalog, course.people, None, settings, cut)
+
+
+def _posterior_lesson(course: Course) -> PosteriorLesson:
+    judged = course.judged()
+    folder = lesson_folder("posterior", {}, [course.catalog.fingerprint, judged.merge, course.people or ""])
+    return PosteriorLesson(course.store, folder, course.catalog, course.people, None, judged)

@@ -10,8 +10,9 @@ import numpy as np
 
 from rayclean.catalog.table import Catalog
 from rayclean.embed.table import Embedding
-from rayclean.learn.course import Course, Trial
+from rayclean.learn.course import Course
 from rayclean.learn.rog import fit_rog
+from rayclean.learn.trial import Trial
 from rayclean.storage.contents import read_json
 from rayclean.storage.draws import smallest_draws
 from rayclean.storage.fingerprint import fingerprint
@@ -19,6 +20,7 @@ from rayclean.storage.units import Job, UnitResult
 
 VERSION = 1
 RESULT = "rog"
+CORRECT_FILE = "correct.safetensors"
 FIT_ROWS = 200_000  # whose features are held at once
 
 
@@ -51,14 +53,19 @@ class RogJob(Job):
             classifier = fit_rog(
                 features, labels, self.catalog.num_classes, self.seed, ids=self.catalog.draw_id[chosen]
             )
-            found = {}
+            right = {}
             for name, catalog, embedding, which in self.exams:
                 rows = np.array(which)
                 predicted = classifier.logits(embedding.features(rows)).argmax(axis=1)
-                found[name] = {"correct": int((predicted == catalog.label[rows]).sum()), "samples": len(rows)}
-            return UnitResult(found, rows=len(chosen))
+                right[name] = (predicted == catalog.label[rows]).astype(np.uint8)
+            found = {name: {"correct": int(each.sum()), "samples": len(each)} for name, each in right.items()}
+            return UnitResult(found, {CORRECT_FILE: right} if right else {}, rows=len(chosen))
 
         return compute
+
+    def beside(self, unit: str) -> Sequence[str]:
+        """Which samples of each exam it gets right, where there is any."""
+        return [CORRECT_FILE] if self.exams else []
 
 
 def rog(course: Course) -> list[Trial]:
@@ -78,4 +85,5 @@ def rog(course: Course) -> list[Trial]:
     course.compute([job])
     found = read_json(course.store, job.file(RESULT))
     share = {name: {0: counts["correct"] / counts["samples"]} for name, counts in found.items()}
-    return [*trials, Trial("RoG", share.get("test", {}), share.get("validation", {}), {"folder": folder})]
+    facts = {"folder": folder} | ({"correct": f"{folder}/{CORRECT_FILE}"} if exams else {})
+    return [*trials, Trial("RoG", share.get("test", {}), share.get("validation", {}), facts)]

@@ -48,6 +48,11 @@ class NetworkSpec:
         """Numbers that the network sees of a row."""
         return 3 * self.size**2
 
+    @property
+    def is_linear(self) -> bool:
+        """Whether it is a last layer alone, whose features training does not move."""
+        return False
+
     def inputs(self, images: torch.Tensor) -> torch.Tensor:
         """(N, size, size, 3) uint8 as the network's input, (N, 3, size, size) float32, on the same device."""
         return normalize(images, self.mean, self.std)
@@ -65,6 +70,11 @@ class FeatureSpec(NetworkSpec):
     def num_values(self) -> int:
         """As many as there are features."""
         return self.width
+
+    @property
+    def is_linear(self) -> bool:
+        """It is."""
+        return True
 
     def inputs(self, images: torch.Tensor) -> torch.Tensor:
         """(N, 1, 1, d) float32 as (N, d, 1, 1)."""
