@@ -28,8 +28,9 @@ from pathlib import Path
 import numpy as np
 import psutil
 
+from rayclean.catalog.columns_stage import ColumnsJob
 from rayclean.catalog.labels import ClassList
-from rayclean.catalog.stage import SOURCES_FILE, CatalogJob, ColumnsJob, find_sources, open_catalog, scan_settings
+from rayclean.catalog.stage import SOURCES_FILE, CatalogJob, find_sources, open_catalog, scan_settings
 from rayclean.catalog.table import Catalog
 from rayclean.config import DataSection
 from rayclean.shards.decode import decode_image

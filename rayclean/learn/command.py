@@ -10,14 +10,8 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from rayclean.catalog.stage import (
-    SOURCES_FILE,
-    CatalogJob,
-    ColumnsJob,
-    EmbedShardsJob,
-    find_sources,
-    scan_settings,
-)
+from rayclean.catalog.columns_stage import ColumnsJob
+from rayclean.catalog.stage import SOURCES_FILE, CatalogJob, EmbedShardsJob, find_sources, scan_settings
 from rayclean.catalog.table import SHARDS_FILE, Catalog
 from rayclean.cluster.progress import meter, watched
 from rayclean.config import Config, DataSection

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rayclean.catalog.stage import find_duplicates
+from rayclean.catalog.columns_stage import find_duplicates
 from rayclean.config import Config
 from rayclean.memory.rows import Samples
 from rayclean.merge.kinds import conflicting_rows

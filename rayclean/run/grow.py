@@ -6,8 +6,9 @@ others will hold, it says; the same question is asked again when those are there
 
 from __future__ import annotations
 
+from rayclean.catalog.columns_stage import ColumnsJob
 from rayclean.catalog.derive_stage import DeriveJob, PlanJob
-from rayclean.catalog.stage import SOURCES_FILE, CatalogJob, ColumnsJob, EmbedShardsJob, scan_settings
+from rayclean.catalog.stage import SOURCES_FILE, CatalogJob, EmbedShardsJob, scan_settings
 from rayclean.catalog.table import Catalog
 from rayclean.config import MAIN, THRESHOLDED, DataSection
 from rayclean.config.score_families import FAMILIES

@@ -14,13 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rayclean.catalog.columns_stage import ColumnsJob, find_duplicates
 from rayclean.catalog.labels import ClassList
 from rayclean.catalog.stage import (
     SOURCES_FILE,
     CatalogJob,
-    ColumnsJob,
     catalog_fingerprint,
-    find_duplicates,
     find_sources,
     open_catalog,
     scan_settings,

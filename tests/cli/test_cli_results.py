@@ -176,7 +176,7 @@ def test_learn_takes_fields_over_the_config_of_the_last_start(
     started: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from rayclean.learn import command
-    from rayclean.learn.course import Trial
+    from rayclean.learn.trial import Trial
 
     asked: list[tuple[Config, str]] = []
 

@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rayclean.cli.common import load_run
 from rayclean.config import Config, dump_config
 from rayclean.errors import InputError
 from rayclean.inspect.garbage import collect
-from rayclean.run.pipeline import CONFIG_FILE
 from rayclean.run.run import Run
+from rayclean.run.saved import CONFIG_FILE, load_run
 from rayclean.storage.store import Store
 from tests.feature_runs import clusters, feature_config, write_feature_shards
 

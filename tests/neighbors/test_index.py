@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rayclean.catalog.stage import find_duplicates
+from rayclean.catalog.columns_stage import find_duplicates
 from rayclean.catalog.table import COLUMNS_FILE, Catalog
 from rayclean.embed.stage import embedding_arrays
 from rayclean.embed.table import Embedding

@@ -16,7 +16,6 @@ import pytest
 import yaml
 from rich.console import Console
 
-from rayclean.cli.common import load_run
 from rayclean.config import Config, dump_config
 from rayclean.errors import ConfigError
 from rayclean.export.command import export
@@ -27,8 +26,8 @@ from rayclean.report.run_text import print_sample
 from rayclean.review.command import open_review
 from rayclean.review.door import HOST
 from rayclean.review.server import ReviewServer
-from rayclean.run.pipeline import CONFIG_FILE
 from rayclean.run.run import Run
+from rayclean.run.saved import CONFIG_FILE, load_run
 from tests.feature_runs import ROWS, clusters, feature_config, key_of, write_feature_shards
 from tests.helpers import png_bytes
 from tests.review.serving import cookie

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rayclean.catalog.columns_stage import ColumnsJob
 from rayclean.catalog.labels import ClassList
 from rayclean.catalog.pictures import pictures, thumbnails
 from rayclean.catalog.stage import (
     SOURCES_FILE,
     CatalogJob,
-    ColumnsJob,
     catalog_fingerprint,
     find_sources,
     open_catalog,

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 from sklearn.metrics import roc_auc_score
 
-from rayclean.catalog.stage import find_clips
+from rayclean.catalog.columns_stage import find_clips
 from rayclean.config import Config, parse_config
 from rayclean.errors import ConfigError
 from rayclean.evaluate.evaluate import read_truth

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from rayclean.cli.commands import app
 from rayclean.config import Config, dump_config, load_config
 from rayclean.learn import command, methods
-from rayclean.learn.course import Trial
+from rayclean.learn.trial import Trial
 from tools import learn_cells
 from tools.learn_cells import (
     CELLS,
