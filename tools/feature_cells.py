@@ -40,7 +40,7 @@ from tools.run_cells import ASYMMETRIC, CLEAN, SYMMETRIC
 RESULTS, RUNS = Path("docs/results/features"), Path("runs/features")
 RAYCLEAN = Path(sys.executable).with_name("rayclean")
 CONFIG = "configs/cifar10n_features.yaml"
-SCORES = "scores=[loss, ens_loss, margin, aum, wrong_events, iofm_last, inn, vote, osm, odd]"
+SCORES = "scores=[loss, ens_loss, margin, aum, wrong_events, iofm_last, inn, vote, odd]"
 FINE = ("data.classes=100", "data.label=json:label", "data.truth=json:clean_label")
 
 
