@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 
 from rayclean.catalog.features import RowFeatures
-from rayclean.config import load_config
+from rayclean.config import dump_config, load_config, parse_config
+from rayclean.memory.merge import MEMORY
 from rayclean.memory.run import begin_features, compute, merged
 from rayclean.run.grow import grow
 from rayclean.run.run import Run
@@ -111,7 +112,10 @@ def differs(this: Run) -> float:
     keys = [key for part in columns for key in part["key"].to_pylist()]
     digests = [row.tobytes() for row in np.asarray(catalog.digest)]
     nobody = np.full(catalog.num_rows, NO_LABEL)
-    other = begin_features(this.config, features, np.asarray(catalog.label), keys, None, "cpu", nobody, digests)
+    plain = {name: section for name, section in dump_config(this.config).items() if name not in ("noise", "model")}
+    plain["data"] = {"shards": MEMORY, "classes": catalog.num_classes, "features": "npy", "image": "none"}
+    config = parse_config(plain)
+    other = begin_features(config, features, np.asarray(catalog.label), keys, None, "cpu", nobody, digests)
     compute(lambda: grow(other))
     ours: Array = np.concatenate([part["label_score"].to_numpy() for part in columns])
     return float(np.abs(ours - merged(other)[0]["label_score"].to_numpy()).max())
