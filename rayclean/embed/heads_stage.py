@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from scipy.special import log_softmax, softmax
+from scipy.special import softmax
 
 from rayclean.catalog.features import StandardFeatures
 from rayclean.catalog.table import Catalog
@@ -21,7 +21,7 @@ from rayclean.storage.contents import map_arrays
 from rayclean.storage.fingerprint import fingerprint
 from rayclean.storage.units import Job, UnitResult, block_name, block_names, block_range
 from rayclean.train.head import Head
-from rayclean.train.heads import Heads
+from rayclean.train.heads import Heads, mean_belief
 from rayclean.train.heads_worker import HeadsTask
 from rayclean.train.old_heads import ALL_HEADS
 from rayclean.train.sample_losses import sample_losses
@@ -121,8 +121,7 @@ class BlindJob(Job):
                 heads.blind_logits(features, decay, heads.folds[start:stop]).astype(np.float64)
                 for decay in range(len(task.settings.weight_decays))
             ]
-            mean = np.mean([log_softmax(each, axis=1) for each in logits], axis=0)
-            loss, margin, _ = sample_losses(mean, labels)
+            loss, margin, _ = sample_losses(mean_belief(logits), labels)
             content: dict[str, Array] = {"loss_oof": 0.0 - loss, "margin_oof": margin}
             for decay, each in enumerate(logits):
                 packed = pack(with_rest(softmax(each, axis=1)), labels)

@@ -9,7 +9,14 @@ from rayclean.scores.aum_stage import ThresholdedRole, aum_jobs
 from rayclean.scores.family import Added, BlockFiles
 from rayclean.scores.influence_stage import FitJob as InfluenceFitJob
 from rayclean.scores.influence_stage import RawJob, SolveJob, influence_jobs
-from rayclean.scores.readers import InfluenceReader, SimulatedReader, Trained, TrajectoryReader, WalkReader
+from rayclean.scores.readers import (
+    InfluenceReader,
+    OutOfFoldReader,
+    SimulatedReader,
+    Trained,
+    TrajectoryReader,
+    WalkReader,
+)
 from rayclean.scores.simulate_stage import CheckJob, JudgeJob, ThresholdJob, simulate_jobs
 from rayclean.scores.trajectory_stage import trajectory_job
 from rayclean.train.plan import role_seed
@@ -98,9 +105,10 @@ def out_of_fold(run: Run) -> Added | None:
     names = tuple(name for name in ("loss_oof", "margin_oof") if name in run.config.score_names())
     if not names:
         return None
-    job = run.heads.blind
+    job, task = run.heads.blind, run.heads.task
     folders = {run.main.last.epoch: job.folder}
-    return Added((job,), BlockFiles(run.store, "out_of_fold", folders, names, run.config.blocks.rows))
+    judged = BlockFiles(run.store, "out_of_fold", folders, names, run.config.blocks.rows)
+    return Added((job,), OutOfFoldReader(judged, task.blind_folder, task.blind_epochs()))
 
 
 def simulated(run: Run) -> Added | None:

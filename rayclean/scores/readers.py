@@ -154,6 +154,37 @@ class InfluenceReader:
 
 
 @dataclass(frozen=True)
+class OutOfFoldReader:
+    """Loss and margin by heads on features that have not seen the row's label.
+
+    Attributes:
+        judged: at the last snapshot.
+        folder: of what blind heads make of the rows at those before.
+        epochs: of these.
+    """
+
+    judged: BlockFiles
+    folder: str
+    epochs: tuple[int, ...]
+
+    def inputs(self) -> list[str]:
+        """The folder."""
+        return self.judged.inputs()
+
+    def read(self, block: int) -> Values:
+        """At the last snapshot."""
+        return self.judged.read(block)
+
+    def courses(self, num_rows: int) -> Iterator[tuple[int, dict[str, Array]]]:
+        """As of each snapshot."""
+        trained, blocks = Trained(self.folder, len(self.epochs)), num_blocks(num_rows, self.judged.block_rows)
+        for epoch in self.epochs:
+            loss, margin, _ = trained.epoch(self.judged.store, epoch, blocks)
+            yield epoch, {"loss_oof": -loss, "margin_oof": margin}
+        yield from self.judged.courses(num_rows)
+
+
+@dataclass(frozen=True)
 class SimulatedReader:
     """ODD.
 

@@ -8,11 +8,13 @@ Letters: N rows, d features, K classes, F folds, H heads in all.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
+from scipy.special import log_softmax
 
 from rayclean.errors import ConfigError
 from rayclean.schema import Array
@@ -128,6 +130,12 @@ class Heads:
             inputs = features[torch.from_numpy(rows[start : start + ROWS_AT_ONCE]).to(features.device)]
             found[start : start + len(inputs)] = self.settings.layers.logits(one, inputs)[0][0].T.cpu().numpy()
         return found
+
+
+def mean_belief(logits: Sequence[Array]) -> Array:
+    """(R, K) float64 mean, over heads, of the logarithms of their beliefs by logits (R, K)."""
+    found: Array = np.mean([log_softmax(each.astype(np.float64), axis=1) for each in logits], axis=0)
+    return found
 
 
 def standardized(features: Array) -> Array:

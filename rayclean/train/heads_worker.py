@@ -12,14 +12,14 @@ from scipy.special import log_softmax
 from rayclean.catalog.features import StandardFeatures
 from rayclean.catalog.groups import smallest_draws as smallest_of_groups
 from rayclean.errors import UnitError
-from rayclean.schema import Array
+from rayclean.schema import MAIN, Array
 from rayclean.storage.contents import map_arrays, read_json, write
 from rayclean.storage.draws import smallest_draws, uniform
 from rayclean.storage.executor import Report
 from rayclean.storage.resume import Resume, State
 from rayclean.storage.units import block_range, num_blocks
 from rayclean.train.head_loop import HeadTask, head_epochs
-from rayclean.train.heads import Heads, HeadSettings
+from rayclean.train.heads import Heads, HeadSettings, mean_belief
 from rayclean.train.loop import Rank
 from rayclean.train.old_heads import ALL_HEADS, CHOICE_FILE, OldHeads
 from rayclean.train.snapshots import snapshot_name
@@ -101,6 +101,15 @@ class HeadsTask(RoleTask):
         """What the seeing head of a weight decay gives: as a network's role has it."""
         return f"{self.folder}/decay-{decay}"
 
+    @property
+    def blind_folder(self) -> str:
+        """What the mean of the blind heads makes of the rows at snapshots before the last: as trajectories have it."""
+        return f"{self.folder}/blind"
+
+    def blind_epochs(self) -> tuple[int, ...]:
+        """Epochs after which that is written; of the role alone whose heads are believed."""
+        return self.usual_epochs()[:-1] if self.role == MAIN else ()
+
     def missing_of(self, epoch: int) -> set[str]:
         """Files of an epoch that are not there: trajectories, snapshots, after the last one all heads."""
         blocks, names = range(num_blocks(self.catalog.num_rows, self.block_rows) if epoch else 0), set()
@@ -108,6 +117,8 @@ class HeadsTask(RoleTask):
             folder = self.decay_folder(decay)
             names |= {f"{folder}/{trajectory_name(epoch, block)}" for block in blocks}
             names |= {f"{folder}/{snapshot_name(epoch)}"} if epoch in self.kept_epochs() else set()
+        if epoch in self.blind_epochs():
+            names |= {f"{self.blind_folder}/{trajectory_name(epoch, block)}" for block in blocks}
         if epoch == self.epochs:
             names |= {f"{self.folder}/{ALL_HEADS}", f"{self.folder}/{CHOICE_FILE}"}
         folders = {name.rpartition("/")[0] for name in names}
@@ -164,20 +175,25 @@ def _epochs(task: HeadsTask, rank: Rank, resume: Resume) -> Iterator[tuple[int, 
 
 
 def _write_trajectories(task: HeadsTask, heads: Heads, epoch: int, rank: Rank, wanted: Collection[str] | None) -> None:
-    """What the seeing heads make of all rows after an epoch; the ranks share the blocks out."""
+    """What the seeing heads make of all rows after an epoch, and the blind ones; the ranks share the blocks out."""
     total, decays = task.catalog.num_rows, range(len(task.settings.weight_decays))
     for block in range(rank.index, num_blocks(total, task.block_rows), rank.count):
-        files = {decay: f"{task.decay_folder(decay)}/{trajectory_name(epoch, block)}" for decay in decays}
-        if wanted is not None and not set(files.values()) & set(wanted):
-            continue
         start, stop = block_range(block, task.block_rows, total)
+        files = {f"{task.decay_folder(decay)}/{trajectory_name(epoch, block)}": [decay] for decay in decays}
+        if epoch in task.blind_epochs():
+            files[f"{task.blind_folder}/{trajectory_name(epoch, block)}"] = []
+        if wanted is not None and not set(files) & set(wanted):
+            continue
         features = task.rows(np.arange(start, stop))
-        for decay, file in files.items():
-            logits = heads.seeing_logits(features, decay)
-            if not np.isfinite(logits).all():
+        for file, seeing in files.items():
+            logits = [heads.seeing_logits(features, decay) for decay in seeing] or [
+                heads.blind_logits(features, decay, heads.folds[start:stop]) for decay in decays
+            ]
+            if not all(np.isfinite(each).all() for each in logits):
                 raise UnitError(f"heads diverged after epoch {epoch} of role {task.role}: features of huge values?")
             if wanted is None or file in wanted:
-                write(task.store, file, trajectory_table(logits, task.catalog.label[start:stop]))
+                found = logits[0] if seeing else mean_belief(logits)
+                write(task.store, file, trajectory_table(found, task.catalog.label[start:stop]))
 
 
 def _write_weights(task: HeadsTask, heads: Heads, epoch: int, wanted: Collection[str] | None) -> None:
