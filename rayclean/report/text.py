@@ -20,6 +20,7 @@ from rayclean.storage.store import Store
 
 # How far the loss must fall below its best before `evaluate` says that labels were memorised.
 MEMORISED = 0.1
+MAX_COLUMNS = 16  # of curves; heads on few rows have many snapshots
 AT_SNAPSHOTS = ("interpolation", "out_of_fold")  # families whose scores are not of every epoch
 NOT_COUNTED = "no catalog yet: labels taken as equally large"
 
@@ -84,9 +85,10 @@ def print_evaluation(console: Console, result: Evaluation) -> None:
 
 
 def print_curves(console: Console, result: Evaluation) -> None:
-    """AUROC of each score at each snapshot."""
+    """AUROC of each score at each snapshot, or at some of very many."""
     snapshots = [quality for name, quality in result.scores.items() if score_of(name).family in AT_SNAPSHOTS]
-    epochs = sorted({epoch for quality in snapshots or result.scores.values() for epoch in quality.curve})
+    found = sorted({epoch for quality in snapshots or result.scores.values() for epoch in quality.curve})
+    epochs = found[::-1][:: -(-len(found) // MAX_COLUMNS) or 1][::-1]  # the last one always
     table = Table("score", *(str(epoch) for epoch in epochs), title="AUROC as of each snapshot's epoch")
     for name, quality in result.scores.items():
         table.add_row(name, *(f"{quality.curve[e]:.3f}" if e in quality.curve else "" for e in epochs))

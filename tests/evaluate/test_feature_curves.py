@@ -57,6 +57,17 @@ def printed(result: Evaluation) -> str:
     return text.getvalue()
 
 
+@pytest.mark.parametrize(("count", "shown"), [(1, 1), (16, 16), (17, 9), (60, 15)])
+def test_curves_of_many_snapshots_are_printed_at_some_and_at_the_last(run: Run, count: int, shown: int) -> None:
+    result = evaluate_run(run.config)
+    curve = {10_000 + epoch: 0.5 for epoch in range(count)}
+    scores = {"loss_oof": replace(result.scores["loss_oof"], curve=curve)}
+    text = printed(replace(result, scores=scores))
+    columns = [epoch for epoch in curve if f" {epoch} " in text]
+    assert len(columns) == shown
+    assert columns[-1] == 10_000 + count - 1
+
+
 def test_a_point_is_of_heads_that_have_not_seen_the_label(
     run: Run, finish: Callable[[Config], Run], tmp_path: Path
 ) -> None:
