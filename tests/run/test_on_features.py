@@ -167,6 +167,7 @@ LOST = (
     "train-main-*/heads.safetensors",
     "train-main-*/decay-*/snapshots/*.safetensors",
     "train-main-*/decay-*/trajectories/epoch-0002/*.parquet",
+    "train-main-*/blind/trajectories/*/*.parquet",
     "interpolate-*/*.safetensors",
     "merge-*/*",
 )
