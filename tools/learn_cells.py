@@ -28,6 +28,7 @@ from rayclean.run.saved import CONFIG_FILE
 from rayclean.run.start import look
 from rayclean.storage.contents import map_arrays
 from rayclean.storage.store import Store
+from tools.paired import Difference, correct_of, paired, with_correct
 from tools.run_cells import CELLS as SCORED
 from tools.run_cells import CLEAN, ONE_NETWORK, RAYCLEAN, TESTED, Cell
 
@@ -49,6 +50,8 @@ METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
     "ce": ("plain", (CE,)),
     "mixup": ("plain", ()),
     "retrain": ("retrain", ()),
+    "retrain_weight": ("retrain", ("learn.retrain.by=weight",)),
+    "retrain_posterior": ("retrain", ("learn.retrain.by=posterior",)),
     "odd": ("odd", (CE,)),
     "odd_mixup": ("odd", ()),
     "ce_rank": ("influential_rank", (CE,)),
@@ -75,6 +78,8 @@ COMPARED = (
     ("ce_rank", "ce_small_loss"),
     ("mixup_rank", "mixup"),
     ("retrain", "mixup"),
+    ("retrain_weight", "mixup"),
+    ("retrain_posterior", "mixup"),
     ("rog", "ce"),
     ("dividemix", "mixup"),
     ("iofm_dividemix", "dividemix"),
@@ -105,7 +110,8 @@ def run_method(cell: str, name: str, seed: int, more: Sequence[str] = ()) -> Non
     command: list[str | Path] = [RAYCLEAN, "learn", folder, "--json", "--method", method, *options, *more]
     found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     seconds = {"run_s": trained_s - started_s, "learn_s": time.monotonic() - trained_s}
-    result = {"cell": cell, "name": name, "seed": seed, "options": options, **json.loads(found.stdout), **seconds}
+    result = {"cell": cell, "name": name, "seed": seed, "options": options, **seconds}
+    result |= with_correct(folder, json.loads(found.stdout))
     path = file_of(cell, name, seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n")
@@ -170,14 +176,27 @@ def removals(results: dict[str, dict[str, list[dict[str, Any]]]]) -> list[str]:
 
 
 def differences(results: dict[str, dict[str, list[dict[str, Any]]]]) -> list[str]:
-    """Markdown: by how much a method is above what it is compared with, in points of the last epoch's accuracy."""
-    lines = ["| cell | method | compared with | difference | 95% at most |", "|---" * 5 + "|"]
+    """Markdown: by how much a method is above what it is compared with, in points of the last epoch's accuracy.
+
+    By pairs of images, where both have kept what they got right.
+    """
+    lines = ["| cell | method | compared with | difference | 95% at most | |", "|---" * 6 + "|"]
     for cell, by_name in results.items():
         for name, other in COMPARED:
             if name in by_name and other in by_name:
-                a, b = (final(by_name[each][0])["last"] for each in (name, other))
-                lines.append(f"| {cell} | {name} | {other} | {100 * (a - b):+.1f} | {100 * interval(a, b):.1f} |")
+                found = _difference(*(final(by_name[each][0]) for each in (name, other)))
+                width = f"{100 * found.mean:+.1f} | {100 * found.half:.1f}"
+                lines.append(f"| {cell} | {name} | {other} | {width} | {found.verdict} |")
     return lines
+
+
+def _difference(one: dict[str, Any], other: dict[str, Any]) -> Difference:
+    """Of two networks' last accuracies."""
+    right, of_other = correct_of(one), correct_of(other)
+    if right is not None and of_other is not None:
+        return paired([right], [of_other])
+    a, b = one["last"], other["last"]
+    return Difference(a - b, interval(a, b))
 
 
 def by_class(cell: str, name: str) -> list[str]:

@@ -8,7 +8,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from rayclean.errors import ConfigError
 from rayclean.learn.lesson_jobs import LessonJob
 from rayclean.learn.targets import packed_posterior
 from rayclean.merge.models import Fitted
@@ -43,11 +42,7 @@ class PosteriorLesson(LessonJob):
     judged: Judged
 
     def make(self, labels: Array) -> dict[str, Array]:
-        """See `packed_posterior`; where people have decided, that is certain.
-
-        Raises:
-            ConfigError: the run's model says nothing of the other classes.
-        """
+        """See `packed_posterior`; where people have decided, that is certain."""
         blocks = list(self._blocks())
         return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
 
@@ -59,10 +54,7 @@ class PosteriorLesson(LessonJob):
             given, known = files.given(start, stop), self._known(start, stop)
             whole = fitted.judge(files.read(block, fitted.sources), given).confirmed(given, known).whole
             if whole is None:
-                raise ConfigError(
-                    f"learn.retrain.by is posterior, but merge.score is {fitted.name}, which says nothing of other "
-                    "classes; set merge.score=joint and run again, or take cut, weight or predicted"
-                )
+                raise ValueError(f"a joint model expected, found {fitted.name}")
             yield packed_posterior(whole, given)
 
     def _known(self, start: int, stop: int) -> Array:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from rayclean.errors import ConfigError
 from rayclean.learn.course import Course
 from rayclean.learn.lesson_jobs import TableLesson, lesson_folder
 from rayclean.learn.posterior import PosteriorLesson
 from rayclean.learn.trial import Trial
+from rayclean.schema import JOINT
 from rayclean.storage.published import Published
 
 
@@ -18,6 +20,7 @@ def retrain(course: Course) -> list[Trial]:
     """Trains on all rows, and on the rows above the cut (or weighted, relabelled, or by the posterior).
 
     Raises:
+        ConfigError: the posterior is wanted of a run that has none, or by a loss that takes none.
         InputError: the run has no complete table, or for the posterior not the one of its config.
     """
     by = course.config.learn.retrain.by
@@ -39,6 +42,13 @@ def _table_lesson(course: Course) -> TableLesson:
 
 
 def _posterior_lesson(course: Course) -> PosteriorLesson:
+    if (score := course.config.merge_score()) != JOINT:
+        raise ConfigError(
+            f"learn.retrain.by is posterior, but merge.score is {score}, which says nothing of the other classes; run "
+            "with merge.score=joint, or take cut, weight or predicted"
+        )
+    if course.train.loss == "ce+ne":
+        raise ConfigError("learn.retrain.by is posterior, but the loss ce+ne takes no soft labels; take ce or mixup")
     judged = course.judged()
     folder = lesson_folder("posterior", {}, [course.catalog.fingerprint, judged.merge, course.people or ""])
     return PosteriorLesson(course.store, folder, course.catalog, course.people, None, judged)

@@ -256,7 +256,7 @@ def test_a_method_is_compared_where_both_were_run(keep: Keep) -> None:
     keep("step", other, trial(0.9, 0.5))
     keep("human", name, trial(0.9, 0.75))
     _, _, line = differences(read_results())
-    assert cells_of(line) == ["step", name, other, "+25.0", f"{100 * interval(0.75, 0.5):.1f}"]
+    assert cells_of(line) == ["step", name, other, "+25.0", f"{100 * interval(0.75, 0.5):.1f}", "above"]
     assert all({each, before} <= set(METHODS) for each, before in COMPARED)
 
 
