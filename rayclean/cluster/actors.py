@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from functools import partial
 from types import TracebackType
+from typing import Any
 
 import ray
 
@@ -23,8 +24,9 @@ from rayclean.cluster.pool import Pool, Row, Sent
 from rayclean.cluster.sizing import Workers, beside
 from rayclean.cluster.trainer import in_thread, is_placed, run_training
 from rayclean.errors import StageError
-from rayclean.storage.executor import POOLS, JobReport, Trainer, TrainingJob, Watcher
+from rayclean.storage.executor import POOLS, JobReport, Trainer, TrainFunction, TrainingJob, Watcher
 from rayclean.storage.graph import Graph, Schedule
+from rayclean.storage.store import Store
 from rayclean.storage.units import TRAIN, Job
 
 POLL_S = 0.2  # how often a training is looked at
@@ -44,7 +46,8 @@ class Actors(AbstractContextManager["Actors"]):
 
     def __init__(self, workers: Mapping[str, Workers], mix_allowed: bool) -> None:
         self.workers = workers
-        self.train: Trainer = partial(run_training, workers=workers[TRAIN])
+        self.trainer: Trainer = partial(run_training, workers=workers[TRAIN])
+        self.train: Trainer = self._train_alone
         self.words = uuid.uuid4().hex
         names = {"cpu": POOLS} if workers["cpu"] is workers["gpu"] else {"gpu": ("gpu",), "cpu": ("cpu",)}
         self.pools = [
@@ -82,7 +85,7 @@ class Actors(AbstractContextManager["Actors"]):
                 training.take(found)
             self._fill(schedule, training)
             if training.waits and self._has_room(training):
-                training.start(self.train, watcher)
+                training.start(self.trainer, watcher)
             if training.job is None and not any(pool.units(schedule) for pool in self.pools):
                 break
             silent_s = silent_s if self._is_silent(training) else time.monotonic()
@@ -95,6 +98,19 @@ class Actors(AbstractContextManager["Actors"]):
         if any(report.damaged or report.error for report in reports):
             self.close()  # actors may have mapped what is damaged, and would read it again from there
         return reports
+
+    def _train_alone(
+        self,
+        function: TrainFunction,
+        task: Any,
+        store: Store,
+        folder: str,
+        lost: int | None = None,
+        stop: int | None = None,
+    ) -> None:
+        """Trains what is no job of a graph; actors that wait for one end, since they hold what it may need."""
+        self.close()
+        self.trainer(function, task, store, folder, lost, stop)
 
     def close(self) -> None:
         """Ends all actors; what is run later starts others."""
