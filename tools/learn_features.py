@@ -32,6 +32,7 @@ SIZE = 128
 HERE = ("run.executor=inline", "inn.steps=4")  # seconds a method: no cluster is started for them
 # 200 right-hand sides and as many probes cost an hour with a Hessian of 12,810 parameters over 10,000 rows.
 INFLUENCE = ("influence.validation_num=20", "influence.hessian_rows=2000", "influence.probes=50")
+DECAYS = "learn.train.weight_decays=[0.01, 0.03, 0.1, 0.3, 1.0]"
 # What the papers compare, and what else is to be known of retraining.
 ASKED = (*COMPARED, ("retrain_posterior", "retrain"), ("retrain_weight", "retrain"))
 
@@ -60,7 +61,7 @@ def learn(cell: str, name: str, seed: int) -> None:
     method, changes = METHODS[name]
     rate = [f"learn.dividemix.lambda_u={DIVIDE_RATE[cell]}"] if method == "dividemix" else []
     gamma = 5 if cell in ("human", "symmetric80") else 8  # as in learn_cells
-    options = [*TEST, *INFLUENCE, f"influence.gamma={gamma}", *changes, *rate]
+    options = [*TEST, DECAYS, *INFLUENCE, f"influence.gamma={gamma}", *changes, *rate]
     started_s = time.monotonic()
     command: list[str | Path] = [RAYCLEAN, "learn", RUN, "--json", "--method", method, *options]
     found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)

@@ -1,7 +1,8 @@
 """Which weight decay suits a lesson on features: heads that have not seen its labels tell [our choice].
 
 The test has no part in it. Where rows are verified that nothing is trained on, these judge; else each row's label by
-the head that is blind to it.
+the head that is blind to it. What is compared is the likelihood at each one's best temperature: strong decay makes
+heads unsure of all classes alike, which changes no prediction (docs/methods.md, section 6).
 
 Letters: N rows, R of them, d features, K classes.
 """
@@ -10,10 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
+from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from rayclean.catalog.features import RowFeatures, StandardFeatures
@@ -31,6 +33,7 @@ from rayclean.train.loop import Rank
 
 CHOICE = "decay"
 DECAY_ROWS = 50_000  # that heads learn from; their features are held at once
+MOST_SHARPENED = 20.0
 OUT_OF_FOLD, VERIFIED = "labels out of fold", "verified labels"
 
 
@@ -75,12 +78,13 @@ class DecayJob(Job):
             judged_by, judged = OUT_OF_FOLD, self._out_of_fold(heads, features, task)
         else:
             judged_by, judged = VERIFIED, self._verified(heads, self.known)
-        likelihoods = list(judged)
+        likelihoods, temperatures = zip(*judged, strict=True)
         return UnitResult(
             {
                 "weight_decay": self.settings.weight_decays[int(np.argmax(likelihoods))],
                 "weight_decays": list(self.settings.weight_decays),
-                "likelihoods": likelihoods,
+                "likelihoods": list(likelihoods),
+                "temperatures": list(temperatures),
                 "judged_by": judged_by,
                 "rows": len(rows),
             },
@@ -106,14 +110,14 @@ class DecayJob(Job):
             weights=None if lesson.weights is None else lesson.weights[rows],
         )
 
-    def _out_of_fold(self, heads: Heads, features: torch.Tensor, task: HeadTask) -> Iterator[float]:
+    def _out_of_fold(self, heads: Heads, features: torch.Tensor, task: HeadTask) -> Iterator[Tempered]:
         for decay in range(len(self.settings.weight_decays)):
-            yield likelihood(heads.blind_logits(features, decay), task.targets, task.weights)
+            yield tempered(heads.blind_logits(features, decay), task.targets, task.weights)
 
-    def _verified(self, heads: Heads, known: Exam) -> Iterator[float]:
+    def _verified(self, heads: Heads, known: Exam) -> Iterator[Tempered]:
         features = self._features(StandardFeatures(RowFeatures(known.catalog), self.source.folder), known.rows)
         for decay in range(len(self.settings.weight_decays)):
-            yield likelihood(heads.seeing_logits(features, decay), known.catalog.label[known.rows])
+            yield tempered(heads.seeing_logits(features, decay), known.catalog.label[known.rows])
 
 
 def folds_of(catalog: Catalog, num_folds: int, seed: int) -> Array:
@@ -128,6 +132,23 @@ def _trained(features: torch.Tensor, task: HeadTask) -> Heads:
 
     *_, (_, heads, _) = head_epochs(rows, task, Rank(0, 1))
     return heads
+
+
+class Tempered(NamedTuple):
+    """A likelihood, and the temperature that logits are divided by for it."""
+
+    likelihood: float
+    temperature: float
+
+
+def tempered(logits: Array, targets: Array, weights: Array | None = None) -> Tempered:
+    """The largest `likelihood` that logits have when they are divided by one number of 1/20 to 20."""
+    found = minimize_scalar(
+        lambda log: -likelihood(logits * np.exp(log), targets, weights),
+        bounds=(-np.log(MOST_SHARPENED), np.log(MOST_SHARPENED)),
+        method="bounded",
+    )
+    return Tempered(-float(found.fun), float(np.exp(-found.x)))
 
 
 def likelihood(logits: Array, targets: Array, weights: Array | None = None) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from rich.console import Console
 
@@ -21,9 +22,15 @@ from rayclean.learn.decay import OUT_OF_FOLD, VERIFIED
 from rayclean.learn.lesson_jobs import read_columns
 from rayclean.run.run import Run
 from rayclean.run.start import ONE_WORKER, start
+from rayclean.schema import LEFT_OUT
 from rayclean.storage.contents import map_arrays
 from rayclean.storage.executor import Inline
 from rayclean.storage.store import Store
+from rayclean.train.batches import Lesson
+from rayclean.train.feature_feed import FeatureFeedSettings
+from rayclean.train.feed import Feed
+from rayclean.train.inputs import FeatureInputs
+from rayclean.train.spec import feature_spec
 from tests.helpers import write_tar
 
 Learn = Callable[..., command.Result]
@@ -213,3 +220,39 @@ def test_what_cannot_be_is_said(learn: Learn, config: Config, tmp_path: Path) ->
         learn("plain", f"learn.test={other}")
     with pytest.raises(ConfigError, match=r"the loss ce\+ne takes no soft labels"):
         learn("retrain", "learn.retrain.by=posterior", "learn.train={loss: ce+ne}")
+
+
+def feed_of(config: Config, cache_bytes: int, ranks: int = 1) -> list[Feed]:
+    this = opened(config)
+    settings = FeatureFeedSettings(1, 1e6, cache_bytes, 50, 32, 5, inputs=FeatureInputs(this.space.folder))
+    labels = np.where(np.arange(TRAIN) % 3 == 0, LEFT_OUT, this.catalog.label)
+    return [settings.open(this.catalog, rank, ranks, Lesson(labels)) for rank in range(ranks)]
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("cache_bytes", [0, 2**30])
+def test_an_epoch_of_features_is_every_row_of_the_lesson(
+    learn: Learn, config: Config, cache_bytes: int, ranks: int
+) -> None:
+    """Streamed or kept, on any number of ranks: each row once but for those that fill up, with its own features."""
+    learn("plain")  # the statistics are there
+    reader = FeatureInputs(opened(config).space.folder).of(opened(config).catalog)
+    seen: list[int] = []
+    for feed in feed_of(config, cache_bytes, ranks):
+        assert (feed.cache is None) == (cache_bytes == 0)
+        batches = list(feed.row_batches(feed.rows, 3, 1, 32))
+        for rows, features in batches:
+            np.testing.assert_array_equal(features, reader.read(rows))
+            seen += rows.tolist()
+    assert set(seen) == {row for row in range(TRAIN) if row % 3}
+    assert len(seen) - len(set(seen)) < ranks
+
+
+def test_a_linear_network_is_what_a_head_begins_with() -> None:
+    network = feature_spec(D, K).build(seed=3)
+    features = np.random.default_rng(0).normal(size=(5, 1, 1, D)).astype(np.float32)
+    inputs = feature_spec(D, K).inputs(torch.from_numpy(features))
+    assert inputs.shape == (5, D, 1, 1)
+    np.testing.assert_array_equal(network.features(inputs).detach(), features[:, 0, 0])
+    assert not network(inputs).any()
+    assert set(network.state_dict()) == {"head.weight", "head.bias"}  # those of a snapshot of heads

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax
 
 from rayclean.errors import ConfigError
-from rayclean.learn.decay import likelihood
+from rayclean.learn.decay import likelihood, tempered
 from rayclean.learn.targets import SoftTargets, packed_posterior
 from rayclean.schema import LEFT_OUT, Array
 from rayclean.train.batches import Lesson
@@ -90,3 +90,15 @@ def test_a_likelihood_is_that_of_the_labels_or_of_their_shares(sizes: tuple[int,
     each = log_softmax(logits, axis=1)[np.arange(sizes[0]), labels]
     assert found == pytest.approx((weights * each).sum() / weights.sum())
     assert likelihood(1e3 * one_hot, labels) == pytest.approx(0)
+
+
+@given(SIZES, st.floats(0.1, 10))
+def test_how_sure_all_logits_are_changes_no_likelihood_at_its_best_temperature(
+    sizes: tuple[int, int], factor: float
+) -> None:
+    _, logits, labels = made(sizes[0] + 20, sizes[1])
+    found, scaled = tempered(logits, labels), tempered(factor * logits, labels)
+    assert found.likelihood >= likelihood(logits, labels) - 1e-6
+    assert found.likelihood == pytest.approx(likelihood(logits / found.temperature, labels))
+    if 0.1 < found.temperature < 2:
+        assert scaled.likelihood == pytest.approx(found.likelihood, abs=1e-3)
