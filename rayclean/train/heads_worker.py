@@ -27,7 +27,7 @@ from rayclean.train.task import RoleTask
 from rayclean.train.trajectories import trajectory_name, trajectory_table
 
 CHOICE_ROWS = 20_000  # whose labels tell which weight decay is best
-CHECKPOINTS = 12  # at most: of few rows there are many epochs, which take no time to speak of
+CHECKPOINTS = 12  # at most: many epochs of heads take no time to speak of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +57,17 @@ class HeadsTask(RoleTask):
 
     @property
     def epochs(self) -> int:
-        """Over as many rows as there are; none of old heads."""
-        if self.old is not None:
-            return 0
+        """As configured, or fewer of very many rows; none of old heads."""
+        return 0 if self.old is not None else min(self.settings.epochs, self.passes)
+
+    @property
+    def passes(self) -> int:
+        """Passes over the rows: of few rows an epoch has several, since few steps make no head."""
         return self.settings.epochs_of(self.catalog.num_rows)
+
+    def last_pass(self, epoch: int) -> int:
+        """With which an epoch ends."""
+        return -(-epoch * self.passes // self.epochs)
 
     def usual_epochs(self) -> tuple[int, ...]:
         """Epochs after which weights are published, but for ODD's."""
@@ -151,7 +158,7 @@ def train_heads_on_rank(task: HeadsTask, rank: Rank, resume: Resume, report: Rep
         if rank.index == 0:
             _write_weights(task, heads, epoch, missing)
         is_told = epoch % every == 0 or epoch == task.epochs
-        if is_told and (resume.state is None or epoch != resume.state["epoch"]):
+        if is_told and (resume.state is None or state["epoch"] != resume.state["epoch"]):
             report(epoch, state if rank.index == 0 else None)
         if epoch >= stop:
             return
@@ -168,10 +175,13 @@ def _epochs(task: HeadsTask, rank: Rank, resume: Resume) -> Iterator[tuple[int, 
         rate=task.features.rate,
         block_rows=task.block_rows,
     )
+    ends = {task.last_pass(epoch): epoch for epoch in range(1, task.epochs + 1)}
     if (state := resume.state) is not None:
         tensors = {name: tensor.to(task.device) for name, tensor in state["heads"].items()}
-        yield state["epoch"], Heads(tensors, what.folds, task.settings), state
-    yield from head_epochs(task.rows, what, rank, state)
+        yield ends[state["epoch"]], Heads(tensors, what.folds, task.settings), state
+    for done, heads, after in head_epochs(task.rows, what, rank, state):
+        if done in ends:
+            yield ends[done], heads, after
 
 
 def _write_trajectories(task: HeadsTask, heads: Heads, epoch: int, rank: Rank, wanted: Collection[str] | None) -> None:

@@ -101,7 +101,8 @@ def heads_task(
     old = None if train.from_ is None else find_old_heads(train.from_, role)
     settings = head_settings(train) if old is None else old.settings
     seed = role_seed(config.run.seed, role) if old is None else int(old.facts["seed"])
-    also_kept = config.simulated_loss.epoch_of(settings.epochs_of(catalog.num_rows)) if config.is_judged(role) else 0
+    epochs = min(settings.epochs, settings.epochs_of(catalog.num_rows))
+    also_kept = config.simulated_loss.epoch_of(epochs) if config.is_judged(role) else 0
     fields = {
         "heads": asdict(settings),
         "seed": seed,

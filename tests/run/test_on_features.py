@@ -35,7 +35,7 @@ from tests.helpers import png_bytes
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 NUM_ROWS, NUM_CLASSES, SHARD_ROWS = 150, 3, 50
-HEADS: dict[str, Any] = {"weight_decays": [0.03, 1.0], "folds": 3, "batch_size": 16}
+HEADS: dict[str, Any] = {"weight_decays": [0.03, 1.0], "folds": 3, "batch_size": 16, "epochs": 5}
 
 
 def npy(values: Array) -> bytes:
@@ -118,7 +118,7 @@ def test_the_run_is_what_the_scorer_gives(go: Go, shards: Path) -> None:
     this = go(blocks={"rows": 4000, "index_rows": 100_000, "table_rows": 1_000_000})
     features, labels, _ = made()
     table = table_of(this)
-    heads = HeadSettings(weight_decays=(0.03, 1.0), folds=3, batch_size=16)
+    heads = HeadSettings(weight_decays=(0.03, 1.0), folds=3, batch_size=16, epochs=5)
     found = LabelScorer().fit_features(features, labels, table["key"].to_pylist(), num_classes=NUM_CLASSES, heads=heads)
     assert found.labels_.column_names == table.column_names
     for name in table.column_names:
@@ -138,7 +138,7 @@ def test_a_shard_more_is_looked_at_alone(go: Go, shards: Path, tmp_path: Path) -
     assert facts_of(again, "catalog")["forwards"] == facts_of(again, "catalog")["decodes"] == 60
     whole = go("whole", **frozen)
     assert table_bytes(Path(again.store.root)) == table_bytes(Path(whole.store.root))
-    go("whole", **frozen, train={"epochs": 3}, run={"seed": 1})
+    go("whole", **frozen, train={"epochs": 2}, run={"seed": 1})
     assert facts_of(whole, "catalog")["forwards"] == 60, "another seed and other heads look at nothing again"
 
 
