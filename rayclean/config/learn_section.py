@@ -147,6 +147,10 @@ class LearnSection(Section):
     `influence.validation` takes of the same shards are left out. `from`: what Influential Rank and RoG start from:
     `plain` (everything trained first, as `train` says), a role of the run, whose network and settings are then taken,
     or a path to weights. `train`: fields of `train` that the networks trained here have otherwise.
+
+    On features the networks are one linear layer, trained as heads are: of `train` the same fields count, of
+    `learn.train` all but `augment`. Without a `weight_decay` there each lesson has that of `train.weight_decays` by
+    which heads tell the verified labels best (`influence.validation`), else the lesson's own, out of fold.
     """
 
     test: str | list[str] | None = None

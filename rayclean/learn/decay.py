@@ -33,6 +33,7 @@ from rayclean.train.loop import Rank
 
 CHOICE = "decay"
 DECAY_ROWS = 50_000  # that heads learn from; their features are held at once
+MOST_LOGITS = 2**25  # of rows by classes, fewer rows where there are so many classes: 256 MiB as float64
 MOST_SHARPENED = 20.0
 OUT_OF_FOLD, VERIFIED = "labels out of fold", "verified labels"
 
@@ -93,7 +94,8 @@ class DecayJob(Job):
 
     def _drawn(self, lesson: Lesson) -> Array:
         rows, catalog = lesson.rows, self.source.catalog
-        return rows[smallest_draws(self.seed, "learn.decay", catalog.draw_id[rows], DECAY_ROWS)]
+        most = min(DECAY_ROWS, MOST_LOGITS // catalog.num_classes)
+        return rows[smallest_draws(self.seed, "learn.decay", catalog.draw_id[rows], most)]
 
     def _features(self, source: StandardFeatures, rows: Array) -> torch.Tensor:
         return torch.from_numpy(source.read(rows)).to(self.device)
