@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
-from rayclean.catalog.looks import FeatureSource
 from rayclean.catalog.table import Catalog
-from rayclean.cluster.sizing import Workers
-from rayclean.config import MAIN
 from rayclean.config.score_families import FAMILIES
 from rayclean.decisions.decisions import read_decisions
 from rayclean.decisions.naming import REVIEW, Naming
 from rayclean.decisions.verified import VerifiedFile, VerifiedSource
-from rayclean.embed.feature_space import FeatureSpaceJob, feature_space_job
 from rayclean.embed.table import Space
 from rayclean.merge.clips_stage import ClipsJob
 from rayclean.merge.stage import MODEL, ApplyJob, FitJob, merge_jobs
 from rayclean.neighbors.index import IndexSettings
 from rayclean.neighbors.ivf_stage import ProbesJob, QuantizerJob
 from rayclean.neighbors.stage import AnyLabelJob, IndexJob, SameLabelJob, neighbors_folder
+from rayclean.run.networks import Networks
 from rayclean.run.once import once
-from rayclean.run.roles import HeadsRole, NetworkRole, NotTrained, Role, Roles
-from rayclean.run.rows import Rows
-from rayclean.run.walks import Walk, plan_walks
-from rayclean.schema import JOINT
+from rayclean.run.roles import NotTrained
+from rayclean.run.walks import Walk
 from rayclean.scores.blind import SHARE_NEIGHBORS
 from rayclean.scores.clips_table import ClipFiles
 from rayclean.scores.family import Added
@@ -38,95 +33,18 @@ from rayclean.scores.vote_stage import VoteJob, vote_job
 from rayclean.storage.fingerprint import file_digest
 from rayclean.storage.store import Store
 from rayclean.storage.units import Job
-from rayclean.train.old_heads import find_old_heads
 from rayclean.train.snapshots import Snapshot
 
 
 @dataclass
-class Run(Rows):
+class Run(Networks):
     """One start of a run: its config, its files, and what is known once earlier stages are done.
 
     Attributes:
-        workers: of `cpu`, `gpu` and `train`.
-        precision: of training and of scoring, resolved.
         flat: whether neighbours are searched flat and without FAISS.
-        known: roles that are known to be trained; a start does not look for their files again.
-        features: how features are had, in starts that may look at shards; None otherwise, and without features.
-        old: the run on features that `train.from` names, whose heads judge these rows; None without.
     """
 
-    workers: dict[str, Workers]
-    precision: tuple[str, str]
     flat: bool = False
-    known: set[str] = field(default_factory=set)
-    features: FeatureSource | None = None
-    old: Run | None = None
-
-    @cached_property
-    def roles(self) -> Roles:
-        """The training runs, `main` first."""
-
-        def role(name: str) -> Role:
-            catalog = self.planted.get(name, self.catalog)
-            shared = name, self.config, self.store, catalog, self.workers, self.precision
-            return HeadsRole(*shared, self.space) if self.config.on_features else NetworkRole(*shared)
-
-        return Roles((name, role(name)) for name in self.config.role_names())
-
-    @once
-    def without(self, names: frozenset[str]) -> Run:
-        """The run as far as it goes without some roles, whose networks are not trained yet."""
-        found = replace(self)
-        found.__dict__["roles"] = Roles((name, role) for name, role in self.roles.items() if name not in names)
-        return found
-
-    @cached_property
-    def space(self) -> FeatureSpaceJob:
-        """The features that are there, of a run on features."""
-        source = self.config.train.from_
-        old = None if source is None else find_old_heads(source, MAIN)
-        return feature_space_job(self.catalog, self.config.run.seed, self.config.blocks.rows, old)
-
-    @property
-    def main(self) -> Role:
-        """The network, or the heads, whose beliefs are scored."""
-        return self.roles[MAIN]
-
-    @cached_property
-    def walks(self) -> tuple[Walk, ...]:
-        """All paths that the scores need."""
-        return plan_walks(self.config, self.roles)
-
-    def walks_of(self, score: str) -> tuple[Walk, ...]:
-        """The walks of one score, in order of their epochs."""
-        return tuple(walk for walk in self.walks if walk.score == score)
-
-    @cached_property
-    def voted(self) -> tuple[Snapshot, ...]:
-        """Snapshots whose neighbours vote, in order of their epochs; the last one, for the evidence, always.
-
-        The joint model asks those of the first snapshot which of the walked ones to trust.
-        """
-        epochs = {*self.config.neighbors.vote_epochs, self.main.last.epoch}
-        if self.is_joint:
-            epochs.add(min(walk.snapshot.epoch for walk in self.walks) if self.walks else self.main.last.epoch)
-        return tuple(snapshot for snapshot in self.main.trained.snapshots if snapshot.epoch in epochs)
-
-    @property
-    def is_joint(self) -> bool:
-        """Whether the merge is that of all beliefs."""
-        return self.config.merge_score() == JOINT
-
-    @cached_property
-    def others(self) -> dict[str, Space]:
-        """Of the other networks that learned the given labels, the last snapshot: the joint model may believe them.
-
-        On features it believes heads that have not seen the labels.
-        """
-        if self.config.on_features:
-            return {}
-        roles = {name: role for name, role in self.roles.items() if name != MAIN and name not in self.planted}
-        return {name: role.embed(role.last) for name, role in roles.items()} if self.is_joint else {}
 
     @once
     def index_settings(self, space: Space) -> IndexSettings:
@@ -213,20 +131,6 @@ class Run(Rows):
             return blind_paths_job(self.heads.task, self.any_label(walk.space, walk.num), walk.snapshot, *how)
         source = self.heads.features_of(self.catalog)
         return seen_paths_job(source, self.same_label(walk.space, walk.num), walk.snapshot, *how)
-
-    @property
-    def network(self) -> NetworkRole:
-        """Role `main` of a run on images."""
-        if not isinstance(self.main, NetworkRole):
-            raise TypeError("a run on images expected")
-        return self.main
-
-    @property
-    def heads(self) -> HeadsRole:
-        """Role `main` of a run on features."""
-        if not isinstance(self.main, HeadsRole):
-            raise TypeError("a run on features expected")
-        return self.main
 
     @once
     def vote(self, snapshot: Snapshot) -> VoteJob:
