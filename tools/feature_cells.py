@@ -146,6 +146,34 @@ def table() -> list[str]:
     return lines
 
 
+def score_table() -> list[str]:
+    """Lines of Markdown: every score in the cells of both shards, and of networks from nothing where they are kept."""
+    kept = {name: RESULTS / f"{name}-seed0.json" for name, cell in CELLS.items() if cell.part == "*"}
+    cells = {name: json.loads(file.read_text()) for name, file in kept.items() if file.exists()}
+    if not cells:
+        return []
+    names = list(next(iter(cells.values()))["scores"])
+    lines = ["", f"| score | {' | '.join(cells)} |", f"|---|{'--:|' * len(cells)}"]
+    for score in names:
+        found = [cell["scores"][score] for cell in cells.values()]
+        lines.append(
+            f"| {score} | " + " | ".join(f"{f['final']:.3f} ({f['average_precision']:.3f})" for f in found) + " |"
+        )
+        nothing = [_of_nothing(CELLS[name], score) for name in cells]
+        if any(each != "-" for each in nothing):
+            lines.append(f"| from nothing | {' | '.join(nothing)} |")
+    return lines
+
+
+def _of_nothing(cell: Cell, score: str) -> str:
+    """A score by a network from nothing."""
+    file = Path(f"docs/results/cells/{cell.nothing}.json")
+    if not cell.nothing or not file.exists():
+        return "-"
+    found = json.loads(file.read_text())["scores"].get(score)
+    return f"{found['final']:.3f}" if found else "-"
+
+
 def _line(name: str, cell: Cell, kept: dict[str, Any]) -> str:
     scores, joint = kept["scores"], kept["label_score"]
     best = max(scores, key=lambda score: scores[score]["final"])
@@ -170,7 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--table", action="store_true", help="Markdown of what is there")
     options = parser.parse_args(arguments)
     if options.table:
-        print("\n".join(table()))
+        print("\n".join([*table(), *score_table()]))
         return
     RESULTS.mkdir(parents=True, exist_ok=True)
     for name in options.cells or CELLS:
