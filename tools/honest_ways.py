@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from rayclean.config import parse_config
 from rayclean.evaluate.metrics import auroc
 from rayclean.memory.blind import PREDICTIONS, fit_predicted, score_predictions
-from rayclean.memory.inputs import read_features, read_probabilities
+from rayclean.memory.inputs import read_probabilities, read_stored_features
 from rayclean.memory.merge import MEMORY
 from rayclean.memory.rows import Samples
 from rayclean.memory.run import VerifiedArray, begin_features, compute, merged
@@ -106,7 +106,7 @@ class ByFeatures:
         rows, keys = self.rows, [str(row) for row in range(len(self.rows.labels))]
         data = {"shards": MEMORY, "classes": rows.num_classes, "features": "npy", "image": "none"}
         config = parse_config({"run": {"dir": MEMORY, "seed": self.seed}, "data": data}, "honest cells")
-        features = read_features(rows.inputs, len(keys))
+        features = read_stored_features(rows.inputs, len(keys))
         return begin_features(config, features, rows.labels, keys, None, "cpu", verified)
 
     @cached_property

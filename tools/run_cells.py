@@ -30,6 +30,7 @@ from rayclean.storage.store import Store
 from tools.cell_costs import costs
 from tools.joint_figures import joint_figures
 
+OF_IMAGES = [name for name, score in SCORES.items() if not score.on_features]
 RESULTS = Path("docs/results/cells")
 RUNS = Path("runs/cells")
 RAYCLEAN = Path(sys.executable).with_name("rayclean")
@@ -95,7 +96,7 @@ def run_cell(name: str, cell: Cell, without: Sequence[str]) -> dict[str, Any]:
     """Does a cell's two starts and returns what is kept of it."""
     folder = RUNS / name
     fixed = [f"run.dir={folder}", *cell.fixed()]
-    scores = [score for score in SCORES if score not in without]
+    scores = [name for name in OF_IMAGES if name not in without]
     result = evaluated(cell, folder, [*fixed, f"scores=[{', '.join(scores)}]"], "--plots", str(RESULTS / name))
     stages, scores_cost = read_costs(Store(str(folder))), score_costs(folder)
     joint = {"all networks": joint_figures(folder)}
@@ -173,7 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Run cells of the benchmark, or print the table over them.")
     parser.add_argument("cells", nargs="*", choices=[*CELLS, []], help=f"of {', '.join(CELLS)}")
     parser.add_argument("--table", action="store_true", help="print Markdown")
-    parser.add_argument("--without", nargs="*", choices=SCORES, default=[], help="scores to leave out")
+    parser.add_argument("--without", nargs="*", choices=OF_IMAGES, default=[], help="scores to leave out")
     options = parser.parse_args(arguments)
     RESULTS.mkdir(parents=True, exist_ok=True)
     for name in options.cells:

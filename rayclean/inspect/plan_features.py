@@ -122,7 +122,8 @@ def estimate_features(config: Config) -> FeaturePlan:
     learned = [rows * each.epochs_of(rows) for each in settings]
     heads_bytes = sum(_heads_bytes(each, probed.dim, classes.num_classes) for each in settings)
     feature_bytes = rows * (2 * probed.dim + SEEN_BYTES)
-    others = rows * _row_bytes(config, settings, classes.num_classes, [each // max(rows, 1) for each in learned])
+    epochs = [min(each.epochs, each.epochs_of(rows)) for each in settings]
+    others = rows * _row_bytes(config, settings, classes.num_classes, epochs)
     windows = 4 * probed.dim * min(rows, WINDOW_ROWS)
     return FeaturePlan(
         shards=sources.num_rows,

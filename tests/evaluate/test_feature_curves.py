@@ -21,7 +21,7 @@ from rayclean.scores.readers import OutOfFoldReader
 from rayclean.storage.contents import map_arrays
 from tests.feature_runs import ROWS, clusters, feature_config, write_feature_shards
 
-EVERY = 20
+EVERY = 4
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,9 @@ def run(finish: Callable[[Config], Run], tmp_path_factory: pytest.TempPathFactor
     """With snapshots. Only to be read."""
     folder = tmp_path_factory.mktemp("curves")
     shards = write_feature_shards(folder / "shards", clusters())
-    return finish(feature_config(folder / "run", shards, train={"snapshot_every": EVERY, "folds": 3}))
+    return finish(
+        feature_config(folder / "run", shards, train={"epochs": 3 * EVERY, "snapshot_every": EVERY, "folds": 3})
+    )
 
 
 def reader(run: Run) -> OutOfFoldReader:

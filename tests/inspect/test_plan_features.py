@@ -56,8 +56,8 @@ def test_features_that_are_there_cost_no_look(finish: Do, tmp_path: Path, one_th
     assert not before.search.counted
     run = finish(config)
     assert before.heads == run.heads.task.settings.num_heads
-    assert before.head_rows == 6000 * run.heads.task.epochs
-    files = [path.stat().st_size for path in Path(run.store.path).glob("features-*/*")]
+    assert before.head_rows == 6000 * run.heads.task.passes
+    files = [path.stat().st_size for path in Path(run.store.path).glob("features-*/*.safetensors")]
     assert sum(files) == pytest.approx(before.feature_bytes, abs=2000)
     assert before.disk_bytes == pytest.approx(run_bytes(run), rel=0.1)
     after = planned(config)

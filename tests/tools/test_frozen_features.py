@@ -46,8 +46,8 @@ def test_an_image_is_of_the_size_and_normalized(side: int) -> None:
 class Means(torch.nn.Module):
     """Features that are the image's channels."""
 
-    def extract_features(self, batch: torch.Tensor) -> torch.Tensor:
-        return batch
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        return batch.mean((2, 3))
 
 
 def shards(folder: Path) -> tuple[list[str], dict[str, Array]]:
@@ -75,7 +75,7 @@ def test_samples_come_in_the_order_of_their_keys(tmp_path: Path) -> None:
 
 
 def test_every_sample_has_its_features_and_its_integers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frozen_features, "frozen_network", Means)
+    monkeypatch.setattr(frozen_features, "lite_body", lambda weights, size: (Means(), 3))
     monkeypatch.setattr(frozen_features, "BATCH", 2)
     monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
     paths, images = shards(tmp_path)

@@ -9,11 +9,10 @@ import pytest
 
 from rayclean.config import Config, load_config
 from rayclean.run.run import Run
-from rayclean.schema import SCORES
 from rayclean.storage.contents import encode
 from rayclean.storage.store import Store
 from tools.cell_costs import Cost, cost_of
-from tools.run_cells import CELLS, ONE_NETWORK, cost_table, read_costs, table
+from tools.run_cells import CELLS, OF_IMAGES, ONE_NETWORK, cost_table, read_costs, table
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,7 +22,7 @@ def test_a_cells_config_loads(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("RAYCLEAN_CIFAR10N", "/shards")
     cell = CELLS[name]
     fixed = cell.fixed()
-    config = load_config(ROOT / cell.config, [*fixed, f"scores=[{', '.join(SCORES)}]"])
+    config = load_config(ROOT / cell.config, [*fixed, f"scores=[{', '.join(OF_IMAGES)}]"])
     assert tuple(config.neighbors.vote_epochs) == config.train.snapshot_epochs()
     assert set(config.role_names()) == {"main", "ce", "ce_ne", "aum1", "aum2"}
     assert config.has_truth

@@ -128,7 +128,7 @@ def test_facts_and_files_are_compared(tmp_path: Path) -> None:
 def test_every_score_is_every_score() -> None:
     from rayclean.schema import SCORES
 
-    assert set(EVERY_SCORE) == set(SCORES)
+    assert set(EVERY_SCORE) == {name for name, score in SCORES.items() if not score.on_features}
 
 
 def test_the_configs_are_whole(tmp_path: Path) -> None:
