@@ -46,6 +46,12 @@ class ObjectStore:
             counts: dict[str, dict[str, int]] = json.load(answer)
         return counts
 
+    def places(self) -> dict[str, dict[str, dict[str, int]]]:
+        """The same by folder in the bucket, since the last call of this one."""
+        with urllib.request.urlopen(f"{self.url}/-/places") as answer:
+            places: dict[str, dict[str, dict[str, int]]] = json.load(answer)
+        return places
+
     def fill(self, folder: str, count: int) -> None:
         """Makes `00000.tar`, `00001.tar` and so on, each with its number as content."""
         bucket = self.bucket.removeprefix("s3://")

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from rayclean.storage.store import Store
 from tools.make_synthetic import main as make_synthetic
 
 POLL_S = 0.25
-TRAIN_WORKER = "ray::RayTrainWorker"
+TRAIN_WORKER, ACTOR = "ray::RayTrainWorker", "ray::UnitActor"
 SETTINGS: dict[str, dict[str, object]] = {
     "data": {"label": "json:label", "truth": "json:truth", "classes": 10, "size": 8},
     "model": {"name": "small_resnet", "width": 4},
@@ -54,12 +54,14 @@ class Size:
         wall_s: from the command to its end.
         driver_bytes: most that the driver held in memory of its own; mapped files, which the system may take back at
             any time, do not count.
+        actor_bytes: the same of the largest actor.
     """
 
     rows: int
     stages: dict[str, Stage] = field(default_factory=dict)
     wall_s: float = 0.0
     driver_bytes: int = 0
+    actor_bytes: int = 0
 
 
 def read_stages(store: Store) -> dict[str, Stage]:
@@ -100,7 +102,8 @@ def watch(arguments: Sequence[str], rows: int, store: Store) -> Size:
         trainer_bytes = 0
         while process.poll() is None:
             size.driver_bytes = max(size.driver_bytes, _own_bytes(process.pid))
-            trainer_bytes = max(trainer_bytes, _trainer_bytes(process.pid))
+            trainer_bytes = max(trainer_bytes, _largest(process.pid, TRAIN_WORKER, _peak_bytes))
+            size.actor_bytes = max(size.actor_bytes, _largest(process.pid, ACTOR, _own_bytes))
             time.sleep(POLL_S)
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} ended with exit code {process.returncode}")
@@ -129,10 +132,11 @@ def _status_bytes(pid: int, name: str) -> int:
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
-def _trainer_bytes(driver: int) -> int:
+def _largest(driver: int, name: str, measure: Callable[[int], int]) -> int:
+    """Of the processes below the driver that have this name."""
     try:
         below = psutil.Process(driver).children(recursive=True)
-        return max((_peak_bytes(p.pid) for p in below if p.cmdline()[:1] == [TRAIN_WORKER]), default=0)
+        return max((measure(p.pid) for p in below if p.cmdline()[:1] and p.cmdline()[0].startswith(name)), default=0)
     except psutil.Error:
         return 0
 
@@ -158,6 +162,7 @@ def compare(small: Size, large: Size) -> list[str]:
         *lines,
         "",
         f"driver: {driver}, {grown:.1f} bytes a row more",
+        f"largest actor without mapped files: {small.actor_bytes / 2**20:.0f} and {large.actor_bytes / 2**20:.0f} MiB",
         f"wall clock with all starts: {small.wall_s:.0f} and {large.wall_s:.0f} s",
     ]
 

@@ -4,7 +4,8 @@
     export AWS_ENDPOINT_URL=http://127.0.0.1:9999 AWS_ACCESS_KEY_ID=rayclean AWS_SECRET_ACCESS_KEY=rayclean
 
 Buckets are made by `PUT /bucket`; all is held in memory and gone when the process ends. Any access key but `rayclean`
-is refused. `/-/counts` gives the requests and bytes by method since it was last asked. `/-/fault?kind=throttle` with
+is refused. `/-/counts` gives the requests and bytes by method since it was last asked, `/-/places` the same by the
+folder in the bucket that holds the object (or `list` where folders are listed). `/-/fault?kind=throttle` with
 `&count=20` answers the next 20 requests by 503, `kind=cut` sends half of what the next ones would get, and
 `kind=away&seconds=60` drops every connection for a minute. `/-/fill?bucket=b&folder=f&count=10000` makes so many small
 objects at once.
@@ -23,6 +24,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 ACCESS_KEY = "rayclean"
+Counts = dict[str, dict[str, int]]  # by method
 App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 FORBIDDEN = "<Error><Code>InvalidAccessKeyId</Code><Message>The AWS Access Key Id does not exist.</Message></Error>"
 SLOW_DOWN = "<Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>"
@@ -37,7 +39,8 @@ class Faults:
 
     def __init__(self, app: App) -> None:
         self.app, self.lock = app, threading.Lock()
-        self.counts: dict[str, dict[str, int]] = {}
+        self.counts: Counts = {}
+        self.places: dict[str, Counts] = {}
         self.throttled = self.cut = 0
         self.away_until_s = 0.0
 
@@ -56,25 +59,30 @@ class Faults:
         if throttled:
             return _refuse(environ, start, "503 Slow Down", SLOW_DOWN)
         body = b"".join(self.app(environ, start))
-        self._count(environ["REQUEST_METHOD"], int(environ.get("CONTENT_LENGTH") or 0), len(body))
+        self._count(environ, len(body))
         with self.lock:
             cut, self.cut = self.cut > 0 and len(body) > 1, max(0, self.cut - 1)
         if cut:
             return _broken(body, environ["werkzeug.socket"])
         return [body]
 
-    def _count(self, method: str, received: int, sent: int) -> None:
+    def _count(self, environ: dict[str, Any], sent: int) -> None:
+        method, received = environ["REQUEST_METHOD"], int(environ.get("CONTENT_LENGTH") or 0)
         with self.lock:
-            count = self.counts.setdefault(method, {"requests": 0, "received_bytes": 0, "sent_bytes": 0})
-            count["requests"] += 1
-            count["received_bytes"] += received
-            count["sent_bytes"] += sent
+            for counts in (self.counts, self.places.setdefault(_place(environ["PATH_INFO"]), {})):
+                count = counts.setdefault(method, {"requests": 0, "received_bytes": 0, "sent_bytes": 0})
+                count["requests"] += 1
+                count["received_bytes"] += received
+                count["sent_bytes"] += sent
 
     def _order(self, path: str, query: dict[str, list[str]], start: Callable[..., Any]) -> Iterable[bytes]:
         with self.lock:
             if path == "/-/counts":
                 counts, self.counts = self.counts, {}
                 return _answer(start, "200 OK", json.dumps(counts).encode())
+            if path == "/-/places":
+                places, self.places = self.places, {}
+                return _answer(start, "200 OK", json.dumps(places).encode())
             count = int(query.get("count", ["1"])[0])
             if path == "/-/fill":
                 _fill(query["bucket"][0], query["folder"][0], count)
@@ -87,6 +95,12 @@ class Faults:
             elif kind == "away":
                 self.away_until_s = time.monotonic() + float(query["seconds"][0])
             return _answer(start, "200 OK", b"")
+
+
+def _place(path: str) -> str:
+    """Of `/bucket/run/labels/part.parquet`: `labels`; what lies in no folder of a folder is of `run`."""
+    folders = path.strip("/").split("/")[1:-1]
+    return (folders[1:2] or folders or ["list"])[0]
 
 
 def _fill(bucket: str, folder: str, count: int) -> None:
