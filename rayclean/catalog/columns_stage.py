@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rayclean.catalog.groups import find_groups
+from rayclean.catalog.labels import num_past_last
 from rayclean.catalog.matching import count_unused
-from rayclean.catalog.stage import FEATURES, SOURCES_FILE, UNUSED
+from rayclean.catalog.stage import FEATURES, ONE_BASED, SOURCES_FILE, UNUSED
 from rayclean.catalog.table import COLUMNS_FILE, SHARDS_FILE, SUMMARY_FILE
 from rayclean.schema import NO_ROW, Array
 from rayclean.storage.contents import read_table
@@ -58,10 +61,14 @@ def _join(store: Store, folder: str, num_classes: int, is_scanned: bool) -> Unit
     counts: list[dict[str, Any]] = []
     reasons: dict[str, int] = {}
     left_out: dict[str, int] = {}
+    strays: Counter[str] = Counter()
+    past_last = 0
     of_features = False
     for shard in range(sources.num_rows):
         table = read_table(store, f"{folder}/rows/{block_name(shard)}.parquet")
-        quarantined = _add_reasons(store, f"{folder}/quarantine/{block_name(shard)}.parquet", reasons)
+        quarantine = f"{folder}/quarantine/{block_name(shard)}.parquet"
+        quarantined = _add_reasons(store, quarantine, reasons)
+        past_last += num_past_last(read_table(store, quarantine, ["text"])["text"].to_pylist())
         if store.exists(f"{folder}/left_out/{block_name(shard)}.parquet"):
             _add_reasons(store, f"{folder}/left_out/{block_name(shard)}.parquet", left_out)
         metadata = table.schema.metadata
@@ -73,6 +80,7 @@ def _join(store: Store, folder: str, num_classes: int, is_scanned: bool) -> Unit
                 "truncated": metadata[b"truncated"].decode(),
             }
         )
+        strays.update(json.loads(metadata.get(b"strays", b"{}")))
         for name in ("label", "offset", "size", "draw_id", "clip_id", "feature"):
             if name in table.column_names:
                 parts.setdefault(name, []).append(table[name].to_numpy())
@@ -94,6 +102,7 @@ def _join(store: Store, folder: str, num_classes: int, is_scanned: bool) -> Unit
         "samples": sum(count["samples"] for count in counts),
         "quarantined": reasons,
         "left_out": left_out,
+        "strays": dict(strays),
         "shards": len(counts),
         "truncated_shards": sum(bool(count["truncated"]) for count in counts),
         "empty_shards": sum(count["samples"] == 0 for count in counts),
@@ -101,6 +110,8 @@ def _join(store: Store, folder: str, num_classes: int, is_scanned: bool) -> Unit
     }
     if "clip" in columns:
         summary["clips"] = len(columns["clip_starts"]) - 1
+    if past_last and not columns["class_counts"][0]:
+        summary[ONE_BASED] = past_last
     if of_features:
         summary["digests"] = FEATURES
     if is_scanned and FEATURES in sources.column_names:

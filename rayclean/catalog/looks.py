@@ -45,6 +45,10 @@ class Look(Protocol):
     def members(self) -> frozenset[str]:
         """Extensions that it reads; of images, whether they are read at all."""
 
+    @property
+    def shows(self) -> frozenset[str]:
+        """Extensions that may show what a sample is, whether they need be read or not; none where files apart do."""
+
     def see(self, sample: int, key: str, contents: Mapping[str, bytes]) -> Seen:
         """Looks at a sample.
 
@@ -79,6 +83,11 @@ class PixelLook:
     def members(self) -> frozenset[str]:
         """Images."""
         return frozenset(self.images)
+
+    @property
+    def shows(self) -> frozenset[str]:
+        """Images."""
+        return self.members
 
     def see(self, sample: int, key: str, contents: Mapping[str, bytes]) -> Seen:
         """The digest of the pixels."""
@@ -199,6 +208,11 @@ class FeatureLook:
     def members(self) -> frozenset[str]:
         """Nothing where the features are there."""
         return self.embedder.members if self.known is None else frozenset()
+
+    @property
+    def shows(self) -> frozenset[str]:
+        """What was or is read for features."""
+        return self.embedder.members
 
     def see(self, sample: int, key: str, contents: Mapping[str, bytes]) -> Seen:
         """As of `Look`; a sample that cannot be seen is noted, so that it need not be tried again."""

@@ -5,6 +5,7 @@ Reads the shard once from start to end and looks at each sample once.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple
@@ -16,7 +17,7 @@ from rayclean.catalog.looks import Look, PixelLook, Seen
 from rayclean.schema import NO_ROW
 from rayclean.shards.decode import BadSample
 from rayclean.shards.opening import open_shard, read_content
-from rayclean.shards.tar import Member, TruncatedTar, group_members, scan_members
+from rayclean.shards.tar import Member, TruncatedTar, group_members, kind_of, scan_members
 
 MAX_TEXT = 300
 LARGEST_LABEL = 2**24  # bytes
@@ -69,7 +70,8 @@ class ScanSettings:
     @property
     def label_members(self) -> frozenset[str]:
         """Extensions of the members that say what a sample is."""
-        return frozenset(each.extension for each in (self.label, self.truth, self.clip, self.verified) if each)
+        fields = (self.label, self.truth, self.clip, self.verified)
+        return frozenset[str]().union(*(each.members for each in fields if each))
 
     def look(self) -> PixelLook:
         """The usual look at a sample."""
@@ -86,8 +88,9 @@ class ShardScan:
             the truth is missing, null or unreadable; None without truth.
         verified: the same of verified labels, which always name a class.
         quarantine: QUARANTINE_SCHEMA.
-        num_samples: groups of members in the tar.
+        num_samples: groups of members in the tar of which one at least may say what a sample shows or is.
         truncated: how the tar breaks off, empty for a whole one.
+        strays: files that belong to no sample, by kind.
     """
 
     rows: pa.Table
@@ -96,6 +99,7 @@ class ShardScan:
     quarantine: pa.Table
     num_samples: int
     truncated: str
+    strays: Counter[str] = field(default_factory=Counter)
 
 
 class _Part(NamedTuple):
@@ -120,13 +124,15 @@ class _Scan:
     look: Look
     broken: TruncatedTar | None = None
     keys: set[str] = field(default_factory=set)  # of the rows so far
+    strays: Counter[str] = field(default_factory=Counter)
 
     def parts(self, file: BinaryIO, url: str) -> Iterator[_Part]:
         """Members with their content; the cut one, where it is known, comes last."""
         wanted = self.extensions
         try:
-            for member in scan_members(file, url):
-                is_wanted = member.extension in wanted and member.size <= self.max_bytes(member.extension)
+            for member in scan_members(file, url, self.strays):
+                fits = member.size <= self.max_bytes(member.extension)
+                is_wanted = member.extension in wanted and fits and not member.link
                 yield _Part(member, read_content(file, member.offset, member.size, url) if is_wanted else None)
         except TruncatedTar as broken:
             self.broken = broken
@@ -140,7 +146,7 @@ class _Scan:
 
     def max_bytes(self, extension: str) -> float:
         """The largest member of an extension that is read, so that a shard's largest does not decide on the memory."""
-        is_shown = extension in self.look.members and extension not in self.settings.label_members
+        is_shown = extension in self.look.shows and extension not in self.settings.label_members
         return LARGEST_LABEL + (self.settings.max_pixels * BYTES_PER_PIXEL if is_shown else 0)
 
     def judge(self, index: int, sample: list[_Part]) -> _Row:
@@ -150,19 +156,19 @@ class _Scan:
         """
         members = {part.member.extension: part.member for part in sample}
         contents = {part.member.extension: part.content for part in sample if part.content is not None}
-        self._check_sizes(members)
+        self._check_members(members)
         shown = self._shown(members, contents)
         seen = self._seen(index, shown.key, contents)
-        value = self.settings.label.read(contents)
+        value = self.settings.label.read(shown.key, contents)
         if shown.key in self.keys:
             raise BadSample("duplicate_key", "a complete sample of this key came before")
         label = self.settings.classes.index_of(value)
-        clip = self._clip(contents)
+        clip = self._clip(shown.key, contents)
         if isinstance(seen, BadSample):
             raise seen
         self.keys.add(shown.key)
-        truth = self._known(self.settings.truth, contents, self.settings.classes.truth_of)
-        verified = self._known(self.settings.verified, contents, self.settings.classes.index_of)
+        truth = self._known(self.settings.truth, shown.key, contents, self.settings.classes.truth_of)
+        verified = self._known(self.settings.verified, shown.key, contents, self.settings.classes.index_of)
         return _Row(shown, label, truth, verified, clip, seen)
 
     def _shown(self, members: Mapping[str, Member], contents: Mapping[str, bytes]) -> Member:
@@ -182,25 +188,35 @@ class _Scan:
         except BadSample as bad:
             return bad
 
-    def _check_sizes(self, members: Mapping[str, Member]) -> None:
-        for extension in self.extensions.intersection(members):
+    def is_sample(self, group: list[_Part]) -> bool:
+        """Whether one member at least may say what a sample shows or is."""
+        kinds = self.settings.label_members | self.look.shows
+        return not self.look.shows or any(part.member.extension in kinds for part in group)
+
+    def _check_members(self, members: Mapping[str, Member]) -> None:
+        for extension in sorted((self.settings.label_members | self.look.shows).intersection(members)):
             size, allowed = members[extension].size, self.max_bytes(extension)
+            if link := members[extension].link:
+                raise BadSample(
+                    "link",
+                    f".{extension} is a link to {link[:100]!r}, no file before it in the shard; pack it with tar -h",
+                )
             if size > allowed:
                 raise BadSample("too_large", f".{extension} has {size} bytes, allowed are {allowed:.0f}")
 
-    def _clip(self, contents: Mapping[str, bytes]) -> str | None:
+    def _clip(self, key: str, contents: Mapping[str, bytes]) -> str | None:
         if self.settings.clip is None:
             return None
         try:
-            return str(self.settings.clip.read(contents))
+            return str(self.settings.clip.read(key, contents))
         except BadSample as bad:
             raise BadSample("missing_clip" if bad.reason == "missing_label" else "bad_clip", bad.text) from None
 
     def _known(
-        self, field: LabelField | None, contents: Mapping[str, bytes], meaning: Callable[[object], int]
+        self, field: LabelField | None, key: str, contents: Mapping[str, bytes], meaning: Callable[[object], int]
     ) -> int | None:
         try:
-            return None if field is None else meaning(field.read(contents))
+            return None if field is None else meaning(field.read(key, contents))
         except BadSample:  # a row needs neither truth nor a verified label
             return None
 
@@ -221,27 +237,53 @@ def scan_shard(url: str, settings: ScanSettings, look: Look | None = None) -> Sh
         ShardChangedError: it became shorter while it was read.
     """
     scan = _Scan(settings, look or settings.look())
-    keys: list[str] = []
-    outcomes: list[_Row | BadSample] = []
+    keys: dict[int, str] = {}
+    outcomes: dict[int, _Row | BadSample] = {}
+    index = -1
     with open_shard(url) as file:
-        for sample in group_members(scan.parts(file, url), lambda part: (part.member.key, part.member.extension)):
-            keys.append(sample[0].member.key)
+        groups = group_members(scan.parts(file, url), lambda part: (part.member.key, part.member.extension))
+        for index, group in enumerate(groups):
+            if not scan.is_sample(group):
+                scan.strays.update(kind_of(part.member.name) for part in group)
+                continue
+            keys[index] = group[0].member.key
             try:
-                outcomes.append(scan.judge(len(outcomes), sample))
+                outcomes[index] = scan.judge(index, group)
             except BadSample as bad:
-                outcomes.append(bad.with_traceback(None))  # its frames would hold the image
+                outcomes[index] = bad.with_traceback(None)  # its frames would hold the image
     for index, seen in scan.look.finish().items():
         outcome = outcomes[index]
         if isinstance(outcome, _Row):
             outcomes[index] = seen if isinstance(seen, BadSample) else outcome._replace(seen=seen)
-    if scan.broken and outcomes:
-        outcomes[-1] = BadSample("truncated", scan.broken.reason)
+    _mark_apart(keys, outcomes)
+    if scan.broken and index in outcomes:  # behind the last sample nothing is lost
+        outcomes[index] = BadSample("truncated", scan.broken.reason)
     truncated = scan.broken.reason[:MAX_TEXT] if scan.broken else ""
-    return _tables(keys, outcomes, settings, truncated)
+    return _tables(keys, outcomes, settings, truncated, scan.strays)
 
 
-def _tables(keys: list[str], outcomes: list[_Row | BadSample], settings: ScanSettings, truncated: str) -> ShardScan:
-    found = [(sample, row) for sample, row in enumerate(outcomes) if isinstance(row, _Row)]
+def _mark_apart(keys: Mapping[int, str], outcomes: dict[int, _Row | BadSample]) -> None:
+    """Says of samples that lack what another sample of their key has that their members lie apart."""
+    lacking: dict[str, list[int]] = {}
+    for index, outcome in outcomes.items():
+        if isinstance(outcome, BadSample) and outcome.reason in ("missing_label", "missing_image", "missing_features"):
+            lacking.setdefault(keys[index], []).append(index)
+    for places in lacking.values():
+        for index in places if len(places) > 1 else ():
+            bad = outcomes[index]
+            if isinstance(bad, BadSample):
+                text = f"{bad.text}; members of this key lie apart in the shard: write it with tar --sort=name"
+                outcomes[index] = BadSample(bad.reason, text)
+
+
+def _tables(
+    keys: Mapping[int, str],
+    outcomes: Mapping[int, _Row | BadSample],
+    settings: ScanSettings,
+    truncated: str,
+    strays: Counter[str],
+) -> ShardScan:
+    found = [(sample, row) for sample, row in outcomes.items() if isinstance(row, _Row)]
     rows = [
         {
             "index_in_shard": index,
@@ -261,7 +303,7 @@ def _tables(keys: list[str], outcomes: list[_Row | BadSample], settings: ScanSet
     verified = [{"index_in_shard": index, "label": row.verified} for index, (_, row) in enumerate(found)]
     quarantine = [
         {"sample": sample, "key": keys[sample], "reason": bad.reason, "text": bad.text[:MAX_TEXT]}
-        for sample, bad in enumerate(outcomes)
+        for sample, bad in outcomes.items()
         if isinstance(bad, BadSample)
     ]
     schema = ROWS_SCHEMA if settings.clip is None else ROWS_SCHEMA.append(CLIP_FIELD)
@@ -274,4 +316,5 @@ def _tables(keys: list[str], outcomes: list[_Row | BadSample], settings: ScanSet
         pa.Table.from_pylist(quarantine, QUARANTINE_SCHEMA),
         len(outcomes),
         truncated,
+        strays,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +26,7 @@ from rayclean.storage.units import Job, UnitResult, block_name
 VERSION = 1
 SOURCES_FILE = "sources.parquet"
 FEATURES = "features"
+ONE_BASED = "labels_past_last"  # of a summary: labels one past the last class, where the first one is empty
 UNUSED = "unused_features"  # of a summary: features in files beside the shards that are of no sample
 
 
@@ -81,6 +83,8 @@ def catalog_fingerprint(
     }
     if data.group is not None:
         fields["group"] = data.group
+    if data.label_offset:
+        fields["label_offset"] = data.label_offset
     if data.max_scans != DataSection.model_fields["max_scans"].default:  # catalogs from before it keep their names
         fields["max_scans"] = data.max_scans
     for name, mark in (("verified", verified), ("features", features)):
@@ -189,6 +193,8 @@ def row_table(scan: ShardScan, of_pixels: bool = True) -> pa.Table:
         clips = [draw_id(clip, b"") for clip in table["clip"].to_pylist()]
         table = table.append_column("clip_id", pa.array(clips, pa.uint64()))
     counts = {"samples": str(scan.num_samples), "truncated": scan.truncated}
+    if scan.strays:
+        counts["strays"] = json.dumps(scan.strays, sort_keys=True)
     return table.replace_schema_metadata(counts if of_pixels else counts | {"digests": FEATURES})
 
 

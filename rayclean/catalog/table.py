@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -24,6 +24,11 @@ COLUMNS_FILE = "columns.safetensors"
 SHARDS_FILE = "shards.parquet"
 SUMMARY_FILE = "summary.json"
 PIXELS = "pixels"
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """`bad_label 3, link 1`, as they are printed; `none` of nothing."""
+    return ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items())) or "none"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The config's file: YAML, `${NAME}` from the environment, `section.field=value` from the command line."""
+"""The config's file: YAML, `${NAME}`, `$NAME` and `~` as a shell has them, `section.field=value` beside it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,18 @@ from rayclean.config.secrets import refuse_secrets
 from rayclean.config.tree import Config
 from rayclean.errors import ConfigError
 
+_BRACED = re.compile(r"\$\{(\w+)\}")
+# Where a part of a path begins: elsewhere a dollar or a tilde is a character like others.
+_BARE = re.compile(r"(?:(?<=[/:])|\A)\$([A-Za-z_]\w*)")
+_HOME = re.compile(r"(\A|(?<=\Afile:)|(?<=\Aclip-retrieval:))~(?=/|\Z)")
+
 
 def _expand(value: Any) -> Any:
-    """Replaces `${NAME}` in strings by the environment's value."""
+    """Replaces `${NAME}` in strings by the environment's value, `$NAME` where there is one, and `~` by the home folder.
+
+    Raises:
+        ConfigError: the environment has no `${NAME}`.
+    """
     if isinstance(value, dict):
         return {key: _expand(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -31,7 +40,9 @@ def _expand(value: Any) -> Any:
             raise ConfigError(f"the config uses ${{{name}}}, but the environment has no {name}; export it first")
         return os.environ[name]
 
-    return re.sub(r"\$\{(\w+)\}", lookup, value)
+    found = _BRACED.sub(lookup, value)
+    found = _BARE.sub(lambda match: os.environ.get(match[1], match[0]), found)
+    return _HOME.sub(lambda match: os.path.expanduser("~"), found)
 
 
 OLD_POOLS = ("catalog", "score", "merge")  # of `resources`

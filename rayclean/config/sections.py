@@ -58,12 +58,15 @@ class DataSection(Section):
     `features`: those that are there already, instead of a network: a member of each sample by its extension (`npy`,
     `emb.npy`, `npz`), `file:PATTERN` of Parquet files (columns `key`, `features` or `embedding`, and `shard` where
     keys repeat across shards), or `clip-retrieval:FOLDER`. With them `image: none` means that there are no images.
+    `label`: the extension of a text member, `json:path.to.field`, or `folder`, the name of the folder that a sample
+    lies in; `label_offset` is subtracted from numbers: 1 where they count from 1.
     """
 
     shards: str | list[str]
-    image: str = "png;jpg;jpeg;webp"
+    image: str = "png;jpg;jpeg;webp;jpe;jfif"
     features: str | None = None
     label: str = "cls"
+    label_offset: int = Field(default=0, ge=-(2**31), le=2**31)
     truth: str | None = None
     group: str | None = None
     group_by: Literal["scores", "gradient"] = "scores"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rayclean.catalog.stage import ONE_BASED
 from rayclean.config import PLANT, Config
 from rayclean.errors import InputError
 from rayclean.evaluate.evaluate import Evaluation, evaluate, read_truth, truth_by_shard
@@ -93,7 +94,8 @@ def doubts(summary: Mapping[str, Any]) -> list[str]:
 
 
 def exit_code(config: Config, summary: dict[str, Any]) -> int:
-    """0, or 3 where more samples or shards are bad than `data.max_bad_share` allows."""
+    """0, or 3 where more samples or shards are bad than `data.max_bad_share` allows, or labels count from 1."""
     quarantined = sum(summary["quarantined"].values()) / max(summary["samples"], 1)
     truncated = summary["truncated_shards"] / max(summary["shards"], 1)
-    return 3 if max(quarantined, truncated) > config.data.max_bad_share else 0
+    is_bad = max(quarantined, truncated) > config.data.max_bad_share or ONE_BASED in summary
+    return 3 if is_bad else 0

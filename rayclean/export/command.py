@@ -81,7 +81,7 @@ def export(
         chosen=chosen,
         options=options,
         data=config.data,
-        source_names=this.source_classes.names,
+        source=this.source_classes,
         out=target,
         folder=f"export-{mark}",
         compute=lambda job: compute_units(job, config, target, console, verbose),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import tarfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple
 
 from rayclean.errors import InputError, ShardChangedError
 from rayclean.shards.headers import BrokenHeader, TarHeaders
-from rayclean.shards.tar import group_members, split_name
+from rayclean.shards.tar import Member, group_members, members_of
 
 Change = Callable[[bytes], bytes]
 
@@ -31,8 +32,7 @@ class Part(NamedTuple):
     """A member that may belong to a sample."""
 
     info: tarfile.TarInfo
-    key: str
-    extension: str
+    member: Member
 
 
 @dataclass
@@ -53,7 +53,8 @@ class Copied:
 def copy_samples(file: BinaryIO, url: str, wanted: Mapping[int, Wanted], extension: str) -> Copied:
     """Copies samples in their order; a member's headers too, but where its content changes.
 
-    What lies between samples (folders, links, names without a dot) is left out. The copy is held in memory.
+    What belongs to no sample (folders, names without a dot) is left out, and so are links that lead nowhere; a hard
+    link becomes the file that it names. The copy is held in memory.
 
     Args:
         file: the shard, seekable.
@@ -66,18 +67,17 @@ def copy_samples(file: BinaryIO, url: str, wanted: Mapping[int, Wanted], extensi
         InputError: the tar has headers that apply to all members, which a copy of some members would lose.
     """
     copied = Copied()
-    samples = group_members(parts_of(file, url), lambda part: (part.key, part.extension))
-    for position, sample in enumerate(samples):
+    for position, sample in enumerate(samples_of(file, url)):
         if copied.samples == len(wanted):
             break
         if position not in wanted:
             continue
         key, change = wanted[position]
-        if sample[0].key != key:
-            raise _changed(url, f"sample {position} is {sample[0].key!r}", repr(key))
+        if sample[0].member.key != key:
+            raise _changed(url, f"sample {position} is {sample[0].member.key!r}", repr(key))
         for part in sample:
-            changes = change if part.extension == extension else None
-            copied.data += _whole(file, url, part.info, changes)
+            changes = change if part.member.extension == extension else None
+            copied.data += b"" if part.member.link else _whole(file, url, part, changes)
         copied.samples += 1
         copied.changed += change is not None
     if copied.samples < len(wanted):
@@ -88,42 +88,46 @@ def copy_samples(file: BinaryIO, url: str, wanted: Mapping[int, Wanted], extensi
     return copied
 
 
-def parts_of(file: BinaryIO, url: str) -> Iterator[Part]:
-    """Members that may belong to samples, as the catalog takes them; up to where the tar breaks off.
+def samples_of(file: BinaryIO, url: str) -> Iterator[list[Part]]:
+    """The samples of a shard, as the catalog counts them; up to where the tar breaks off.
 
     Of a broken tar the catalog has put the last sample aside, so that no wanted one is lost.
     """
+    return group_members(_parts_of(file, url), lambda part: (part.member.key, part.member.extension))
+
+
+def _parts_of(file: BinaryIO, url: str) -> Iterator[Part]:
     headers = TarHeaders(file, url)
     try:
-        for info in headers:
+        for info, member in members_of(headers, Counter()):
             if set(headers.shared) - {"comment"}:
                 raise InputError(
                     f"{url}: its global pax header ({', '.join(headers.shared)}) applies to all members, which a copy "
                     "of some of them would lose; pack the shard again without it"
                 )
-            name = split_name(info.name) if info.isreg() else None
-            if name is not None:
-                yield Part(info, *name)
+            yield Part(info, member)
     except BrokenHeader:
         return
 
 
-def _whole(file: BinaryIO, url: str, info: tarfile.TarInfo, change: Change | None) -> bytes:
+def _whole(file: BinaryIO, url: str, part: Part, change: Change | None) -> bytes:
     """A member's headers, content and padding."""
+    info = part.info
     padding = -info.size % tarfile.BLOCKSIZE
-    if change is None:
+    if change is None and info.isreg():
         size = info.offset_data + info.size - info.offset
         return _read(file, url, info.offset, size) + bytes(padding)
-    content = change(_read(file, url, info.offset_data, info.size))
+    content = read_part(file, url, part)
+    content = content if change is None else change(content)
     header = copy.copy(info)
-    header.size = len(content)
+    header.type, header.linkname, header.size = tarfile.REGTYPE, "", len(content)
     header.pax_headers = {name: value for name, value in info.pax_headers.items() if name != "size"}
     return header.tobuf(tarfile.PAX_FORMAT) + content + bytes(-len(content) % tarfile.BLOCKSIZE)
 
 
 def read_part(file: BinaryIO, url: str, part: Part) -> bytes:
     """The content of a member."""
-    return _read(file, url, part.info.offset_data, part.info.size)
+    return _read(file, url, part.member.offset, part.member.size)
 
 
 def _read(file: BinaryIO, url: str, start: int, size: int) -> bytes:

@@ -19,13 +19,12 @@ from typing import BinaryIO, ClassVar
 import numpy as np
 
 from rayclean.errors import ShardChangedError
-from rayclean.export.copying import parts_of, read_part
+from rayclean.export.copying import read_part, samples_of
 from rayclean.export.files import READ_AT_ONCE, publish_file
 from rayclean.export.rows import Chosen, ShardRowReader
 from rayclean.export.work import Made, Work
 from rayclean.schema import Array
 from rayclean.shards.opening import open_shard
-from rayclean.shards.tar import group_members
 from rayclean.storage.contents import map_arrays, read_json
 from rayclean.storage.units import Job, UnitResult, block_name
 
@@ -106,14 +105,13 @@ def halves(uid: str) -> tuple[int, int]:
 
 def _json_uids(file: BinaryIO, url: str, keys: dict[int, str]) -> Iterator[tuple[int, str]]:
     """Positions and uids of the samples whose JSON has one."""
-    samples = group_members(parts_of(file, url), lambda part: (part.key, part.extension))
-    for position, sample in enumerate(samples):
+    for position, sample in enumerate(samples_of(file, url)):
         if position not in keys:
             continue
-        if sample[0].key != keys[position]:
+        if sample[0].member.key != keys[position]:
             raise ShardChangedError(f"{url} changed since it was cataloged; run again to catalog the new content")
         for part in sample:
-            if part.extension == JSON and (uid := _uid_in(read_part(file, url, part))):
+            if part.member.extension == JSON and (uid := _uid_in(read_part(file, url, part))):
                 yield position, uid
 
 

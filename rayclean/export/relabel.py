@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from rayclean.catalog.labels import LabelField
+from rayclean.catalog.labels import ClassList, LabelField
 from rayclean.errors import UnitError
 
 _BLANKS = " \t\n\r"
 
 
-def relabelled(content: bytes, field: LabelField, names: Sequence[str], label: int) -> bytes:
+def relabelled(content: bytes, field: LabelField, classes: ClassList, label: int) -> bytes:
     """The content of a member that holds a label, with another one in its place.
 
     The label is written as the old one was: by name or by number, in JSON as a text or as a number.
@@ -19,7 +19,7 @@ def relabelled(content: bytes, field: LabelField, names: Sequence[str], label: i
     Args:
         content: of the member with the field's extension; the catalog has read a label from it.
         field: where the label is.
-        names: of the classes, by label.
+        classes: that labels name.
         label: the new one.
 
     Raises:
@@ -29,10 +29,9 @@ def relabelled(content: bytes, field: LabelField, names: Sequence[str], label: i
     try:
         text = content.decode(encoding, "surrogatepass")
         start, end = _span(text, field.path) if field.path else _trimmed(text)
-        old = json.loads(text[start:end]) if field.path else text[start:end]
+        new = classes.written(label, json.loads(text[start:end]) if field.path else text[start:end])
     except (ValueError, RecursionError) as error:
         raise UnitError(f"no label at {'.'.join(field.path) or field.extension}: {error}") from error
-    new = names[label] if isinstance(old, str) and old in names else type(old)(label)
     changed = text[:start] + (json.dumps(new) if field.path else str(new)) + text[end:]
     return changed.encode(encoding, "surrogatepass")
 

@@ -16,7 +16,7 @@ def make_shards(work: Work) -> Made:
     names = tuple(work.names)
     store = work.chosen.table.store
     label = LabelField.parse(work.data.label)
-    job = ShardsJob(store, work.folder, work.out, work.chosen, label, names, work.source_names)
+    job = ShardsJob(store, work.folder, work.out, work.chosen, label, names, work.source)
     work.compute(job)
     with ThreadPoolExecutor(READ_AT_ONCE) as threads:
         facts = list(threads.map(job.facts, job.units()))

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
-from rayclean.catalog.labels import LabelField
-from rayclean.errors import ConfigError
+from rayclean.catalog.labels import ClassList, LabelField
+from rayclean.errors import ConfigError, UnitError
 from rayclean.export.copying import Copied, Wanted, copy_samples
 from rayclean.export.relabel import relabelled
 from rayclean.export.rows import Chosen, ShardRowReader, ShardRows, source_labels
@@ -32,7 +32,7 @@ class ShardsJob(Job):
         chosen: which samples.
         field: where a sample holds its label.
         names: of the run's classes, by label.
-        source_names: of the shards' classes, by label: others where `noise.classes` took a pair of them.
+        source: the shards' classes: others where `noise.classes` took a pair of them.
     """
 
     stage: ClassVar[str] = "export"
@@ -41,7 +41,7 @@ class ShardsJob(Job):
     chosen: Chosen
     field: LabelField
     names: tuple[str, ...]
-    source_names: tuple[str, ...]
+    source: ClassList
 
     def units(self) -> Sequence[str]:
         """A unit a shard."""
@@ -67,7 +67,7 @@ class ShardsJob(Job):
     def open(self) -> Callable[[str], UnitResult]:
         """Opens the table."""
         reader = ShardRowReader(self.chosen)
-        to_source = source_labels(self.names, self.source_names)
+        to_source = source_labels(self.names, self.source.names)
 
         def compute(unit: str) -> UnitResult:
             shard = reader.read(int(unit.rpartition("/")[2]))
@@ -97,7 +97,12 @@ class ShardsJob(Job):
         labels = to_source[shard.decision.label[shard.exported]]
         wanted = {}
         for row, label, old in zip(rows, labels.tolist(), shard.in_shard[shard.exported].tolist(), strict=True):
-            change = partial(relabelled, field=self.field, names=self.source_names, label=label)
+            if label != old and not self.field.extension:
+                raise UnitError(
+                    f"{shard.name} '{row['key']}': its label is the name of its folder, which a copy keeps, "
+                    "and it would have another one; export a list (--to parquet) instead"
+                )
+            change = partial(relabelled, field=self.field, classes=self.source, label=label)
             wanted[row["sample"]] = Wanted(row["key"], change if label != old else None)
         return wanted
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from rayclean.catalog.labels import ClassList
 from rayclean.config import DataSection
 from rayclean.export.croissant import Records
 from rayclean.export.files import FileFacts
@@ -25,7 +26,7 @@ class Work:
         chosen: which rows, with which labels.
         options: what was asked for.
         data: how the shards are read.
-        source_names: of the shards' classes, by label.
+        source: the shards' classes.
         out: where the files go.
         folder: of unit marks, in the run.
         compute: does a job's missing units, in parallel.
@@ -35,7 +36,7 @@ class Work:
     chosen: Chosen
     options: ExportOptions
     data: DataSection
-    source_names: tuple[str, ...]
+    source: ClassList
     out: Store
     folder: str
     compute: Callable[[Job], None]

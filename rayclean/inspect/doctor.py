@@ -9,9 +9,10 @@ from typing import Literal
 
 import numpy as np
 
-from rayclean.catalog.labels import ClassList
+from rayclean.catalog.labels import ClassList, num_past_last, one_based_hint
 from rayclean.catalog.scan import ShardScan, scan_shard
 from rayclean.catalog.stage import find_sources, scan_settings
+from rayclean.catalog.table import counted
 from rayclean.cluster import nodes
 from rayclean.cluster.connect import connect
 from rayclean.config import Config
@@ -63,7 +64,7 @@ def _shards(config: Config) -> Iterator[Finding]:
     sources = find_sources(config.data).to_pylist()
     total = sum(source["size"] for source in sources)
     yield Finding("ok", f"{len(sources):,} shards, {total / 1e9:.2f} GB")
-    classes = ClassList.load(config.data.classes)
+    classes = ClassList.of(config.data)
     settings = scan_settings(config.data, classes, config.verified_label)
     step = max(1, len(sources) // SAMPLED_SHARDS)
     given = given_source(config)
@@ -96,6 +97,11 @@ def _judged(config: Config, classes: ClassList, name: str, scan: ShardScan, note
         notes.append(f"cut short: {scan.truncated}")
         level = "error"
     counts = np.bincount(scan.rows["label"].to_numpy(), minlength=1)
+    if not counts[0] and num_past_last(scan.quarantine["text"].to_pylist()):
+        notes.append(one_based_hint(classes.num_classes, classes.offset))
+        level = "error"
+    if scan.strays:
+        notes.append(f"files of no sample: {counted(scan.strays)}")
     is_sorted = classes.num_classes > 1 and scan.rows.num_rows > 1 and counts.max() > SORTED_SHARE * counts.sum()
     if is_sorted and not config.on_features:  # heads have blocks of all shards at once
         notes.append(
@@ -130,7 +136,7 @@ def _cluster(config: Config) -> Iterator[Finding]:
 
 def _networks(config: Config) -> Iterator[Finding]:
     """Of other people's networks, what may end training on the threads of a CPU."""
-    num_classes = ClassList.load(config.data.classes).num_classes
+    num_classes = ClassList.of(config.data).num_classes
     specs = (network_spec(config, num_classes, role) for role in config.role_names() if config.train_of(role).epochs)
     for spec in {spec.name: spec for spec in specs if spec.name not in MODEL_NAMES}.values():
         if names := convolutions_at_fault(spec.build()):

@@ -86,6 +86,11 @@ class GivenLook:
         """Those of the features."""
         return self.embedder.members
 
+    @property
+    def shows(self) -> frozenset[str]:
+        """The same."""
+        return self.embedder.members
+
     def see(self, sample: int, key: str, contents: Mapping[str, bytes]) -> Seen:
         """Takes a sample in. Raises BadSample."""
         self.embedder.see(key, contents)

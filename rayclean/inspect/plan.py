@@ -192,7 +192,7 @@ def estimate(config: Config) -> Plan:
     Raises:
         InputError: the shards cannot be read.
     """
-    sources, classes = find_sources(config.data), ClassList.load(config.data.classes)
+    sources, classes = find_sources(config.data), ClassList.of(config.data)
     rows, exact = count_rows(sources)
     num_classes = classes.num_classes
     spec = network_spec(config, num_classes)

@@ -108,7 +108,7 @@ def estimate_features(config: Config) -> FeaturePlan:
     Raises:
         InputError: no sample of the first shard has features.
     """
-    sources, classes, store = find_sources(config.data), ClassList.load(config.data.classes), Store(config.run.dir)
+    sources, classes, store = find_sources(config.data), ClassList.of(config.data), Store(config.run.dir)
     rows, exact = count_rows(sources)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     source = feature_source(config, device, score_precision(config, store))

@@ -9,6 +9,7 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
+from rayclean.catalog.table import counted
 from rayclean.config.score_families import score_of
 from rayclean.evaluate.evaluate import Evaluation
 from rayclean.evaluate.noise_words import rate_notes
@@ -43,10 +44,12 @@ def print_summary(
     if not summary["reliable"]:
         console.print(f"unreliable: {summary['reason']}; rank by label_score rather than trust its value", markup=False)
     if quarantined:
-        reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(summary["quarantined"].items()))
+        reasons = counted(summary["quarantined"])
         console.print(f"quarantined: {quarantined:,} of {summary['samples']:,} samples ({reasons})", markup=False)
+    if strays := summary.get("strays"):
+        console.print(f"files of no sample: {sum(strays.values()):,} ({counted(strays)})", markup=False)
     if summary["left_out"]:
-        reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(summary["left_out"].items()))
+        reasons = counted(summary["left_out"])
         console.print(f"left out on purpose: {sum(summary['left_out'].values()):,} samples ({reasons})", markup=False)
     if unused := summary.get("unused_features"):
         console.print(f"features of no sample: {unused:,}; are these the shards that they were made of?")

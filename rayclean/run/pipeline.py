@@ -5,12 +5,15 @@ What is computed, and in which order, follows from the graph of jobs: read `grow
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import yaml
 from rich.console import Console
 
-from rayclean.catalog.stage import find_sources
+from rayclean.catalog.labels import one_based_hint
+from rayclean.catalog.stage import ONE_BASED, find_sources
+from rayclean.catalog.table import counted
 from rayclean.config import Config, dump_config
 from rayclean.errors import ConfigError, InputError
 from rayclean.merge.publish import publish_labels
@@ -27,6 +30,8 @@ from rayclean.storage.graph import Graph
 from rayclean.storage.lease import hold
 from rayclean.storage.store import Store
 from rayclean.train.stage import TrainJob
+
+log = logging.getLogger(__name__)
 
 
 def run(
@@ -69,10 +74,12 @@ def run(
 
 def compute(this: Run, executor: Executor, console: Console, until: str | None = None) -> None:
     """Computes what is missing of a run, up to a stage or all of it."""
+    said = False
 
     def grown() -> Graph:
+        nonlocal said
         graph = grow(this)
-        _check_rows(this, graph)
+        said = _check_rows(this, graph, said)
         return graph if until is None else graph.up_to(until)
 
     do(executor, grown, console, this.store)
@@ -89,17 +96,21 @@ def _save_config(this: Run) -> None:
     this.store.publish(CONFIG_FILE, text.encode())
 
 
-def _check_rows(this: Run, graph: Graph) -> None:
-    """What fits no row, or that there is none, is said before the training, not after it."""
+def _check_rows(this: Run, graph: Graph, said: bool) -> bool:
+    """What fits no row, or that there is none, is said before the training; returns whether it has been said."""
     trainings = [job for job in graph.jobs.values() if isinstance(job, TrainJob)]
     if not trainings:
-        return
+        return said
     summary = this.catalog.summary
     if not summary["rows"]:
-        reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(summary["quarantined"].items())) or "none"
         raise InputError(
-            f"{this.config.data.shards} hold no usable sample ({summary['samples']} samples, quarantined: {reasons}); "
-            f"check {'data.features' if this.config.data.features else 'data.image'}, data.label and data.classes"
+            f"{this.config.data.shards} hold no usable sample ({summary['samples']} samples, quarantined: "
+            f"{counted(summary['quarantined'])}; files of no sample: {counted(summary.get('strays', {}))}); "
+            f"check {'data.features' if this.config.data.features else 'data.image'}, data.label (where classes are "
+            "folders: data.label: folder) and data.classes"
         )
     if this.verified is not None and any(job.missing() for job in trainings):
         this.verified.find(this.catalog)
+    if not said and ONE_BASED in summary:
+        log.warning(one_based_hint(this.source_classes.num_classes, this.config.data.label_offset))
+    return True

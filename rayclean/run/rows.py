@@ -38,7 +38,7 @@ class Rows:
     @cached_property
     def source_classes(self) -> ClassList:
         """The classes' names in the shards."""
-        return ClassList.load(self.config.data.classes)
+        return ClassList.of(self.config.data)
 
     def derivation(self, keeps: str) -> Derivation:
         """How rows and labels differ from the shards': of the rest, or of the validation rows held out."""

@@ -62,7 +62,7 @@ def start(
     Raises:
         ConfigError: the classes or the noise cannot be right.
     """
-    classes, noise = ClassList.load(config.data.classes), config.noise
+    classes, noise = ClassList.of(config.data), config.noise
     if noise.kind is not None:
         num_classes = len(noise.classes or classes.names)
         check_noise(noise.kind, num_classes, noise.rate, matrix=noise.matrix_array, rates=noise.rates_array)

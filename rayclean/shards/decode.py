@@ -27,6 +27,7 @@ Reason = Literal[
     "bad_features",
     "too_large",
     "too_many_scans",
+    "link",
     "duplicate_key",
     "truncated",
 ]

@@ -45,7 +45,7 @@ def _parts(url: str, wanted: Callable[[Member], bool] | None) -> Iterator[_Part]
     with open_shard(url) as file:
         try:
             for member in scan_members(file, url):
-                is_wanted = wanted is None or wanted(member)
+                is_wanted = not member.link and (wanted is None or wanted(member))
                 yield _Part(member, read_content(file, member.offset, member.size, url) if is_wanted else None)
         except TruncatedTar:
             return

@@ -28,13 +28,22 @@ CONTENTS = {
     "cls": st.sampled_from([b"0", b"1", b"2", b"3", b"x" * 600]),
     "txt": st.sampled_from([b"0", b"9"]),
 }
+STRAYS = [
+    ("README", b"x"),
+    ("__skip__/a.png", b"y"),
+    ("__a.b__", b""),
+    ("._a.png", b"z"),
+    ("c/.DS_Store", b""),
+    ("c/d.e/notes.md", b"z"),
+    ("a.md", b"of no sample's kind, but one's key"),
+]
 KEYS = st.sampled_from(["a", "b", "c/d.e/f", "k\udcff", "l" * 90 + "/" + "m" * 80])
 
 
 @st.composite
 def members(draw: st.DrawFn) -> Content:
     if draw(st.integers(0, 9)) == 0:
-        return draw(st.sampled_from([("README", b"x"), ("__skip__/a.png", b"y"), ("__a.b__", b"")]))
+        return draw(st.sampled_from(STRAYS))
     extension = draw(st.sampled_from(sorted(CONTENTS)))
     return f"{draw(KEYS)}.{extension}", draw(CONTENTS[extension])
 
@@ -48,17 +57,19 @@ def check_one_shard(path: Path, data: bytes) -> ShardScan:
     path.write_bytes(data)
     scan = scan_shard(str(path), SETTINGS)
     rows, quarantine = scan.rows.to_pylist(), scan.quarantine.to_pylist()
-    assert sorted(entry["sample"] for entry in rows + quarantine) == list(range(scan.num_samples))
+    assert len({entry["sample"] for entry in rows + quarantine}) == len(rows + quarantine) == scan.num_samples
     assert len({row["key"] for row in rows}) == len(rows)
     assert scan.truth is not None
     assert scan.truth.num_rows == len(rows)
 
     streamed = list(stream_shard(str(path), None))
     assert [ordinal for ordinal, _, _ in streamed] == list(range(len(streamed)))
-    # The catalog also counts a sample of which only the header of the first member is there.
-    assert scan.num_samples - len(streamed) in ((0, 1) if scan.truncated else (0,))
     keys = {entry["sample"]: entry["key"] for entry in rows + quarantine}
-    assert all(keys[ordinal] == key for ordinal, key, _ in streamed)
+    strays = [content for ordinal, _, content in streamed if ordinal not in keys]
+    assert not any(set(content) & {"png", "jpg", "cls", "txt"} for content in strays)
+    # The catalog also counts a sample of which only the header of the first member is there.
+    assert scan.num_samples + len(strays) - len(streamed) in ((0, 1) if scan.truncated else (0,))
+    assert all(keys[ordinal] == key for ordinal, key, _ in streamed if ordinal in keys)
 
     reader = PixelReader([str(path)], 2, 1e6)
     for row in rows:

@@ -22,7 +22,7 @@ PETS = ClassList.load(["cat", "dog", "no"])
 
 def reason(field: str, members: dict[str, bytes], classes: ClassList = TEN) -> str:
     with pytest.raises(BadSample) as caught:
-        classes.index_of(LabelField.parse(field).read(members))
+        classes.index_of(LabelField.parse(field).read("a/b", members))
     return caught.value.reason
 
 
@@ -34,6 +34,8 @@ def reason(field: str, members: dict[str, bytes], classes: ClassList = TEN) -> s
         ("json:label", LabelField("json", ("label",))),
         ("json:a.b.c", LabelField("json", ("a", "b", "c"))),
         ("json", LabelField("json")),
+        ("info.json:action.label", LabelField("info.json", ("action", "label"))),
+        ("folder", LabelField("")),
     ],
 )
 def test_fields(text: str, field: LabelField) -> None:
@@ -55,10 +57,14 @@ def test_fields_that_cannot_be_right(text: str) -> None:
         ("json:a.b", b'{"a": {"b": 3}}', 3),
         ("json:a", b'{"a": 3.0}', 3.0),
         ("json:a", b'{"a": "dog"}', "dog"),
+        ("json:a", b'{"a": " dog\\n"}', "dog"),
+        ("json:a", b'{"a": [3]}', 3),
+        ("json:a", b'{"a": ["dog"]}', "dog"),
+        ("info.json:a.b", b'{"a": {"b": 3}}', 3),
     ],
 )
 def test_a_label_is_read_as_it_is_written(field: str, content: bytes, value: object) -> None:
-    found = LabelField.parse(field).read({field.partition(":")[0]: content})
+    found = LabelField.parse(field).read("a/b", {field.partition(":")[0]: content})
     assert (found, type(found)) == (value, type(value))
 
 
@@ -98,7 +104,13 @@ def test_missing_labels(field: str, members: dict[str, bytes]) -> None:
         ("json:a", b'{"a": true}'),
         ("json:a", b'{"a": 1.5}'),
         ("json:a", b'{"a": 1e300}'),
-        ("json:a", b'{"a": [1]}'),
+        ("json:a", b'{"a": [1, 0]}'),
+        ("json:a", b'{"a": []}'),
+        ("json:a", b'{"a": [[1]]}'),
+        ("cls", b"[0, 1]"),
+        ("cls", b"[[1]]"),
+        ("cls", b'"cat"'),
+        ("cls", b"["),
         ("json:a", b'{"a": {"b": 1}}'),
         ("json:a", b'{"a": -1}'),
         ("json:a", b'{"a": ' + b"9" * 5000 + b"}"),
@@ -108,7 +120,7 @@ def test_missing_labels(field: str, members: dict[str, bytes]) -> None:
 )
 def test_bad_labels(field: str, content: bytes) -> None:
     with pytest.raises(BadSample) as caught:
-        TEN.index_of(LabelField.parse(field).read({field.partition(":")[0]: content}))
+        TEN.index_of(LabelField.parse(field).read("a/b", {field.partition(":")[0]: content}))
     assert caught.value.reason == "bad_label"
     caught.value.text.encode()  # fits a table
     assert len(caught.value.text) < 300
@@ -190,3 +202,73 @@ def test_files_of_names_that_cannot_be_right(tmp_path: Path, content: bytes) -> 
     (tmp_path / "names.txt").write_bytes(content)
     with pytest.raises(ConfigError, match=r"data\.classes"):
         ClassList.load(str(tmp_path / "names.txt"))
+
+
+def test_what_a_list_of_numbers_is_refused_for() -> None:
+    for field, content in (("cls", b"[0, 0, 1]"), ("json:a", b'{"a": [0.1, 0.2, 0.7]}')):
+        with pytest.raises(BadSample, match=r"list of 3 numbers; one-hot or probabilities.*the index of the largest"):
+            TEN.index_of(LabelField.parse(field).read("k", {field.partition(":")[0]: content}))
+
+
+@pytest.mark.parametrize("text", ["[3]", '"3"', "3"])
+def test_a_text_member_may_hold_json(text: str) -> None:
+    assert TEN.index_of(text) == 3
+    assert ClassList.load(["a", "b", "c", "[3]"]).index_of("[3]") == 3  # a name first
+
+
+def test_the_folder_is_the_label() -> None:
+    field = LabelField.parse("folder")
+    assert field.members == frozenset()
+    assert [field.read(key, {}) for key in ("train/dog/1", "./dog/1", "dog/a b")] == ["dog", "dog", "dog"]
+    for key in ("1", "./1", "/1"):
+        with pytest.raises(BadSample) as caught:
+            field.read(key, {})
+        assert caught.value.reason == "missing_label"
+
+
+@given(st.integers(1, 20), st.integers(-3, 3))
+def test_numbers_from_an_offset_on(num_classes: int, offset: int) -> None:
+    counted, named = ClassList.load(num_classes, offset=offset), ClassList.load(["cat", "dog"], offset=offset)
+    for label in range(num_classes):
+        for form in (label + offset, str(label + offset), float(label + offset)):
+            assert counted.index_of(form) == label
+            assert counted.written(label, form) == form or isinstance(form, str)
+            assert counted.index_of(counted.written(label, form)) == label
+    for number in (offset - 1, offset + num_classes):
+        with pytest.raises(BadSample, match=rf"out of range: {offset} <= label < {offset + num_classes}"):
+            counted.index_of(number)
+    assert counted.names == tuple(str(offset + label) for label in range(num_classes))
+    assert [named.index_of(form) for form in ("dog", 1 + offset)] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '["cat", "dog", "no"]',
+        '{"cat": 0, "dog": 1, "no": 2}',
+        '{"1": "dog", "0": "cat", "2": "no"}',
+        ' {"cat": 1, "dog": 2, "no": 3}',
+        "cat\ndog\nno\n",
+    ],
+)
+def test_a_file_of_classes(tmp_path: Path, text: str) -> None:
+    (tmp_path / "classes.json").write_text(text)
+    assert ClassList.load(str(tmp_path / "classes.json")) == PETS
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"cat": 0, "dog": 2}', "without a gap"),
+        ('{"cat": 0, "dog": 0}', "without a gap"),
+        ('{"cat": "x"}', "without a gap"),
+        ("{}", "found no class"),
+        ('["cat", ', "is not JSON"),
+        ('["cat", 3]', "class 1 is 3"),
+        ('{"0": "cat", "1": "cat"}', "'cat' is there twice"),
+    ],
+)
+def test_a_file_of_classes_that_cannot_be_right(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "classes.json").write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        ClassList.load(str(tmp_path / "classes.json"))

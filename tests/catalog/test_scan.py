@@ -305,7 +305,7 @@ def test_the_same_shard_gives_the_same_tables(tmp_path: Path) -> None:
         (b'{"clip": "walk/1"}', "walk/1"),
         (b'{"clip": 7}', "7"),
         (b"{}", "missing_clip"),
-        (b'{"clip": [1]}', "bad_clip"),
+        (b'{"clip": [1, 2]}', "bad_clip"),
         (None, "missing_clip"),
     ],
 )

@@ -160,6 +160,7 @@ def test_what_is_awkward_is_counted(tmp_path: Path) -> None:
         "samples": 6,
         "quarantined": {"missing_label": 1, "bad_label": 1, "truncated": 1},
         "left_out": {},
+        "strays": {},
         "shards": 4,
         "truncated_shards": 1,
         "empty_shards": 1,

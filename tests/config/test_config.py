@@ -49,7 +49,7 @@ def refusal(folder: Path, content: Any, *overrides: str) -> str:
 def test_what_is_not_said_is_filled_in() -> None:
     config = parse_config(tree())
     assert (config.train.epochs, config.train.loss, config.iofm.num, config.iofm.steps) == (40, "mixup", 6, 2)
-    assert config.data.image_extensions == ("png", "jpg", "jpeg", "webp")
+    assert config.data.image_extensions == ("png", "jpg", "jpeg", "webp", "jpe", "jfif")
     assert config.merge_score() == "joint"
     assert config.score_names() == tuple(score.name for score in SCORES.values() if score.default)
     assert config.role_names() == ("main",)
@@ -306,10 +306,14 @@ def test_overrides_that_are_none(override: str, said: str, tmp_path: Path) -> No
 
 def test_the_environment_is_put_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BUCKET", "s3://b")
+    monkeypatch.setenv("HOME", "/home/somebody")
     monkeypatch.delenv("NOWHERE", raising=False)
-    path = write(tmp_path, tree(data={"shards": ["${BUCKET}/a/*.tar", "$HOME.tar"], "truth": "json:x"}))
+    shards = ["${BUCKET}/a/*.tar", "$BUCKET/b.tar", "/c/$BUCKET", "~/d.tar", "/e/~/f.tar", "$NOWHERE/g.tar", "A$BUCKET"]
+    path = write(tmp_path, tree(data={"shards": shards, "truth": "json:x", "features": "file:~/h.parquet"}))
     config = load_config(path, ["run.dir=${BUCKET}/run"])
-    assert config.data.shards == ["s3://b/a/*.tar", "$HOME.tar"]
+    first = ["s3://b/a/*.tar", "s3://b/b.tar", "/c/s3://b", "/home/somebody/d.tar", "/e/~/f.tar"]
+    assert config.data.shards == [*first, "$NOWHERE/g.tar", "A$BUCKET"]
+    assert config.data.features == "file:/home/somebody/h.parquet"
     assert config.run.dir == "s3://b/run"
     assert "the environment has no NOWHERE" in refusal(tmp_path, tree(run={"dir": "${NOWHERE}/x"}))
 

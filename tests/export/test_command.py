@@ -16,7 +16,7 @@ import fsspec
 import pyarrow as pa
 import pytest
 
-from rayclean.catalog.labels import LabelField
+from rayclean.catalog.labels import ClassList, LabelField
 from rayclean.cluster.pool import UnitActor
 from rayclean.cluster.sizing import Workers
 from rayclean.config import Config, Pool
@@ -290,7 +290,7 @@ def test_labels_in_json_and_noise_made_on_purpose(
     found, num_changed = {}, 0
     for path in sorted((tmp_path / "out").glob("*.tar")):
         for _, key, content in stream_shard(str(path), None):
-            found[key] = LabelField.parse(config.data.label).read(content)
+            found[key] = LabelField.parse(config.data.label).read(key, content)
             assert content["png"] == originals[f"{key}.png"]
             old, new = originals[f"{key}.json"], content["json"]
             was = json.loads(old)["label"]["of"]
@@ -413,6 +413,6 @@ def test_a_job_is_small_to_send() -> None:
         Published(Store("run"), "merge-0", ("a",), 0, (TableFile("labels/part-0-00000.parquet", 1, "0", None),))
     )
     chosen = Chosen(None, None, table, Rule("given", 0.9, Cut(1)), False)  # type: ignore[arg-type]
-    job = ShardsJob(Store("run"), "export-0", Store("out"), chosen, LabelField.parse("cls"), ("a",), ("a",))
+    job = ShardsJob(Store("run"), "export-0", Store("out"), chosen, LabelField.parse("cls"), ("a",), ClassList(("a",)))
     assert len(pickle.dumps(job)) < 2000
     assert pickle.loads(pickle.dumps(job)).chosen.rule == chosen.rule

@@ -15,6 +15,7 @@ from rayclean.errors import UnitError
 from rayclean.export.relabel import relabelled
 
 NAMES = ("cat", "dög", 'a "b" c')
+CLASSES = ClassList(NAMES)
 names_only = st.text("abcdef", min_size=1, max_size=4)
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -50,7 +51,7 @@ def test_json_keeps_all_but_the_label(
     field = LabelField.parse(f"json:{outer}.{inner}")
     for encoding in ("utf-8", "utf-8-sig", "utf-16"):
         content = text.encode(encoding, "surrogatepass")
-        changed = relabelled(content, field, NAMES, label)
+        changed = relabelled(content, field, CLASSES, label)
         found = json.loads(changed)
         assert ClassList(NAMES).index_of(_trimmed(found[outer][inner])) == label
         assert type(found[outer][inner]) is type(old)
@@ -75,20 +76,22 @@ def _trimmed(value: Any) -> Any:
         (b'{"\\u006c": 0}', "json:l", 1, b'{"\\u006c": 1}'),
         (b'{"l": "cat"}\n', "json:l", 2, b'{"l": "a \\"b\\" c"}\n'),
         (b'{"l": 1.0}', "json:l", 2, b'{"l": 2.0}'),
+        (b'{"l": [0]}', "json:l", 2, b'{"l": [2]}'),
+        (b'{"l": [" cat "]}', "json:l", 1, b'{"l": ["d\\u00f6g"]}'),
     ],
 )
 def test_the_new_label_is_written_as_the_old_one_was(content: bytes, field: str, label: int, expected: bytes) -> None:
-    assert relabelled(content, LabelField.parse(field), NAMES, label) == expected
+    assert relabelled(content, LabelField.parse(field), CLASSES, label) == expected
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"l"', b'{"l": {}}', b'{"l": 0', b"\xff", b'{"x": 1, "y"}'])
 def test_a_member_without_the_label_is_an_error(content: bytes) -> None:
     with pytest.raises(UnitError, match=r"no label at l\.m"):
-        relabelled(content, LabelField.parse("json:l.m"), NAMES, 1)
+        relabelled(content, LabelField.parse("json:l.m"), CLASSES, 1)
 
 
 @given(st.binary(max_size=40))
 def test_any_bytes_give_a_member_or_a_named_error(content: bytes) -> None:
     for field in ("cls", "json:a.b"):
         with contextlib.suppress(UnitError):
-            relabelled(content, LabelField.parse(field), NAMES, 1)
+            relabelled(content, LabelField.parse(field), CLASSES, 1)

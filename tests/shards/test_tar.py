@@ -7,6 +7,7 @@ import gzip
 import io
 import lzma
 import tarfile
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
@@ -87,9 +88,52 @@ def test_offsets_point_to_the_content(tar_format: int) -> None:
 
 
 def test_only_regular_files_count() -> None:
-    data = member_bytes("d.x", b"", kind=tarfile.DIRTYPE) + member_bytes("s.png", b"", kind=tarfile.SYMTYPE)
+    data = member_bytes("d.x", b"", kind=tarfile.DIRTYPE) + member_bytes("f.png", b"", kind=tarfile.FIFOTYPE)
     members, broken = scan(data + tar_bytes([("a.png", b"1")]))
     assert ([member.name for member in members], broken) == (["a.png"], None)
+
+
+def test_a_hard_link_has_the_content_of_the_file_before_it(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        (tmp_path / "0.cls").write_bytes(b"7")
+        tar.add(tmp_path / "0.cls", "d/0.cls")
+        for name, kind, target in (
+            ("1.cls", tarfile.LNKTYPE, "d/0.cls"),
+            ("2.cls", tarfile.LNKTYPE, "d/9.cls"),
+            ("3.cls", tarfile.SYMTYPE, "d/0.cls"),
+        ):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, target
+            tar.addfile(info)
+    data = (tmp_path / "a.tar").read_bytes()
+    members, broken = scan(data)
+    assert broken is None
+    assert [(each.key, each.link, data[each.offset : each.offset + each.size]) for each in members] == [
+        ("d/0", "", b"7"),
+        ("1", "", b"7"),
+        ("2", "d/9.cls", b""),
+        ("3", "d/0.cls", b""),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("a/._0.png", "._*"),
+        ("._0.png", "._*"),
+        ("a/.DS_Store", ".ds_store"),
+        ("Thumbs.db", "thumbs.db"),
+        ("a/__MACOSX/b/._0.png", "._*"),
+        ("__MACOSX/0.png", ".png"),
+        ("a/README", "no extension"),
+    ],
+)
+def test_files_of_nobody_are_counted_and_belong_to_no_sample(name: str, kind: str) -> None:
+    strays: Counter[str] = Counter()
+    data = tar_bytes([("0.cls", b"1"), (name, b"x"), ("0.png", b"2")])
+    found = list(scan_members(io.BytesIO(data), "a.tar", strays))
+    assert [(each.key, each.extension) for each in found] == [("0", "cls"), ("0", "png")]
+    assert strays == {kind: 1}
 
 
 @pytest.mark.parametrize("data", [tar_bytes([]), bytes(10240), bytes(BLOCK), tar_bytes([("README", b"1")])])
