@@ -31,8 +31,8 @@ demo: $(DIGITS) ## Find the moved labels in scikit-learn's digits: shards, run, 
 	$(BIN)/rayclean evaluate demo/run --worst 10
 
 # A file, so that `make demo` again continues the run instead of writing new shards.
-$(DIGITS): tools/make_digits.py | $(STAMP)
-	$(BIN)/python tools/make_digits.py demo/digits --moved 0.3
+$(DIGITS): tools/data/make_digits.py | $(STAMP)
+	$(BIN)/python tools/data/make_digits.py demo/digits --moved 0.3
 
 test: check ## Checks, then all tests but the slow ones; installs a browser where there is none
 	sh tools/install_browser.sh

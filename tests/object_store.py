@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.object_store import ACCESS_KEY
+from tools.faults.object_store import ACCESS_KEY
 
 ROOT = Path(__file__).parents[1]
 
@@ -69,7 +69,7 @@ def serving() -> Iterator[ObjectStore]:
     import fsspec
     import s3fs
 
-    command = [sys.executable, "-m", "tools.object_store"]
+    command = [sys.executable, "-m", "tools.faults.object_store"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         store = ObjectStore(process.stdout.readline().strip())

@@ -222,7 +222,7 @@ def test_the_package_keeps(rule: Callable[[list[Import]], list[str]]) -> None:
         (ray_outside_adapters, {"cli.py": "from ray import init"}, "cli.py:1"),
         (libraries_outside_their_adapter, {"shards/decode.py": "import torchvision.io"}, "torchvision.io"),
         (impure_scores, {"scores/vote.py": "from ..storage.store import Store"}, "rayclean.storage.store"),
-        (tools_or_tests, {"cli.py": "from tools.make_digits import main"}, "tools.make_digits"),
+        (tools_or_tests, {"cli.py": "from tools.data.make_digits import main"}, "tools.data.make_digits"),
         (
             import_cycles,
             {"errors.py": "import rayclean.config", "config.py": "def f(): from rayclean import errors"},

@@ -20,8 +20,8 @@ from sklearn.datasets import load_digits
 from rayclean.shards.write import write_shards
 from tests.e2e.driver import started
 from tests.e2e.runs import NUM_BAD, NUM_GOOD, NUM_SHARDS, RUN_TIMEOUT_S, Finished, RunFolder, finish
-from tools.doors import Watch
-from tools.make_digits import move_labels
+from tools.data.make_digits import move_labels
+from tools.faults.doors import Watch
 
 
 def _png(pixels: npt.NDArray[np.float64]) -> bytes:

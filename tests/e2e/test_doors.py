@@ -8,7 +8,7 @@ import pytest
 
 from tests.e2e.conftest import Watched
 from tests.e2e.runs import Finished
-from tools.doors import CLIENTS, Door
+from tools.faults.doors import CLIENTS, Door
 
 pytestmark = pytest.mark.timeout(500)
 

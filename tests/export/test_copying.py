@@ -16,7 +16,7 @@ from rayclean.errors import InputError, ShardChangedError
 from rayclean.export.copying import Copied, Wanted, copy_samples
 from rayclean.shards.tar import scan_members
 from tests.helpers import BLOCK, Content, member_bytes, tar_bytes
-from tools.tar_damage import DAMAGES, damaged_tar
+from tools.faults.tar_damage import DAMAGES, damaged_tar
 
 FORMATS = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
 LONG = "folder/" + "n" * 120

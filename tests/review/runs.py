@@ -25,7 +25,7 @@ from rayclean.review.server import ReviewServer
 from rayclean.review.survey import Survey
 from rayclean.storage.store import Store
 from tests.helpers import image_bytes
-from tools.make_digits import move_labels
+from tools.data.make_digits import move_labels
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 NUM_ROWS = 240

@@ -3,7 +3,7 @@
 The paper shows 40 flipped points of 100, of which 20 points are removed by the first iteration and 20 more by the
 third. The numbers of points removed are about these (17 and 42 in the mean of 200 seeds). That they are the flipped
 ones is not found: 59% of the first and 56% of all removed points are, where chance would give 40%; see
-`tools.toy_influence`. So the laws are on 20 seeds at a time, and their bounds three standard errors away.
+`tools.cells.toy_influence`. So the laws are on 20 seeds at a time, and their bounds three standard errors away.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from rayclean.schema import Array
-from tools.toy_influence import NUM_ITERATIONS, Toy, draw_points, main, run_toy
+from tools.cells.toy_influence import NUM_ITERATIONS, Toy, draw_points, main, run_toy
 
 NUM_SEEDS = 20
 

@@ -15,9 +15,9 @@ from rayclean.storage.executor import run_inline
 from rayclean.storage.store import Store
 from rayclean.train.models import build_model
 from rayclean.train.snapshots import publish_weights
-from tools.bench_scaling import Size, compare, read_stages
-from tools.bench_score import parse, plain_procedure, prepare, score_by_jobs, stage_rounds
-from tools.make_synthetic import main as make_synthetic
+from tools.bench.scaling import Size, compare, read_stages
+from tools.bench.score import parse, plain_procedure, prepare, score_by_jobs, stage_rounds
+from tools.data.make_synthetic import main as make_synthetic
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

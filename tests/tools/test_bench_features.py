@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tools.bench_features import Made, main, make
+from tools.bench.features import Made, main, make
 
 
 def test_made_features_are_the_same_whatever_is_asked_for_first() -> None:

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tools.bench_influence import main
+from tools.bench.influence import main
 
 
 def test_the_ways_of_solving_agree(capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,7 @@ from rayclean.shards.write import write_shards
 from rayclean.train.feed import Feed
 from rayclean.train.loop import LoopSettings, Rank, train_epochs
 from rayclean.train.plan import epoch_seed, plan_cached
-from tools.bench_loops import (
+from tools.bench.loops import (
     BARE,
     PLAIN,
     Pass,
@@ -36,8 +36,8 @@ from tools.bench_loops import (
     table,
     train_turns,
 )
-from tools.bench_score import run_of
-from tools.make_synthetic import synthetic_samples
+from tools.bench.score import run_of
+from tools.data.make_synthetic import synthetic_samples
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

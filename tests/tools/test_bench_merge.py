@@ -7,14 +7,14 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from rayclean.merge.anchors import fit_joint
-from tools.bench_merge import LEAN, NUM_NEIGHBORS, Made, Rows, apply, drawn, main
+from tools.bench.merge import LEAN, NUM_NEIGHBORS, Made, Rows, apply, drawn, main
 
 MADE = Made(num_rows=950, num_classes=5, noise="next_class", rate=0.3, seed=3)
 
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tools.bench_merge.BLOCK_ROWS", 100)
+    monkeypatch.setattr("tools.bench.merge.BLOCK_ROWS", 100)
 
 
 def all_rows(made: Made) -> Rows:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rayclean.storage.store import Store
-from tools.bench_schedule import CHAINS, SNAPSHOTS, Sleeping, main, snapshots
+from tools.bench.schedule import CHAINS, SNAPSHOTS, Sleeping, main, snapshots
 
 
 def test_all_units_are_handed_out(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,9 +13,9 @@ import yaml
 
 from rayclean.config import Config, dump_config
 from rayclean.run.run import Run
-from tools.counts import count, main, table
-from tools.counts_planning import main as measure
-from tools.counts_planning import planner, watch
+from tools.bench.counts import count, main, table
+from tools.bench.counts_planning import main as measure
+from tools.bench.counts_planning import planner, watch
 
 LONG = "def long():\n" + "    pass\n" * 40  # 41 lines
 FILES = {

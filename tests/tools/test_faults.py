@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from tests.e2e.driver import Ended
 from tests.e2e.runs import PARTS
-from tools.fault_acts import FAULTS
-from tools.fault_runs import EPOCHS, UNITS, Place, digit_samples, epochs_of, matching, published_again
-from tools.faults import count_work, is_rays, lost_work, main, plain, start_of, table
-from tools.soak import PAUSES_S, VICTIMS, Tally, plan, summary
+from tools.faults.acts import FAULTS
+from tools.faults.faults import count_work, is_rays, lost_work, main, plain, start_of, table
+from tools.faults.runs import EPOCHS, UNITS, Place, digit_samples, epochs_of, matching, published_again
+from tools.faults.soak import PAUSES_S, VICTIMS, Tally, plan, summary
 
 RAYS = "\x1b[33m(raylet)\x1b[0m A worker died or was killed while executing a task"
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from rayclean.schema import Array
 from tests.helpers import image_bytes, random_pixels, write_tar
-from tools import frozen_features
-from tools.frozen_features import DEVIATION, MEAN, main, read_samples, resized, squared
+from tools.data import frozen_features
+from tools.data.frozen_features import DEVIATION, MEAN, main, read_samples, resized, squared
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

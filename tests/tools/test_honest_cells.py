@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from rayclean.errors import RaycleanError
-from tools import honest_cells
-from tools.honest_cells import main, run_cell, settings
-from tools.honest_data import Folders
-from tools.honest_table import tables
-from tools.honest_ways import Way
+from tools.cells import honest
+from tools.cells.honest import main, run_cell, settings
+from tools.cells.honest_data import Folders
+from tools.cells.honest_table import tables
+from tools.cells.honest_ways import Way
 
 NOW = {"commit": "abc", "dirty": False}
 
@@ -27,15 +27,15 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, in
         done.append((f"{kind} {num_draws}", seed))
         return {}
 
-    monkeypatch.setattr(honest_cells, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(honest_cells, "read_cell", lambda *_: None)
-    monkeypatch.setattr(honest_cells, "figures_of", figures)
-    monkeypatch.setattr(honest_cells, "settings", lambda: dict(NOW))
+    monkeypatch.setattr(honest, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(honest, "read_cell", lambda *_: None)
+    monkeypatch.setattr(honest, "figures_of", figures)
+    monkeypatch.setattr(honest, "settings", lambda: dict(NOW))
     return done
 
 
 def kept_kinds() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((honest_cells.RESULTS / "human_0.json").read_text())["kinds"]
+    found: dict[str, Any] = json.loads((honest.RESULTS / "human_0.json").read_text())["kinds"]
     return found
 
 
@@ -59,7 +59,7 @@ def test_what_other_settings_decided_is_made_anew_where_it_is_asked_for(
     monkeypatch: pytest.MonkeyPatch, now: dict[str, Any]
 ) -> None:
     run_cell("human_0", Folders(), [0, 1], ["judged", "removed"], 0)
-    monkeypatch.setattr(honest_cells, "settings", lambda: now)
+    monkeypatch.setattr(honest, "settings", lambda: now)
     run_cell("human_0", Folders(), [1], ["judged"], 0)
     assert {kind: (each["settings"], list(each["seeds"])) for kind, each in kept_kinds().items()} == {
         "judged": (now, ["1"]),
@@ -73,7 +73,7 @@ def test_predictions_of_others_have_one_seed(asked: list[tuple[str, int]]) -> No
 
 
 def test_a_folder_that_is_not_given_is_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(honest_cells, "RESULTS", tmp_path)
+    monkeypatch.setattr(honest, "RESULTS", tmp_path)
     with pytest.raises(RaycleanError, match="--features FOLDER"):
         main(["human_0"])
     assert not list(tmp_path.iterdir())

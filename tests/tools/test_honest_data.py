@@ -14,7 +14,7 @@ from PIL import Image
 
 from rayclean.catalog.flips import CIFAR10_TARGETS
 from rayclean.errors import ConfigError, InputError
-from tools.honest_data import ALL, CELLS, DESIGN, FROZEN, REAL, FeatureCell, Folders, PeerCell
+from tools.cells.honest_data import ALL, CELLS, DESIGN, FROZEN, REAL, FeatureCell, Folders, PeerCell
 
 CELL = FeatureCell(("a", "b"), 10, kind="symmetric", rate=0.5)
 

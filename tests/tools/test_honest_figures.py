@@ -12,9 +12,9 @@ from sklearn.metrics import roc_auc_score
 from rayclean.evaluate.metrics import expected_calibration_error
 from rayclean.export.cut import caution_of
 from rayclean.schema import Array
-from tools import honest_figures
-from tools.honest_data import Rows
-from tools.honest_figures import (
+from tools.cells import honest_figures
+from tools.cells.honest_data import Rows
+from tools.cells.honest_figures import (
     DrawnAuroc,
     best_of,
     calibration_error,
@@ -23,7 +23,7 @@ from tools.honest_figures import (
     filled,
     removed_figures,
 )
-from tools.honest_steps import Judged
+from tools.cells.honest_steps import Judged
 
 
 def judged(right: Array, verified: list[int | None] | None = None, **scores: Array) -> Judged:

@@ -7,9 +7,9 @@ import pytest
 
 from rayclean.schema import DROPPED, NO_LABEL, Array
 from tests.tools.test_honest_figures import judged
-from tools.honest_data import Rows
-from tools.honest_steps import Judged
-from tools.honest_verified import CHOOSERS, proposed_rows, random_rows, verified_figures
+from tools.cells.honest_data import Rows
+from tools.cells.honest_steps import Judged
+from tools.cells.honest_verified import CHOOSERS, proposed_rows, random_rows, verified_figures
 
 NUM_ROWS = 900
 

@@ -8,9 +8,9 @@ import pytest
 from rayclean.evaluate.metrics import auroc
 from rayclean.memory.scorer import LabelScorer
 from rayclean.schema import DROPPED, NO_LABEL
-from tools.honest_data import Rows
-from tools.honest_steps import Judged
-from tools.honest_ways import ByFeatures, ByPredictions, logistic_beliefs, oracle
+from tools.cells.honest_data import Rows
+from tools.cells.honest_steps import Judged
+from tools.cells.honest_ways import ByFeatures, ByPredictions, logistic_beliefs, oracle
 
 CLASSES = 3
 

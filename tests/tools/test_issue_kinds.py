@@ -7,7 +7,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from rayclean.merge.kinds import KIND_NAMES
-from tools.issue_kinds import NOTHING, main, make, table
+from tools.cells.issue_kinds import NOTHING, main, make, table
 
 
 def test_every_kind_is_made() -> None:

@@ -21,8 +21,8 @@ from rayclean.cli.commands import app
 from rayclean.config import Config, dump_config, load_config
 from rayclean.learn import command, methods
 from rayclean.learn.trial import Trial
-from tools import learn_cells
-from tools.learn_cells import (
+from tools.cells import learn
+from tools.cells.learn import (
     CELLS,
     COMPARED,
     COST_H,
@@ -81,8 +81,8 @@ class Commands:
 @pytest.fixture
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of results, empty; runs lie beside it, shards nowhere."""
-    monkeypatch.setattr(learn_cells, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(learn_cells, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(learn, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(learn, "RUNS", tmp_path / "runs")
     monkeypatch.setenv("RAYCLEAN_CIFAR10N", str(tmp_path / "shards"))
     return tmp_path / "results"
 
@@ -101,7 +101,7 @@ def keep(results: Path) -> Keep:
     """`keep(cell, name, trial, ..., seed=0)` puts a result where it belongs."""
 
     def do(cell: str, name: str, *trials: Result, seed: int = 0) -> None:
-        file = learn_cells.file_of(cell, name, seed)
+        file = learn.file_of(cell, name, seed)
         file.parent.mkdir(parents=True, exist_ok=True)
         result = {"cell": cell, "name": name, "method": METHODS[name][0], "seed": seed, "trials": trials}
         file.write_text(json.dumps(result))
@@ -172,7 +172,7 @@ def test_what_is_kept_is_what_learn_printed(commands: Commands) -> None:
 
 def test_a_finished_result_is_left_alone(commands: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
     main(["step", "ce"])
-    kept = learn_cells.file_of("step", "ce", 0)
+    kept = learn.file_of("step", "ce", 0)
     before = kept.read_bytes(), kept.stat().st_mtime_ns
     main(["step", "ce", "odd"])
     assert [method for method, _ in commands.lessons] == ["plain", "odd"]
@@ -305,7 +305,7 @@ def test_what_is_left_out_is_counted_by_given_label(results: Path, keep: Keep, m
     run = SimpleNamespace(
         store=None, catalog=SimpleNamespace(label=given), classes=SimpleNamespace(names=("cat", "dog", "none"))
     )
-    monkeypatch.setattr(learn_cells, "load_config", lambda *_: None)
-    monkeypatch.setattr(learn_cells, "look", lambda *_: run)
-    monkeypatch.setattr(learn_cells, "map_arrays", lambda *_: {"labels": np.array([0, 1, -1, 0, -1, -1])})
+    monkeypatch.setattr(learn, "load_config", lambda *_: None)
+    monkeypatch.setattr(learn, "look", lambda *_: run)
+    monkeypatch.setattr(learn, "map_arrays", lambda *_: {"labels": np.array([0, 1, -1, 0, -1, -1])})
     assert by_class("step", "odd")[2:] == ["| cat | 4 | 0.25 |", "| dog | 2 | 1.00 |", "| none | 0 | - |"]

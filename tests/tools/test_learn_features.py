@@ -13,9 +13,9 @@ import pytest
 
 from rayclean.learn import command
 from tests.tools.test_learn_cells import Commands
-from tools import learn_features
-from tools.learn_cells import CELLS, METHODS
-from tools.learn_features import DECAYS, differences, file_of, main, read_results, run_cell, table
+from tools.cells import learn_features
+from tools.cells.learn import CELLS, METHODS
+from tools.cells.learn_features import DECAYS, differences, file_of, main, read_results, run_cell, table
 
 
 @pytest.fixture

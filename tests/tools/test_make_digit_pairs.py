@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 from rayclean.config import load_config
 from rayclean.shards.decode import decode_image
 from rayclean.shards.stream import stream_shard
-from tools.make_digit_pairs import NUM_CLASSES, SHARD_ROWS, SIZE, draw_pairs, encode_pair, main, pair_samples
+from tools.data.make_digit_pairs import NUM_CLASSES, SHARD_ROWS, SIZE, draw_pairs, encode_pair, main, pair_samples
 
 CONFIG = Path(__file__).parents[2] / "configs/digit_pairs.yaml"
 DIGITS = load_digits()

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tools.make_digits import NUM_CLASSES, NUM_SHARDS, digit_samples, encode_png, main, move_labels
+from tools.data.make_digits import NUM_CLASSES, NUM_SHARDS, digit_samples, encode_png, main, move_labels
 
 
 @given(

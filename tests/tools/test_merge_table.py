@@ -15,9 +15,9 @@ from rayclean.errors import InputError
 from rayclean.evaluate.results import evaluate_run
 from rayclean.run.run import Run
 from rayclean.run.saved import CONFIG_FILE
-from tools.joint_figures import joint_figures
-from tools.merge_table import ALL, ONE, auroc_lines, calibration_lines, costs
-from tools.run_cells import CELLS, INN_ONE_NETWORK
+from tools.cells.joint_figures import joint_figures
+from tools.cells.merge_table import ALL, ONE, auroc_lines, calibration_lines, costs
+from tools.cells.run import CELLS, INN_ONE_NETWORK
 
 Tiny = Callable[..., Config]
 Finish = Callable[..., Run]
@@ -72,6 +72,6 @@ def test_the_table_has_every_cell(result: dict[str, Any]) -> None:
     assert len({line.count("|") for line in lines}) == 1
     here = next(line for line in lines if line.startswith("| human |"))
     assert here == "| human | yes | .600 vote | .250 | .250 | .250 | .250 | .600 | .700 aum excess | 40, 73, 241 |"
-    assert "not run: `tools/run_cells.py step`" in "\n".join(lines)
+    assert "not run: `tools/cells/run.py step`" in "\n".join(lines)
     assert calibration_lines({"human": result})[2].startswith("| human | .250, .250 | .250, .250 (.250) | .750, .750 |")
     assert np.all([line.startswith("|") for line in lines])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rayclean.storage.contents import write
 from rayclean.storage.store import Store
-from tools.paired import Difference, correct_of, paired, with_correct
+from tools.cells.paired import Difference, correct_of, paired, with_correct
 
 
 def test_what_a_run_has_kept_goes_into_the_result(tmp_path: Path) -> None:

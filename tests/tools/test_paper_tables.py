@@ -18,8 +18,8 @@ from rayclean.errors import ConfigError
 from rayclean.evaluate.evaluate import auroc
 from rayclean.schema import Array
 from rayclean.shards.write import write_shards
-from tools.paper_cells import CELLS, Cell, make_noisy, read_images
-from tools.paper_tables import MORE_TO_TRAIN, figures, main, make_scorer, measure, table
+from tools.cells.paper_tables import MORE_TO_TRAIN, figures, main, make_scorer, measure, table
+from tools.cells.papers import CELLS, Cell, make_noisy, read_images
 
 NAME = "iofm-cifar10-symmetric-0.8"
 TINY = ("--device", "cpu", "--model", "small_resnet", "--epochs", "2", "--snapshot-every", "1", "--rows", "50")

@@ -11,8 +11,8 @@ from rayclean.config import Config, load_config
 from rayclean.run.run import Run
 from rayclean.storage.contents import encode
 from rayclean.storage.store import Store
-from tools.cell_costs import Cost, cost_of
-from tools.run_cells import CELLS, OF_IMAGES, ONE_NETWORK, cost_table, read_costs, table
+from tools.cells.costs import Cost, cost_of
+from tools.cells.run import CELLS, OF_IMAGES, ONE_NETWORK, cost_table, read_costs, table
 
 ROOT = Path(__file__).parents[2]
 

@@ -26,8 +26,8 @@ from rayclean.schema import Array
 from rayclean.train.augment import normalize
 from rayclean.train.forward import ForwardSettings
 from rayclean.train.spec import NetworkSpec
-from tools import peers_training, run_peers
-from tools.peers_training import (
+from tools.cells import peers_training, run_peers
+from tools.cells.peers_training import (
     FOLDS,
     Setup,
     gathered,
@@ -37,7 +37,7 @@ from tools.peers_training import (
     threshold_excess,
     train_thresholded,
 )
-from tools.run_peers import METHODS, PEERS, judge, parts_of, run_cell, table
+from tools.cells.run_peers import METHODS, PEERS, judge, parts_of, run_cell, table
 
 CLASSES = 3
 EPOCHS = 2
@@ -280,7 +280,7 @@ def test_a_peer_that_is_not_installed_is_named() -> None:
 
 def test_a_cell_that_was_never_started_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(run_peers, "RUNS", tmp_path)
-    with pytest.raises(InputError, match=r"holds no run of cell human; start it with tools/run_cells.py human"):
+    with pytest.raises(InputError, match=r"holds no run of cell human; start it with tools/cells/run.py human"):
         run_peers.open_cell("human")
 
 

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tools.same_bytes import main
-from tools.same_bytes_cases import CASES, EVERY_SCORE
-from tools.same_bytes_compare import compare
+from tools.bench.same_bytes import main
+from tools.bench.same_bytes_cases import CASES, EVERY_SCORE
+from tools.bench.same_bytes_compare import compare
 
 NAN, OTHER_NAN = (pa.array([bits], pa.int32()).view(pa.float32())[0].as_py() for bits in (0x7FC00000, 0x7FC00001))
 MARKS = ("0a1b2c3d", "4e5f6071")

@@ -16,8 +16,8 @@ from rayclean.schema import Array
 from rayclean.storage.contents import encode, map_arrays, read_json
 from rayclean.storage.published import MANIFEST, Published, TableFile
 from rayclean.storage.store import Store
-from tools.run_cells import CELLS, Cell
-from tools.sweep_paths import ONE_PART, STEPS, SWEEPS, Setting, spent, study, tables
+from tools.cells.run import CELLS, Cell
+from tools.cells.sweep_paths import ONE_PART, STEPS, SWEEPS, Setting, spent, study, tables
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = list(dict.fromkeys(setting for sweep in SWEEPS.values() for setting in sweep))

@@ -14,16 +14,16 @@ import pytest
 
 from rayclean.catalog.table import Catalog
 from rayclean.shards.tar import split_name
-from tools.tar_damage import DAMAGES, IMAGES, damaged_tar, whole_tar
-from tools.tar_mutations import Outcome, check, make_tars, scan
-from tools.tar_reader import Content, Reading, key_of, read_tar
+from tools.faults.tar_damage import DAMAGES, IMAGES, damaged_tar, whole_tar
+from tools.faults.tar_mutations import Outcome, check, make_tars, scan
+from tools.faults.tar_reader import Content, Reading, key_of, read_tar
 
 ROOT = Path(__file__).parents[2]
 SHARED_MEMORY = Path("/dev/shm")  # where it is there: the disk's waits are half of the time
 
 
 def test_the_laws_hold_on_200_damaged_tars(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "tools/tar_mutations.py"), "--number", "200"]
+    command = [sys.executable, str(ROOT / "tools/faults/tar_mutations.py"), "--number", "200"]
     folder = SHARED_MEMORY if SHARED_MEMORY.is_dir() else tmp_path
     environment = {"PYTHONPATH": str(ROOT), "TMPDIR": str(folder)}
     ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from rayclean.config import Config
 from rayclean.run.run import Run
-from tools.timeline import ends, main, turns
+from tools.bench.timeline import ends, main, turns
 
 
 def test_turns_are_counted() -> None:

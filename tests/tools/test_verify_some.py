@@ -13,7 +13,7 @@ from rayclean.decisions.verified import VerifiedFile
 from rayclean.evaluate.evaluate import read_truth
 from rayclean.run.run import Run
 from rayclean.run.saved import CONFIG_FILE
-from tools.verify_some import main
+from tools.data.verify_some import main
 
 
 def test_they_have_their_truth(tiny_config: Callable[..., Config], finish: Callable[..., Run], tmp_path: Path) -> None:
