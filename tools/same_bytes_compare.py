@@ -67,11 +67,11 @@ def compare(a: Path, b: Path) -> Comparison:
 def _files(folder: Path) -> dict[str, Path]:
     """The files of a table by folder and name, without the merge's fingerprint."""
     paths = [path for name in FOLDERS for path in (folder / name).glob("*") if path.is_file()]
-    manifests = {MANIFEST: path for path in paths if path.name == MANIFEST}
-    if not manifests:
+    found = {f"{path.parent.name}/{MARK.sub('', path.name, count=1)}": path for path in paths if path.name != MANIFEST}
+    manifest = next((path for path in paths if path.name == MANIFEST), None)
+    if manifest is None:
         raise FileNotFoundError(f"{folder} holds no table: {FOLDERS[1]}/{MANIFEST} is missing")
-    others = [path for path in paths if path.name != MANIFEST]
-    return manifests | {f"{path.parent.name}/{MARK.sub('', path.name, count=1)}": path for path in others}
+    return {MANIFEST: manifest, **found}
 
 
 def _only_in(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, str]]:

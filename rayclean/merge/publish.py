@@ -121,7 +121,7 @@ def _copy(store: Store, source: str, target: str) -> TableFile:
 
 
 def _remove_stale(store: Store) -> None:
-    """Removes files of other tables, each only while the manifest does not name it, and an earlier release's manifest."""
+    """Removes files of other tables, each only while the manifest does not name it; and an earlier manifest."""
     for folder in (LABELS, TABLES):
         for name in store.list(folder):
             path = f"{folder}/{name}"
