@@ -10,7 +10,6 @@ from typing import Any
 
 import mlcroissant
 import pytest
-from etils import epath
 from mlcroissant._src.operation_graph.operations import extract
 
 from rayclean.config import Config
@@ -31,7 +30,7 @@ ANNOTATION = ("annotation_id", "annotator", "created_at", "id", "lead_time", "up
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """mlcroissant takes what it has once unpacked for every tar of that name."""
-    monkeypatch.setattr(extract, "EXTRACT_PATH", epath.Path(tmp_path / "unpacked"))
+    monkeypatch.setattr(extract, "EXTRACT_PATH", tmp_path / "unpacked")
 
 
 @pytest.mark.parametrize("kind", EXPORT_KINDS.names())
