@@ -82,8 +82,8 @@ def list_survey(config: Config, sample: int, path: Path, console: Console) -> No
         command = shlex.join(["merge.verified=" + str(path)])
         console.print(
             f"{len(survey.rows):,} rows are in {path}: fill its column label in (a class, or {drop_word(names)}; "
-            f"empty: not looked at), give this command again for the noise rate, and the run's with {command} to take the "
-            "labels in",
+            "empty: not looked at), give this command again for the noise rate, and the run's with "
+            f"{command} to take the labels in",
             markup=False,
         )
         return
