@@ -30,7 +30,7 @@ ANNOTATION = ("annotation_id", "annotator", "created_at", "id", "lead_time", "up
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """mlcroissant takes what it has once unpacked for every tar of that name."""
-    monkeypatch.setattr(extract, "EXTRACT_PATH", tmp_path / "unpacked")
+    monkeypatch.setattr(extract, "EXTRACT_PATH", type(extract.EXTRACT_PATH)(tmp_path / "unpacked"))
 
 
 @pytest.mark.parametrize("kind", EXPORT_KINDS.names())

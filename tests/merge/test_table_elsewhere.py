@@ -28,7 +28,7 @@ def readers(load_dataset: Callable[..., Any]) -> Readers:
     return {
         "pandas": lambda folder: pa.Table.from_pandas(pd.read_parquet(folder)),
         "polars": lambda folder: pl.scan_parquet(folder).collect().to_arrow(),
-        "DuckDB": lambda folder: duckdb.sql(f"select * from read_parquet('{folder}/*.parquet')").to_arrow_table(),
+        "DuckDB": lambda folder: duckdb.read_parquet(f"{folder}/*.parquet").to_arrow_table(),
         "datasets, a folder": lambda folder: load_dataset(folder, split="train").data.table,
         "datasets, Parquet in a folder": lambda f: load_dataset("parquet", data_dir=f, split="train").data.table,
         "datasets, files": by_files,
