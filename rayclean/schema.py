@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
@@ -112,6 +112,11 @@ NONE_NAME = "none of the classes"  # for people
 DROP = "drop"  # how people write DROPPED, where no class is called so
 JOINT = "joint"  # of `merge.score`: not one score, but what all beliefs say
 SHARD_TYPE = KIND_TYPE = pa.dictionary(pa.int32(), pa.string())
+
+
+def drop_word(classes: Sequence[str]) -> str:
+    """How people write `DROPPED` where these are the classes."""
+    return DROP if DROP not in classes else f"{DROP}: {NONE_NAME}"
 
 
 # What the merge says of a row or of a clip.

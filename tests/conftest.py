@@ -10,7 +10,9 @@ import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -182,6 +184,17 @@ def finish(one_thread: None) -> Callable[..., Run]:
         return mended(Store(config.run.dir), once)
 
     return do
+
+
+@pytest.fixture
+def load_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """`datasets.load_dataset` with a cache of its own, which asks no hub."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    import datasets  # reads these once, so not before
+
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    return partial(datasets.load_dataset, cache_dir=str(tmp_path / "hub"))
 
 
 @pytest.fixture(scope="session")

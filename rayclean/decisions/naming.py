@@ -18,7 +18,7 @@ from rayclean.catalog.labels import ClassList
 from rayclean.decisions.entries import SUFFIX, Classes, Numbered, Sample, read_lines
 from rayclean.errors import ConfigError, InputError, RaycleanError
 from rayclean.storage.contents import create, read_json
-from rayclean.storage.published import MANIFEST, Published, find_published, whole_table
+from rayclean.storage.published import Published, find_published, manifest_of, whole_table
 from rayclean.storage.store import Store
 
 REVIEW = "review"  # of merge.verified, and the folder of the logs
@@ -190,7 +190,8 @@ def _given_labels(table: Published, samples: set[Sample]) -> dict[Sample, int]:
 
 
 def _published_before(store: Store, time: str) -> bool:
+    path = manifest_of(store)
     try:
-        return store.modified_s(MANIFEST) < datetime.fromisoformat(time).timestamp()
+        return path is not None and store.modified_s(path) < datetime.fromisoformat(time).timestamp()
     except ValueError:  # not a time that a review writes
         return False

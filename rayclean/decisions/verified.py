@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from rayclean.catalog.labels import ClassList
 from rayclean.catalog.table import Catalog
 from rayclean.errors import InputError
-from rayclean.schema import DROP, DROPPED, NO_LABEL, Array
+from rayclean.schema import DROPPED, NO_LABEL, Array, drop_word
 from rayclean.shards.decode import BadSample
 from rayclean.storage.contents import map_arrays
 from rayclean.storage.given_tables import read_given
@@ -69,8 +69,8 @@ class VerifiedSource(Protocol):
 class VerifiedFile:
     """A Parquet or CSV file with columns `key`, `label` and, where keys repeat, `shard`.
 
-    A label is a class's name or number, or `drop` for none of the classes where no class is called so. A sample whose
-    label is empty has not been looked at.
+    A label is a class's name or number, or for none of the classes `drop`, or where a class is called so
+    `drop: none of the classes`. A sample whose label is empty has not been looked at.
 
     Attributes:
         digest: of its bytes.
@@ -98,7 +98,9 @@ class VerifiedFile:
         found: dict[int, int] = {}
         for key, row, label in zip(keys, rows, labels, strict=True):
             if found.setdefault(row, label) != label:
-                names = ", ".join(DROP if each == DROPPED else self.classes[each] for each in (found[row], label))
+                names = ", ".join(
+                    drop_word(self.classes) if each == DROPPED else self.classes[each] for each in (found[row], label)
+                )
                 raise InputError(f"{FIELD} {self.path}: key {key} has two labels ({names}); leave one of them")
         ordered = sorted(found)
         return Verified(np.array(ordered, np.int64), np.array([found[row] for row in ordered], np.int64))
@@ -116,7 +118,7 @@ class VerifiedFile:
         return 0
 
     def _label(self, key: str, label: object) -> int:
-        if label == DROP and DROP not in self.classes:
+        if label == drop_word(self.classes):
             return DROPPED
         try:
             return ClassList(self.classes).index_of(label)

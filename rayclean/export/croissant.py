@@ -38,6 +38,7 @@ _ENCODINGS = {
     "csv": "text/csv",
     "tar": "application/x-tar",
     "json": "application/json",
+    "jsonl": "application/jsonlines",
     "xml": "application/xml",
     "npy": "application/octet-stream",
     "png": "image/png",

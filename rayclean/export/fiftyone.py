@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rayclean.export.files import publish_file
-from rayclean.export.views import View, find_doubtful, in_order, made_of, views_of
+from rayclean.export.views import View, find_doubtful, made_of, name_of, show
 from rayclean.export.work import Made, Work
-from rayclean.schema import NONE_NAME, NONE_OF_CLASSES
+from rayclean.schema import NONE_NAME
 
 SAMPLES, METADATA, PICTURES = "samples.json", "metadata.json", "data"
 GIVEN = "ground_truth"
@@ -24,16 +24,12 @@ _SCALARS = ("row", "shard", "key", "label_score", "is_label_issue", "few_neighbo
 def make_fiftyone(work: Work) -> Made:
     """`fiftyone`: doubtful rows as a FiftyOne data set."""
     found = find_doubtful(work.chosen, work.options.view_rows)
-    samples = []
-    for view in views_of(work.chosen, found.rows, work.data.max_pixels):
-        work.out.publish(f"{PICTURES}/{view.file}", view.image)
-        samples.append(sample(view, work.names))
-    ordered = in_order(found, samples, lambda each: each["row"])
+    shown = show(work, found, PICTURES, lambda view: sample(view, work.names))
     files = [
-        publish_file(work.out, SAMPLES, samples_file(ordered)),
+        publish_file(work.out, SAMPLES, samples_file(shown.entries)),
         publish_file(work.out, METADATA, metadata_file(work.names, work.chosen.table.merge)),
     ]
-    made = made_of(work, found, files, PICTURES)
+    made = made_of(work, found, files, PICTURES, shown)
     made.notes.append(
         "Open it by `fiftyone.Dataset.from_dir(FOLDER, dataset_type=fiftyone.types.FiftyOneDataset)`. `ground_truth` "
         "is the given label, `predicted` the most likely true class with its probability, `verified` what people say; "
@@ -55,19 +51,15 @@ def sample(view: View, names: Sequence[str]) -> dict[str, Any]:
     fields |= {name: value for name, value in line.items() if name.startswith(("score_", "odd_", "osd_"))}
     labels = {
         GIVEN: classification(names[line["given_label"]]),
-        "predicted": classification(_name(line["predicted_label"], names), line["predicted_score"]),
+        "predicted": classification(name_of(line["predicted_label"], names), line["predicted_score"]),
     }
     if verified is not None:
-        labels["verified"] = classification(_name(verified, names))
+        labels["verified"] = classification(name_of(verified, names))
     tags = [line["issue_kind"]] if line["issue_kind"] else []
     return {"filepath": f"{PICTURES}/{view.file}", "tags": tags, **labels, **fields}
 
 
-def _name(label: int, names: Sequence[str]) -> str:
-    return NONE_NAME if label == NONE_OF_CLASSES else names[label]
-
-
-def classification(label: str, confidence: float | None = None) -> dict[str, Any]:
+def classification(label: str | None, confidence: float | None = None) -> dict[str, Any]:
     """A label of FiftyOne."""
     found: dict[str, Any] = {"_cls": "Classification", "label": label}
     return found if confidence is None else found | {"confidence": confidence}

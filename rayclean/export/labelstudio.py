@@ -13,9 +13,9 @@ from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
 from rayclean.export.files import publish_file
-from rayclean.export.views import View, find_doubtful, in_order, made_of, views_of
+from rayclean.export.views import View, find_doubtful, made_of, show
 from rayclean.export.work import Made, Work
-from rayclean.schema import DROP, NONE_NAME
+from rayclean.schema import drop_word
 
 TASKS, CONFIG, PICTURES = "tasks.json", "config.xml", "images"
 CHOICE, IMAGE = "label", "image"
@@ -25,21 +25,18 @@ SERVER = "/data/local-files/?d="  # below LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT
 def make_labelstudio(work: Work) -> Made:
     """`labelstudio`: doubtful rows as tasks."""
     found = find_doubtful(work.chosen, work.options.view_rows)
-    tasks = []
-    for view in views_of(work.chosen, found.rows, work.data.max_pixels):
-        work.out.publish(f"{PICTURES}/{view.file}", view.image)
-        tasks.append(task(view, work.names, work.chosen.table.merge))
-    ordered = in_order(found, tasks, lambda each: each["data"]["row"])
+    shown = show(work, found, PICTURES, lambda view: task(view, work.names, work.chosen.table.merge))
     files = [
-        publish_file(work.out, TASKS, tasks_file(ordered)),
+        publish_file(work.out, TASKS, tasks_file(shown.entries)),
         publish_file(work.out, CONFIG, labeling_config(work.names)),
     ]
-    made = made_of(work, found, files, PICTURES)
+    made = made_of(work, found, files, PICTURES, shown)
     made.notes.append(
         "Start Label Studio with `LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true` and "
         "`LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT` set to this folder, make a project with `config.xml` as its labeling "
         "interface, add a source storage `Local files` with the absolute path of `images/` (without syncing it), then "
-        "import `tasks.json`. Tasks sorted by the prediction's score begin with the least sure."
+        "import `tasks.json`. Tasks sorted by the prediction's score begin with the least sure. Export the project as "
+        "CSV; `rayclean run CONFIG merge.verified=FILE.csv` takes in what people decided."
     )
     return made
 
@@ -75,7 +72,7 @@ def task(view: View, names: Sequence[str], merge: str) -> dict[str, Any]:
 
 def choices(names: Sequence[str]) -> list[str]:
     """The classes by label, and last what `merge.verified` reads as none of them."""
-    return [*names, DROP if DROP not in names else f"{DROP}: {NONE_NAME}"]
+    return [*names, drop_word(names)]
 
 
 def tasks_file(tasks: Iterable[dict[str, Any]]) -> bytes:

@@ -11,7 +11,7 @@ import numpy as np
 from rayclean.config.sections import MAX_CLASSES
 from rayclean.errors import InputError
 from rayclean.memory.arrays import as_array, as_items, check_length, shown
-from rayclean.schema import DROP, DROPPED, NO_LABEL, Array
+from rayclean.schema import DROP, DROPPED, NO_LABEL, Array, drop_word
 
 
 class Labels(NamedTuple):
@@ -114,7 +114,7 @@ def read_verified_labels(
         items = [] if verified is None else _column(verified, what).tolist()
         check_length(len(items), 0 if verified is None else num_rows, what)
         rows = list(range(len(items)))
-    index = {DROP: DROPPED} | {name: label for label, name in enumerate(classes)}
+    index = {drop_word(classes): DROPPED} | {name: label for label, name in enumerate(classes)}
     labels = np.full(num_rows, NO_LABEL, np.int64)
     for row, item in zip(rows, items, strict=True):
         labels[row] = _verified_label(item, index, len(classes), f"{what}: position {row}")

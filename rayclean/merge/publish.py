@@ -24,6 +24,7 @@ from rayclean.storage.damage import ASIDE
 from rayclean.storage.published import (
     CLASSES,
     CLIPS,
+    EARLIER_MANIFEST,
     LABELS,
     MANIFEST,
     PART,
@@ -82,8 +83,8 @@ def publish_labels(
 
 
 def _current(store: Store, merge: str) -> Published | None:
-    """The table that is there, where it is of this merge and whole."""
-    table = whole_table(store)
+    """The table that is there, where it is of this merge and whole, and its manifest is where this release has it."""
+    table = whole_table(store) if store.exists(MANIFEST) else None
     return table if table is not None and table.merge == merge else None
 
 
@@ -120,11 +121,12 @@ def _copy(store: Store, source: str, target: str) -> TableFile:
 
 
 def _remove_stale(store: Store) -> None:
-    """Removes files of other tables, each only while the manifest does not name it."""
+    """Removes files of other tables, each only while the manifest does not name it; and an earlier manifest."""
     for folder in (LABELS, TABLES):
         for name in store.list(folder):
-            if _OURS.fullmatch(name) and f"{folder}/{name}" not in _named(store):
-                store.remove(f"{folder}/{name}")
+            path = f"{folder}/{name}"
+            if path == EARLIER_MANIFEST or (_OURS.fullmatch(name) and path not in _named(store)):
+                store.remove(path)
 
 
 def _named(store: Store) -> set[str]:

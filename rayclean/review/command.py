@@ -28,7 +28,7 @@ from rayclean.review.state import Review
 from rayclean.review.survey import Survey, draw_survey
 from rayclean.review.survey_file import SURVEY, open_survey, write_list, wrong_by_list
 from rayclean.run.start import look
-from rayclean.schema import DROP
+from rayclean.schema import drop_word
 from rayclean.storage.published import LABELS, TABLES, Published, find_published
 from rayclean.storage.store import Store
 
@@ -75,18 +75,19 @@ def list_survey(config: Config, sample: int, path: Path, console: Console) -> No
     Raises:
         RaycleanError: there is no complete table, or the list cannot be written or read.
     """
-    survey = survey_of(config, sample)
+    survey, store = survey_of(config, sample), Store(config.run.dir)
+    names = Published.open(store).names
     if not path.exists():
         write_list(survey, path)
         command = shlex.join(["merge.verified=" + str(path)])
         console.print(
-            f"{len(survey.rows):,} rows are in {path}: fill its column label in (a class, or {DROP}; empty: not looked "
-            f"at), give this command again for the noise rate, and the run's with {command} to take the labels in",
+            f"{len(survey.rows):,} rows are in {path}: fill its column label in (a class, or {drop_word(names)}; "
+            "empty: not looked at), give this command again for the noise rate, and the run's with "
+            f"{command} to take the labels in",
             markup=False,
         )
         return
-    store = Store(config.run.dir)
-    wrong = wrong_by_list(survey, path, look(config, store).catalog, Published.open(store).names)
+    wrong = wrong_by_list(survey, path, look(config, store).catalog, names)
     _tell(console, survey, wrong)
 
 

@@ -1,7 +1,8 @@
 """The table that a run has published, and the one way of reading it: by its manifest, checked, and by nothing else.
 
-`labels/` holds the parts and the manifest, `tables/` what belongs to it: classes, clips, summary. All names carry the
-merge's fingerprint and the manifest is one file, so that a reader sees one table or none, whoever publishes meanwhile.
+`labels/` holds the parts and nothing else, so that every reader of Parquet opens the folder; `tables/` holds what
+belongs to them: classes, clips, summary, and the manifest. All names carry the merge's fingerprint and the manifest is
+one file, so that a reader sees one table or none, whoever publishes meanwhile.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from rayclean.storage.contents import encode, open_table, read_json, read_table
 from rayclean.storage.store import Store
 
 LABELS, TABLES = "labels", "tables"
-MANIFEST = f"{LABELS}/_manifest.json"
+MANIFEST = f"{TABLES}/_manifest.json"
+EARLIER_MANIFEST = f"{LABELS}/_manifest.json"  # of earlier releases; polars and others take it for a part
 PART, CLIPS, CLASSES, SUMMARY = "part", "clips", "classes", "summary"
 UPDATE = "give its `rayclean run` command again to bring it up to date"
 
@@ -96,16 +98,17 @@ class Published:
             InputError: there is none.
             DamagedFile: its manifest cannot be read, or a file of it is not there.
         """
-        if not store.exists(MANIFEST):
+        path = manifest_of(store)
+        if path is None:
             raise InputError(f"{store.root} holds no complete table (no {MANIFEST}); run `rayclean run` to its end")
-        found = read_json(store, MANIFEST)
+        found = read_json(store, path)
         try:
             files = tuple(map(TableFile.from_json, found["files"]))
             if (names := found.get("classes")) is None:  # of an earlier release
                 names = read_table(store, f"{LABELS}/classes.parquet", ["name"])["name"].to_pylist()
             table = cls(store, str(found["merge"]), tuple(map(str, names)), int(found.get("lease", 0)), files)
         except (KeyError, TypeError, ValueError, AttributeError) as e:
-            raise DamagedFile(store.full(MANIFEST), f"it is no manifest of a table: {e!r}") from e
+            raise DamagedFile(store.full(path), f"it is no manifest of a table: {e!r}") from e
         there = {f"{folder}/{name}" for folder in (LABELS, TABLES) for name in store.list(folder)}
         for file in files:
             if file.path not in there:
@@ -199,9 +202,14 @@ class Published:
         return encode(MANIFEST, {**content, "files": [file.to_json() for file in self.files]}, "{}")
 
 
+def manifest_of(store: Store) -> str | None:
+    """The path of a run's manifest: `MANIFEST`, or where an earlier release put it; None where there is no table."""
+    return next((path for path in (MANIFEST, EARLIER_MANIFEST) if store.exists(path)), None)
+
+
 def find_published(store: Store) -> Published | None:
     """The table of a run; None where there is none yet. Errors as `Published.open`, but for that."""
-    return Published.open(store) if store.exists(MANIFEST) else None
+    return Published.open(store) if manifest_of(store) else None
 
 
 def whole_table(store: Store) -> Published | None:

@@ -83,7 +83,7 @@ def _invoke(*arguments: str) -> str:
 
 
 def test_a_run_is_looked_at_where_it_lies_by_path_or_url(moved: str, trained: Run) -> None:
-    Store(moved).remove("labels/_manifest.json")
+    Store(moved).remove("tables/_manifest.json")
     status = json.loads(_invoke("status", moved, "--json"))
     assert (status["done"], [stage["stage"] for stage in status["stages"]]) == (
         True,

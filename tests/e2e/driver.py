@@ -136,5 +136,5 @@ def labels(run_dir: Path) -> dict[str, bytes]:
     """All files of the final table by their paths; its manifest without the number of the start that published it."""
     paths = [path for folder in ("labels", "tables") for path in sorted((run_dir / folder).iterdir())]
     found = {str(path.relative_to(run_dir)): path.read_bytes() for path in paths}
-    manifest = json.loads(found["labels/_manifest.json"])
-    return found | {"labels/_manifest.json": json.dumps([manifest["merge"], manifest["files"]]).encode()}
+    manifest = json.loads(found["tables/_manifest.json"])
+    return found | {"tables/_manifest.json": json.dumps([manifest["merge"], manifest["files"]]).encode()}

@@ -88,7 +88,7 @@ def test_a_shard_that_is_cut_short_is_exit_code_3(reference: Finished, env: dict
     ended = finish(run, env, tmp_path / "log", "train.epochs=0", f"train.from={weights}", "scores=[loss, margin]")
     assert ended.code == 3, ended.err
     assert "1 of 4 shards are cut short" in ended.out
-    assert (run.path / "labels/_manifest.json").exists()
+    assert (run.path / "tables/_manifest.json").exists()
 
 
 @pytest.mark.parametrize("stage", ["train", pytest.param("paths", marks=pytest.mark.slow)])

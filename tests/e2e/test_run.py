@@ -63,7 +63,7 @@ def test_every_sample_is_a_row_or_in_quarantine(reference: Finished) -> None:
 
 def test_the_manifest_names_every_file_with_its_digest(reference: Finished) -> None:
     files = labels(reference.run.path)
-    merge, entries = json.loads(files.pop("labels/_manifest.json"))
+    merge, entries = json.loads(files.pop("tables/_manifest.json"))
     found = {entry["name"]: (entry["bytes"], entry["sha256"]) for entry in entries}
     assert found == {name: (len(data), hashlib.sha256(data).hexdigest()) for name, data in files.items()}
     assert (reference.run.path / merge).is_dir()

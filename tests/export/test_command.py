@@ -363,7 +363,7 @@ def test_what_cannot_be_exported_says_why(scored: Run, doubtful: Config, tmp_pat
     with pytest.raises(ConfigError, match="--out nowhere://x"):
         exported(doubtful, "csv", "nowhere://x")
     config = edited(scored, tmp_path / "run")
-    Store(config.run.dir).remove("labels/_manifest.json")
+    Store(config.run.dir).remove("tables/_manifest.json")
     with pytest.raises(InputError, match="no complete table"):
         exported(config, "csv", tmp_path / "out")
     assert not (tmp_path / "out").exists()

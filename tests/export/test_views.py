@@ -70,7 +70,7 @@ def test_fiftyone_is_given_the_most_doubtful(
     metadata = json.loads((tmp_path / "out/metadata.json").read_text())
     assert "version" not in metadata  # of FiftyOne: with one, it is read as that version's own database
     assert metadata["default_classes"] == [str(label) for label in range(6)]
-    assert len(list((tmp_path / "out/data").iterdir())) == 9
+    assert len(list((tmp_path / "out/data").glob("*.png"))) == 9
 
 
 def test_label_studio_is_given_tasks_that_fit_its_config(

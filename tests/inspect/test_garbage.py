@@ -148,7 +148,7 @@ def test_what_stays_is_what_a_fresh_run_of_the_last_config_makes(
     assert folders_of(after) == folders_of(files_of(fresh.store))
     records = {name for name in after if name.startswith("record/")}
     assert records == {name for name in files_of(fresh.store) if name.startswith("record/")}
-    assert {CONFIG_FILE, CATALOG_FILE, PRECISION_FILE, "labels/_manifest.json"} <= set(after)
+    assert {CONFIG_FILE, CATALOG_FILE, PRECISION_FILE, "tables/_manifest.json"} <= set(after)
     this = look(config, run.store)
     assert not any(map(Missing(), grow(this).wanted(Missing()).values()))
     assert collect(config, dry_run=False).sizes == {}

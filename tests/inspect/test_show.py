@@ -252,7 +252,7 @@ def test_before_the_merge_there_is_what_the_finished_stages_say(
 ) -> None:
     store, after = Store(copied.run.dir), found[30]
     key = after["key"]
-    store.remove("labels/_manifest.json")
+    store.remove("tables/_manifest.json")
     facts = describe(copied, key)
     for name in ("row", "shard", "given_label", "truth", "neighbors", "duplicate_of"):
         assert facts[name] == after[name]

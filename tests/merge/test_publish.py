@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from rayclean.config import Config
@@ -20,7 +19,17 @@ from rayclean.merge.stage import _class_counts
 from rayclean.run.run import Run
 from rayclean.schema import NONE_OF_CLASSES
 from rayclean.storage.contents import encode, read_table
-from rayclean.storage.published import CLASSES, LABELS, MANIFEST, PART, SUMMARY, TABLES, Published, find_published
+from rayclean.storage.published import (
+    CLASSES,
+    EARLIER_MANIFEST,
+    LABELS,
+    MANIFEST,
+    PART,
+    SUMMARY,
+    TABLES,
+    Published,
+    find_published,
+)
 from rayclean.storage.store import Store
 
 NAMES = [str(i) for i in range(6)]
@@ -50,9 +59,7 @@ def test_the_manifest_names_every_file_as_it_is(run: Run) -> None:
 
 def test_the_folder_of_labels_holds_the_parts_alone(run: Run) -> None:
     parts = Published.open(run.store).parts
-    assert sorted(run.store.list(LABELS)) == sorted(["_manifest.json", *(part.rpartition("/")[2] for part in parts)])
-    # What leaves out hidden files and such with an underscore, as pandas and others do, opens it as one table.
-    assert pq.read_table(run.store.full(LABELS)).num_rows == run.catalog.num_rows
+    assert sorted(run.store.list(LABELS)) == sorted(part.rpartition("/")[2] for part in parts)
 
 
 def test_parts_are_the_merges_and_follow_each_other(run: Run) -> None:
@@ -166,8 +173,8 @@ def test_a_manifest_that_cannot_be_read_is_one_line(data: bytes, run: Run) -> No
     assert labels_of(run.store) == before
 
 
-def test_a_table_of_an_earlier_release_is_read(run: Run) -> None:
-    new = Published.open(run.store)
+def test_a_table_of_an_earlier_release_is_read_and_takes_todays_place(run: Run) -> None:
+    new, before = Published.open(run.store), labels_of(run.store)
     names = {PART: "part-{:05d}.parquet", CLASSES: "classes.parquet", SUMMARY: "summary.json"}
     entries = []
     for kind, name in names.items():
@@ -177,12 +184,15 @@ def test_a_table_of_an_earlier_release_is_read(run: Run) -> None:
             sha256 = hashlib.sha256(data).hexdigest()
             entries.append({"name": name.format(number), "bytes": len(data), "sha256": sha256})
     manifest = {"merge": new.merge, "files": entries}
-    run.store.publish(MANIFEST, json.dumps(manifest).encode())
+    run.store.publish(EARLIER_MANIFEST, json.dumps(manifest).encode())
+    run.store.remove(MANIFEST)
     old = Published.open(run.store)
     assert old.parts == tuple(f"{LABELS}/part-{number:05d}.parquet" for number in range(2))
     assert (old.merge, old.names, old.digest) == (new.merge, new.names, new.digest)
     assert old.summary() == new.summary()
     assert old.classes().equals(new.classes())
+    publish_labels(run.merge()[1], NAMES)
+    assert labels_of(run.store) == before
 
 
 def test_without_a_table(tmp_path: Path) -> None:

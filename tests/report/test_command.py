@@ -257,7 +257,7 @@ def test_what_cannot_be_done_is_said(hostile: Run, scored: Run, tmp_path: Path) 
     with pytest.raises(InputError, match="made with another config"):
         write_report(other, str(tmp_path / "out"))
     unfinished = copied(hostile, tmp_path / "run")
-    (tmp_path / "run/labels/_manifest.json").unlink()
+    (tmp_path / "run/tables/_manifest.json").unlink()
     with pytest.raises(InputError, match="no complete table"):
         write_report(unfinished, str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()

@@ -153,7 +153,7 @@ def test_an_object_store_is_refused_with_what_to_do(reviewed: Config) -> None:
 
 
 def test_a_run_without_a_table_is_refused(reviewed: Config) -> None:
-    Path(reviewed.run.dir, "labels", "_manifest.json").unlink()
+    Path(reviewed.run.dir, "tables", "_manifest.json").unlink()
     with pytest.raises(InputError, match="no complete table"):
         serve_review(reviewed, 0, None, QUIET)
 

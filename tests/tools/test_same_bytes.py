@@ -44,7 +44,7 @@ def write(folder: Path, start: int, table: pa.Table, **facts: Any) -> Path:
     stamps = {"rayclean.environment": f"threads {start}", "rayclean_xxh3": f"{start:016x}"}
     stamped = table.replace_schema_metadata({**(table.schema.metadata or {}), **stamps})
     pq.write_table(stamped, folder / f"labels/part-{mark}-00000.parquet")
-    (folder / "labels/_manifest.json").write_text(json.dumps(manifest))
+    (folder / "tables/_manifest.json").write_text(json.dumps(manifest))
     (folder / f"tables/summary-{mark}.json").write_text(json.dumps({**summary, "rayclean_xxh3": mark}))
     return folder
 
@@ -163,7 +163,7 @@ def start():
         (run / name).mkdir(parents=True)
     table = pa.table({"key": ["a"], "score_loss": [CONSTANT + len(rest)]})
     pq.write_table(table, run / "labels/part-00000000-00000.parquet")
-    (run / "labels/_manifest.json").write_text("{}")
+    (run / "tables/_manifest.json").write_text("{}")
 """
 
 

@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 FOLDERS = ("labels", "tables")
-MANIFEST = "labels/_manifest.json"
+MANIFEST = "_manifest.json"  # in `tables/`; in `labels/` in revisions of before
 MARK = re.compile(r"-[0-9a-f]{8}(?=[-.])")
 STAMPS = (b"rayclean.environment", b"rayclean_xxh3")
 OF_A_START = ("merge", "files", "lease", "rayclean_xxh3")
@@ -66,10 +66,12 @@ def compare(a: Path, b: Path) -> Comparison:
 
 def _files(folder: Path) -> dict[str, Path]:
     """The files of a table by folder and name, without the merge's fingerprint."""
-    if not (folder / MANIFEST).exists():
-        raise FileNotFoundError(f"{folder} holds no table: {MANIFEST} is missing")
     paths = [path for name in FOLDERS for path in (folder / name).glob("*") if path.is_file()]
-    return {f"{path.parent.name}/{MARK.sub('', path.name, count=1)}": path for path in paths}
+    found = {f"{path.parent.name}/{MARK.sub('', path.name, count=1)}": path for path in paths if path.name != MANIFEST}
+    manifest = next((path for path in paths if path.name == MANIFEST), None)
+    if manifest is None:
+        raise FileNotFoundError(f"{folder} holds no table: {FOLDERS[1]}/{MANIFEST} is missing")
+    return {MANIFEST: manifest, **found}
 
 
 def _only_in(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -194,7 +194,7 @@ class Bench:
             write_shards(str(shards), "digits", digit_samples(), -(-(NUM_GOOD + NUM_BAD) // NUM_SHARDS))
         config = write_config(self.folder)
         self.reference = Place(config, str(self.folder / "reference"), str(shards), self.env)
-        if not (self.folder / "reference/labels/_manifest.json").exists():
+        if not (self.folder / "reference/tables/_manifest.json").exists():
             began_s = time.monotonic()
             ended = self.reference.run(self.folder / "logs/reference")
             if ended.code:
