@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     ("errors",),
     ("schema",),
+    ("late",),
     ("config",),
     ("storage",),
     ("cluster",),
@@ -34,7 +35,7 @@ LAYERS = (
     ("cli",),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-ROOT_MODULES = {"__init__", "errors", "schema"}
+ROOT_MODULES = {"__init__", "errors", "late", "schema"}
 # Libraries that one adapter alone may import, so that a user without them never meets them.
 ADAPTERS = {
     "torchvision": "rayclean/train/models/torchvision_models.py",
@@ -115,7 +116,7 @@ def parts_without_layer(imports: list[Import]) -> list[str]:
 
 
 def modules_at_the_root(imports: list[Import]) -> list[str]:
-    """Modules beside the folders, but for the three that all of them share."""
+    """Modules beside the folders, but for the few that all of them share."""
     names = {Path(i.file).stem for i in imports if len(Path(i.file).parts) == 2}
     return sorted(names - ROOT_MODULES)
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+import scipy
 
 from rayclean.schema import Array
 
@@ -26,8 +25,8 @@ def find_groups(digests: Array, names: Array | None) -> Array:
     _, named = np.unique(np.asarray(names), return_inverse=True)
     num_copies = int(copies.max()) + 1
     size = num_copies + int(named.max()) + 1
-    edges = coo_array((np.ones(len(copies)), (copies, num_copies + named)), shape=(size, size))
-    _, found = connected_components(edges, directed=False)
+    edges = scipy.sparse.coo_array((np.ones(len(copies)), (copies, num_copies + named)), shape=(size, size))
+    _, found = scipy.sparse.csgraph.connected_components(edges, directed=False)
     return found[copies].astype(np.int64)
 
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import torch
 
 from rayclean.catalog.features import STATISTICS, Moments, RowFeatures, StandardFeatures, standardized
 from rayclean.catalog.table import Catalog
 from rayclean.embed.table import Embedding, Space
 from rayclean.errors import InputError
+from rayclean.late import torch
 from rayclean.schema import Array
 from rayclean.storage.contents import map_arrays
 from rayclean.storage.draws import smallest_draws

@@ -8,14 +8,15 @@ from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 import numpy as np
-import torch
 
 from rayclean.config.sections import DataSection, ModelSection
 from rayclean.errors import ConfigError
+from rayclean.late import torch
 from rayclean.schema import Array
 from rayclean.shards.decode import INTERPOLATIONS, Interpolation, Pixels, fit_image
+from rayclean.train import models
 from rayclean.train.forward import Forward, ForwardSettings
-from rayclean.train.models import Network, build_model, is_published, weights_images
+from rayclean.train.models import is_published, weights_images
 from rayclean.train.models.weights import read_state
 from rayclean.train.spec import NetworkSpec
 
@@ -108,7 +109,7 @@ def frozen_settings(
     )
 
 
-def weights_digest(network: Network) -> str:
+def weights_digest(network: models.Network) -> str:
     """SHA-256, in hex, of the weights that features come from: names, types, shapes and bytes, by name."""
     found = hashlib.sha256()
     for name, value in sorted(network.body.state_dict().items()):
@@ -171,10 +172,10 @@ class FrozenNetwork:
         return found
 
 
-def _build(name: str, weights: str, width: int, size: int) -> Network:
+def _build(name: str, weights: str, width: int, size: int) -> models.Network:
     """The network with its weights; where these are a snapshot or a user's, it gets as many classes as they have."""
     num_classes = 1
     if not is_published(name):
         head = read_state(weights).get("head.weight")
         num_classes = num_classes if head is None else len(head)
-    return build_model(name, num_classes, width=width, weights=weights, image_size=size)
+    return models.build_model(name, num_classes, width=width, weights=weights, image_size=size)

@@ -8,14 +8,14 @@ from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
-import torch
-from scipy.special import softmax
+import scipy
 
 from rayclean.catalog.features import StandardFeatures
 from rayclean.catalog.table import Catalog
 from rayclean.embed.beliefs import pack, unpack, with_rest
 from rayclean.embed.stage import embedding_arrays
 from rayclean.embed.table import Embedding, Space
+from rayclean.late import torch
 from rayclean.schema import Array
 from rayclean.storage.contents import map_arrays
 from rayclean.storage.fingerprint import fingerprint
@@ -124,7 +124,7 @@ class BlindJob(Job):
             loss, margin, _ = sample_losses(mean_belief(logits), labels)
             content: dict[str, Array] = {"loss_oof": 0.0 - loss, "margin_oof": margin}
             for decay, each in enumerate(logits):
-                packed = pack(with_rest(softmax(each, axis=1)), labels)
+                packed = pack(with_rest(scipy.special.softmax(each, axis=1)), labels)
                 content |= {f"{name}_{decay}": values for name, values in packed.items()}
             return UnitResult(content, rows=stop - start, facts={"heads": len(logits) * (stop - start)})
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from scipy.optimize import brentq
+import scipy
 
 from rayclean.merge.joint import Float64, Ints, JointModel
 from rayclean.merge.near import Near, learned_share, near_counts, noise_ratio, own_lean
@@ -88,4 +88,4 @@ def raised(model: JointModel, noise_floor: float, beliefs: Float64, given: Ints)
 
     if short(model.lean) <= 0 or short(model.lean + MAX_LEAN) > 0:
         return model
-    return replace(model, lean=float(brentq(short, model.lean, model.lean + MAX_LEAN, xtol=1e-6)))
+    return replace(model, lean=float(scipy.optimize.brentq(short, model.lean, model.lean + MAX_LEAN, xtol=1e-6)))

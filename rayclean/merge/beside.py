@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from scipy.special import logsumexp
+import scipy
 
 from rayclean.merge.anchors import raised
 from rayclean.merge.blind import fit_blind
@@ -59,7 +59,7 @@ def network_gain(beliefs: Float64, near_labels: Array) -> float:
 def _likelihood(beliefs: Float64, labels: Ints) -> float:
     """Mean log likelihood of labels by beliefs at their best temperature."""
     logs = temperature(beliefs, labels) * np.log(beliefs + BELIEF_FLOOR)
-    return float((logs[np.arange(len(labels)), labels] - logsumexp(logs, axis=1)).mean())
+    return float((logs[np.arange(len(labels)), labels] - scipy.special.logsumexp(logs, axis=1)).mean())
 
 
 def fit_beside(beliefs: Float64, near_labels: Array, given: Ints) -> JointModel:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 
 Float64 = NDArray[np.float64]
 
@@ -54,5 +54,5 @@ def fit_calibration(log_odds: Float64, clean: NDArray[np.bool_]) -> Calibration:
         loss = np.logaddexp(0.0, -sign * (np.exp(log_scale) * bounded + shift)).sum()
         return float(loss + (log_scale / SCALE_DEVIATION) ** 2 / 2 + (shift / SHIFT_DEVIATION) ** 2 / 2)
 
-    log_scale, shift = minimize(cost, np.zeros(2), method="L-BFGS-B", bounds=[(-3, 3), (-20, 20)]).x
+    log_scale, shift = scipy.optimize.minimize(cost, np.zeros(2), method="L-BFGS-B", bounds=[(-3, 3), (-20, 20)]).x
     return Calibration(float(np.exp(log_scale)), float(shift), len(clean))

@@ -17,8 +17,7 @@ from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import minimize_scalar
-from scipy.special import logsumexp, softmax
+import scipy
 
 from rayclean.merge.blind import explained
 from rayclean.merge.joint import Float64, Ints
@@ -83,7 +82,7 @@ def best_mixture(
 def mixture_of(beliefs: Sequence[Array]) -> Float64:
     """(N, K) the geometric mean of beliefs (N, K), each relative to its mean row; rows sum to 1."""
     logs = [adjusted(each, np.log(np.mean(each, axis=0, dtype=np.float64) + BELIEF_FLOOR)) for each in beliefs]
-    result: Float64 = softmax(np.mean(logs, axis=0), axis=1)
+    result: Float64 = scipy.special.softmax(np.mean(logs, axis=0), axis=1)
     return result
 
 
@@ -94,6 +93,8 @@ def temperature(beliefs: Float64, given: Ints) -> float:
 
     def cost(log_power: float) -> float:
         power = np.exp(log_power)
-        return float(logsumexp(power * logs, axis=1).mean() - power * at_label)
+        return float(scipy.special.logsumexp(power * logs, axis=1).mean() - power * at_label)
 
-    return float(np.exp(minimize_scalar(cost, bounds=TEMPERATURES, method="bounded", options={"xatol": 0.01}).x))
+    return float(
+        np.exp(scipy.optimize.minimize_scalar(cost, bounds=TEMPERATURES, method="bounded", options={"xatol": 0.01}).x)
+    )

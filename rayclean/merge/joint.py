@@ -24,8 +24,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.special import log_expit, logsumexp
 
 from rayclean.merge.calibration import NO_CALIBRATION, Calibration
 from rayclean.merge.monotone import probability
@@ -170,8 +170,8 @@ class JointModel:
         log_q[rows, given] = -np.inf
         log_q *= self.temper
         with np.errstate(invalid="ignore"):  # of one class alone there are no others
-            log_q += (log_expit(-moved) - logsumexp(log_q, axis=1))[:, None]
-        log_q[rows, given] = log_expit(moved)
+            log_q += (scipy.special.log_expit(-moved) - scipy.special.logsumexp(log_q, axis=1))[:, None]
+        log_q[rows, given] = scipy.special.log_expit(moved)
         np.nan_to_num(log_q, copy=False, nan=-np.inf, neginf=-np.inf)
         predicted = log_q.argmax(axis=1)
         at_predicted = np.exp(log_q[np.arange(len(given)), predicted]).astype(np.float32)
@@ -209,7 +209,7 @@ class JointModel:
 
     @staticmethod
     def _normalized(log_weights: Float64) -> Float64:
-        result: Float64 = log_weights - logsumexp(log_weights, axis=1, keepdims=True)
+        result: Float64 = log_weights - scipy.special.logsumexp(log_weights, axis=1, keepdims=True)
         return result
 
     def to_json(self) -> dict[str, Any]:
@@ -234,5 +234,5 @@ def _log_odds(log_q: Float64, given: Ints) -> Float64:
     others = log_q.copy()
     others[rows, given] = -np.inf
     # 1 - q(y) is the sum of the others, which keeps its digits where q(y) rounds to 1.
-    result: Float64 = log_q[rows, given] - logsumexp(others, axis=1)
+    result: Float64 = log_q[rows, given] - scipy.special.logsumexp(others, axis=1)
     return result

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-from scipy.special import expit, logit
+import scipy
 
 from rayclean.merge.anchors import fit_joint
 from rayclean.merge.beside import LEAST_NEAR, believed, fit_beside
@@ -94,7 +94,9 @@ class Fitted:
         score = block.belief[np.arange(len(predicted)), predicted].astype(np.float32)
         right = self.model.probability(*mixture_input(self.name, block))
         if self.calibration != NO_CALIBRATION:
-            right = expit(self.calibration(logit(right.astype(np.float64)))).astype(np.float32)
+            right = scipy.special.expit(self.calibration(scipy.special.logit(right.astype(np.float64)))).astype(
+                np.float32
+            )
         return Posterior(right, predicted, score, block.belief)
 
     def _believed(self, block: BlockScores) -> Array:
@@ -105,7 +107,7 @@ class Fitted:
         if isinstance(self.model, JointModel):
             log_odds = self.model.log_odds(self._believed(block), given)
         else:
-            log_odds = logit(self.model.probability(*mixture_input(self.name, block)).astype(np.float64))
+            log_odds = scipy.special.logit(self.model.probability(*mixture_input(self.name, block)).astype(np.float64))
         return replace(self, calibration=fit_calibration(log_odds, given == verified))
 
     def to_json(self) -> dict[str, Any]:

@@ -10,9 +10,8 @@ Letters: N rows, F features of a score (two for beta densities, one for Gaussian
 from __future__ import annotations
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.optimize import Bounds, minimize
-from scipy.special import expit
 
 Float64 = NDArray[np.float64]
 
@@ -66,13 +65,13 @@ def fit_log_odds(features: Float64, responsibilities: Float64) -> tuple[float, F
         return float(np.mean(np.logaddexp(0.0, log_odds) - target * log_odds))
 
     def gradient(weights: Float64) -> Float64:
-        wrong_by = expit((design * weights).sum(axis=1)) - target
+        wrong_by = scipy.special.expit((design * weights).sum(axis=1)) - target
         return np.asarray(np.mean(wrong_by[:, None] * design, axis=0))
 
     slope_bounds = np.full(features.shape[1], SLOPE_FLOOR)
-    bounds = Bounds(np.append(-np.inf, slope_bounds), np.full(design.shape[1], np.inf))
+    bounds = scipy.optimize.Bounds(np.append(-np.inf, slope_bounds), np.full(design.shape[1], np.inf))
     start = np.append(0.0, np.ones(features.shape[1]))
-    best = minimize(
+    best = scipy.optimize.minimize(
         cross_entropy,
         start,
         jac=gradient,
@@ -102,4 +101,4 @@ def probability(log_odds: Float64) -> NDArray[np.float32]:
     Never decreasing. Above P = .5, where float32 numbers are 6e-8 apart, log-odds become equal that differ by
     less than 3e-6 at 4, .001 at 20, .1 at 200, 7 at 2,000. Below .5 this limit is of no matter.
     """
-    return expit(squash(log_odds)).astype(np.float32)
+    return scipy.special.expit(squash(log_odds)).astype(np.float32)

@@ -9,8 +9,8 @@ Letters: N rows, K classes.
 from __future__ import annotations
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.special import gammaln, logsumexp
 
 from rayclean.schema import Array
 from rayclean.scores.sources import BELIEF_FLOOR
@@ -33,7 +33,7 @@ def adjusted(beliefs: Float64, log_mean: Float64) -> Float64:
 
 def unclaimed(belief: Float64) -> Float64:
     """(N,) logarithm of what the likeliest class leaves, of log beliefs (N, K) up to a constant a row."""
-    shares = np.exp(belief - logsumexp(belief, axis=1, keepdims=True))
+    shares = np.exp(belief - scipy.special.logsumexp(belief, axis=1, keepdims=True))
     result: Float64 = np.log(np.maximum(1 - shares.max(axis=1), UNCLAIMED_FLOOR))
     return result
 
@@ -102,8 +102,8 @@ def _evidence(counts: Float64, mean: Float64, pseudo: float) -> float:
     seen = counts > 0
     prior = pseudo * mean[seen]
     rows = counts.sum(axis=1)
-    of_rows = gammaln(pseudo) - gammaln(pseudo + rows)
-    return float(of_rows.sum() + (gammaln(prior + counts[seen]) - gammaln(prior)).sum())
+    of_rows = scipy.special.gammaln(pseudo) - scipy.special.gammaln(pseudo + rows)
+    return float(of_rows.sum() + (scipy.special.gammaln(prior + counts[seen]) - scipy.special.gammaln(prior)).sum())
 
 
 def noisier(transition: Float64, ratio: float) -> Float64:

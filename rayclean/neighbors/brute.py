@@ -6,8 +6,8 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
-import torch
 
+from rayclean.late import torch
 from rayclean.neighbors.select import Neighbors, Points, Propose, nearest
 from rayclean.schema import NO_ROW, Array
 

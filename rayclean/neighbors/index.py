@@ -12,9 +12,9 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from rayclean.catalog.table import Catalog
+from rayclean.late import torch
 from rayclean.neighbors.brute import knn
 from rayclean.neighbors.files import IndexFiles, Probes, Span
 from rayclean.neighbors.ivf import nearest_cells, search_lists

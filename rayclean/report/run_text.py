@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from rayclean.report.text import duration
+from rayclean.report.amounts import duration
 
 SHOWN_TEXT = 300  # of an error that is one of many
 

@@ -15,6 +15,7 @@ from rayclean.evaluate.evaluate import Evaluation
 from rayclean.evaluate.noise_words import rate_notes
 from rayclean.inspect.plan import Plan, SearchPlan
 from rayclean.inspect.plan_features import FeaturePlan
+from rayclean.report.amounts import duration, size
 from rayclean.schema import NONE_OF_CLASSES
 from rayclean.storage.published import Published
 from rayclean.storage.store import Store
@@ -186,15 +187,3 @@ def _search_kinds(search: SearchPlan) -> str:
         kinds.append("lists of any label")
     how = f"{' and '.join(kinds)} through IVF with {search.cells:,} cells, others flat" if kinds else "all lists flat"
     return f"search: {how} ({'labels as the catalog counts them' if search.counted else NOT_COUNTED})"
-
-
-def size(num_bytes: int) -> str:
-    """Bytes in words."""
-    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

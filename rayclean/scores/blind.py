@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from scipy.special import softmax
+import scipy
 
 from rayclean.schema import Array
 from rayclean.scores.sources import BELIEF_FLOOR, Sources
@@ -31,5 +31,5 @@ def mixed(beliefs: Mapping[str, Array], sources: Sources) -> Array:
         sources: which, with the logarithms of their mean rows.
     """
     logs = [adjusted(beliefs[name], np.array(log_mean)) for name, log_mean in sources.blind]
-    result: Array = softmax(np.mean(logs, axis=0), axis=1)
+    result: Array = scipy.special.softmax(np.mean(logs, axis=0), axis=1)
     return result

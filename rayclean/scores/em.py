@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.special import betaln, expit
 
 Float64 = NDArray[np.float64]
 
@@ -79,7 +79,7 @@ class TwoComponents(NamedTuple):
 def _beta_log_density(features: Float64, component: Component) -> Float64:
     a = component.mean * component.shape
     b = component.shape - a
-    return (a - 1.0) * features[:, 0] - (b - 1.0) * features[:, 1] - float(betaln(a, b))
+    return (a - 1.0) * features[:, 0] - (b - 1.0) * features[:, 1] - float(scipy.special.betaln(a, b))
 
 
 def _beta_shape(mean: float, variance: float) -> float:
@@ -149,7 +149,7 @@ def _iterate(
         first, second, weight = _maximised(values, upper, family, weights)
         log_first = family.log_density(features, first) + math.log(weight)
         log_second = family.log_density(features, second) + math.log1p(-weight)
-        upper = expit(log_first - log_second)
+        upper = scipy.special.expit(log_first - log_second)
         log_likelihood = _mean(np.logaddexp(log_first, log_second), weights)
         if abs(log_likelihood - previous) < ending.tol:
             break

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from scipy.special import softmax
+import scipy
 
 from rayclean.schema import Array
 from rayclean.scores.interpolation import TRAPEZOID, PathMeans, path_means
@@ -40,7 +40,7 @@ def feature_paths(
         end_weight: of a path's ends.
         logits_at: (R, m) points between ends to (R, K) logits.
     """
-    at_rows = softmax(logits_at(own).astype(np.float64), axis=1)
+    at_rows = scipy.special.softmax(logits_at(own).astype(np.float64), axis=1)
     sums = np.zeros_like(at_rows)
     for start in range(0, len(own), ROWS_AT_ONCE):
         block = slice(start, start + ROWS_AT_ONCE)
@@ -50,8 +50,10 @@ def feature_paths(
             end = others[column[there]].astype(np.float64)
             begin, path = first[there], np.zeros((int(there.sum()), sums.shape[1]))
             for step in range(1, steps):
-                path += softmax(logits_at(begin + (end - begin) * (step / steps)).astype(np.float64), axis=1)
-            at_end = softmax(logits_at(end).astype(np.float64), axis=1)
+                path += scipy.special.softmax(
+                    logits_at(begin + (end - begin) * (step / steps)).astype(np.float64), axis=1
+                )
+            at_end = scipy.special.softmax(logits_at(end).astype(np.float64), axis=1)
             sums[np.flatnonzero(there) + start] += path + end_weight * at_end
     num_paths = (at_neighbors >= 0).sum(axis=1)
     return path_means(at_rows, sums, num_paths, steps, labels, end_weight)

@@ -15,8 +15,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.special import softmax
 
 from rayclean.schema import Array
 from rayclean.train.sample_losses import check_logits
@@ -54,7 +54,7 @@ def residuals(logits: Array, labels: Array) -> Float64:
     """
     check_logits(logits, labels)
     at_label = np.arange(len(labels)), labels
-    result: Float64 = softmax(logits.astype(np.float64), axis=1)
+    result: Float64 = scipy.special.softmax(logits.astype(np.float64), axis=1)
     result[at_label] = 0
     result[at_label] = 0.0 - result.sum(axis=1)
     return result

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import softmax
+import scipy
 
 from rayclean.schema import Array
 from rayclean.scores.influence import (
@@ -67,7 +67,9 @@ def solve(
         `inverse` (p, p), or `probes` (m, K, d+1); with verified rows `validation` (V, K, d+1) and `labels` (V,).
         And facts for the record: the spectrum, how much the damping decides, the probes' error.
     """
-    solver = make_solver(Hessian(softmax(sample.logits.astype(np.float64), axis=1), sample.features, damping))
+    solver = make_solver(
+        Hessian(scipy.special.softmax(sample.logits.astype(np.float64), axis=1), sample.features, damping)
+    )
     shape = sample.logits.shape[1], sample.features.shape[1] + 1
     residual = residuals(sample.logits, sample.labels)
     solved: dict[str, Array] = {}

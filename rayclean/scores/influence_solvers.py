@@ -14,9 +14,8 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve, eigvalsh
-from scipy.sparse.linalg import LinearOperator, eigsh
 
 from rayclean.schema import Array
 from rayclean.scores.influence import row_chunks, with_bias
@@ -119,20 +118,20 @@ class DenseSolver:
 
     @cached_property
     def _factor(self) -> tuple[Float64, bool]:
-        return cho_factor(self._matrix, lower=True)
+        return scipy.linalg.cho_factor(self._matrix, lower=True)
 
     def solve(self, right: Array) -> Float64:
         """H^-1 times each of (B, K, d+1) right-hand sides."""
         flat = right.reshape(len(right), -1)
-        return np.ascontiguousarray(cho_solve(self._factor, flat.T).T).reshape(right.shape)
+        return np.ascontiguousarray(scipy.linalg.cho_solve(self._factor, flat.T).T).reshape(right.shape)
 
     def inverse(self) -> Float64:
         """H^-1, (p, p), symmetric to rounding."""
-        return cho_solve(self._factor, np.eye(len(self._matrix)), overwrite_b=True)
+        return scipy.linalg.cho_solve(self._factor, np.eye(len(self._matrix)), overwrite_b=True)
 
     def spectrum(self) -> Spectrum:
         """All eigenvalues' quantiles; several times the work of the factor."""
-        quantiles: Float64 = np.quantile(eigvalsh(self._matrix), SPECTRUM_QUANTILES).astype(np.float64)
+        quantiles: Float64 = np.quantile(scipy.linalg.eigvalsh(self._matrix), SPECTRUM_QUANTILES).astype(np.float64)
         return Spectrum(self._hessian.mean_eigenvalue, quantiles, self._hessian.damping)
 
 
@@ -195,9 +194,9 @@ class ConjugateGradientSolver:
         def product(vector: Array) -> Array:
             return hessian.products(vector.reshape(1, *hessian.shape)).ravel()
 
-        operator = LinearOperator((size, size), matvec=product, dtype=np.float64)
+        operator = scipy.sparse.linalg.LinearOperator((size, size), matvec=product, dtype=np.float64)
         start = np.random.default_rng(0).standard_normal(size)  # ARPACK's own start differs from call to call
-        largest = eigsh(operator, k=1, which="LA", v0=start, return_eigenvectors=False)
+        largest = scipy.sparse.linalg.eigsh(operator, k=1, which="LA", v0=start, return_eigenvectors=False)
         quantiles = np.full(len(SPECTRUM_QUANTILES), np.nan)
         quantiles[[0, -1]] = hessian.damping, largest[0]
         return Spectrum(hessian.mean_eigenvalue, quantiles, hessian.damping)

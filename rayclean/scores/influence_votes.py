@@ -14,8 +14,8 @@ from fractions import Fraction
 from typing import Literal, NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.special import expit
 
 from rayclean.schema import Array
 from rayclean.scores.em import Ending, fit_as_sklearn
@@ -131,7 +131,9 @@ def _smaller_mean(values: Array) -> float:
     if not scaled.any():  # no rows, or no spread
         return float(values.mean()) if len(values) else float("nan")
     low, high = np.quantile(scaled, [0.25, 0.75])
-    upper = expit((high - low) * (scaled - (low + high) / 2))  # of two Gaussians of variance 1 and equal weight there
+    upper = scipy.special.expit(
+        (high - low) * (scaled - (low + high) / 2)
+    )  # of two Gaussians of variance 1 and equal weight there
     return float(values.mean() + values.std() * fit_as_sklearn(scaled, upper, ENDING, REG_COVAR).noisy.mean)
 
 

@@ -14,17 +14,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
-import torch
 
+from rayclean.late import torch
 from rayclean.schema import Array
 from rayclean.scores.pairs import LEFT_LISTS_RIGHT, RIGHT_LISTS_LEFT, Pairs
 
 TRAPEZOID, INTERIOR = 0.5, 0.0  # weight of a path's ends
 
-Probabilities = Callable[[torch.Tensor], torch.Tensor]  # (B, 3, S, S) -> (B, K)
+Probabilities: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"  # (B, 3, S, S) -> (B, K)
 
 
 def interior_sums(

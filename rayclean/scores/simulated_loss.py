@@ -18,9 +18,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.special import ndtr
-from scipy.stats import ks_2samp
 
 from rayclean.train.sample_losses import sample_losses
 
@@ -167,7 +166,7 @@ def rectified_gaussian(mean: Floats, std: Floats) -> RectifiedGaussian:
 
 def _unit_moments(offset: Float64) -> tuple[Float64, Float64]:
     """E x and E x^2 of x = max(offset + g, 0), g ~ N(0, 1)."""
-    below, density = ndtr(offset), np.exp(-(offset**2) / 2) / math.sqrt(2 * math.pi)
+    below, density = scipy.special.ndtr(offset), np.exp(-(offset**2) / 2) / math.sqrt(2 * math.pi)
     return offset * below + density, (offset**2 + 1) * below + offset * density
 
 
@@ -241,7 +240,7 @@ def agreement(planted: Floats, simulated: Float64) -> float:
     """
     if not len(planted) or not len(simulated) or np.isnan(planted).any():
         raise ValueError(f"losses without NaN expected, found {len(planted)} planted and {len(simulated)} simulated")
-    return float(ks_2samp(planted, simulated, method="asymp").statistic)
+    return float(scipy.stats.ks_2samp(planted, simulated, method="asymp").statistic)
 
 
 def follows(planted: Floats, simulated: Float64) -> bool | None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
-
+from rayclean.late import torch
 from rayclean.schema import Array
 from rayclean.scores.interpolation import walk_block
 from rayclean.scores.pairs import Pairs

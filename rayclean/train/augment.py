@@ -9,11 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
-from torch.nn import functional as F
-
 from rayclean.config.train_section import AUGMENT_NAMES
 from rayclean.errors import ConfigError
+from rayclean.late import functional as F
+from rayclean.late import torch
 from rayclean.train.models.torchvision_models import autoaugment_cifar10
 
 # Torchvision's defaults of RandomResizedCrop: a box's share of the image, its width / height, tries for one that fits.

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
+from rayclean.late import torch
 from rayclean.schema import Array
 from rayclean.train.plan import batch_bounds, plan_cached, steps_of
 

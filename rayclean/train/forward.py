@@ -8,14 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
+from rayclean.late import torch
 from rayclean.schema import Array
-from rayclean.train.models import Network
 from rayclean.train.precision import autocast
 from rayclean.train.spec import NetworkSpec
+
+if TYPE_CHECKING:
+    from rayclean.train.models import Network
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
+from rayclean.late import torch
 from rayclean.schema import Array
 
 # A snapshot's arrays; the last two of a head with a layer of hidden units alone.

@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from typing import Protocol, TypeAlias
 
 import numpy as np
-import torch
 
+from rayclean.late import torch
 from rayclean.train.plan import epoch_seed
 
-Tensors: TypeAlias = dict[str, torch.Tensor]
+Tensors: TypeAlias = "dict[str, torch.Tensor]"
 STRENGTH = 1280.0  # squared length of an average row of features, to which rate, weight decays and first weights belong
 HIDDEN_UNITS = 512
 

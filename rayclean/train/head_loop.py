@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import torch
-import torch.distributed as dist
 
 from rayclean.errors import InputError
+from rayclean.late import dist, torch
 from rayclean.schema import Array
 from rayclean.train.head_layers import Layers, Tensors, single_thread
 from rayclean.train.head_losses import Batch, logit_gradient, mixed_batch

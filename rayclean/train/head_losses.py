@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
+from rayclean.late import torch
 from rayclean.schema import Array
 
 

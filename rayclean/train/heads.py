@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
-from scipy.special import log_softmax
+import scipy
 
 from rayclean.errors import ConfigError
+from rayclean.late import torch
 from rayclean.schema import Array
 from rayclean.train.head import Head
 from rayclean.train.head_layers import KINDS, STRENGTH, Layers, Tensors, single_thread
@@ -134,7 +134,7 @@ class Heads:
 
 def mean_belief(logits: Sequence[Array]) -> Array:
     """(R, K) float64 mean, over heads, of the logarithms of their beliefs by logits (R, K)."""
-    found: Array = np.mean([log_softmax(each.astype(np.float64), axis=1) for each in logits], axis=0)
+    found: Array = np.mean([scipy.special.log_softmax(each.astype(np.float64), axis=1) for each in logits], axis=0)
     return found
 
 

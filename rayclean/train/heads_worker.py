@@ -6,12 +6,12 @@ from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 
 import numpy as np
-import torch
-from scipy.special import log_softmax
+import scipy
 
 from rayclean.catalog.features import StandardFeatures
 from rayclean.catalog.groups import smallest_draws as smallest_of_groups
 from rayclean.errors import UnitError
+from rayclean.late import torch
 from rayclean.schema import MAIN, Array
 from rayclean.storage.contents import map_arrays, read_json, write
 from rayclean.storage.draws import smallest_draws, uniform
@@ -229,7 +229,9 @@ def _choice(task: HeadsTask, heads: Heads) -> dict[str, object]:
         here = slice(start, start + task.block_rows)
         features = task.rows(chosen[here])
         for decay in range(len(totals)):
-            found = log_softmax(heads.blind_logits(features, decay, folds[here]).astype(np.float64), axis=1)
+            found = scipy.special.log_softmax(
+                heads.blind_logits(features, decay, folds[here]).astype(np.float64), axis=1
+            )
             totals[decay] += found[np.arange(len(found)), labels[here]].sum()
     return {
         "decay": int(totals.argmax()),

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
-
-import torch
-import torch.distributed as dist
+from typing import TYPE_CHECKING, Any
 
 from rayclean.config import TrainSection
+from rayclean.late import dist, torch
 from rayclean.train.augment import augment_float, augment_uint8
 from rayclean.train.batches import Batch
 from rayclean.train.losses import training_loss
-from rayclean.train.models import Network
 from rayclean.train.optimizer import learning_rate, make_optimizer, set_rate
 from rayclean.train.plan import epoch_seed, steps_of
 from rayclean.train.precision import autocast
 from rayclean.train.spec import NetworkSpec
+
+if TYPE_CHECKING:
+    from rayclean.train.models import Network
 
 State = dict[str, Any]
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import torch
-from torch.nn import functional as F
 
 from rayclean.errors import ConfigError
+from rayclean.late import functional as F
+from rayclean.late import torch
 
 LOSS_NAMES = ("mixup", "ce", "ce+ne")
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-
-import torch
+from typing import TYPE_CHECKING
 
 from rayclean.config import TrainSection
-from rayclean.train.models import Network
+from rayclean.late import torch
+
+if TYPE_CHECKING:
+    from rayclean.train.models import Network
 
 ADAMW_BETA2 = 0.999  # of the running mean of squared gradients, torch's default
 

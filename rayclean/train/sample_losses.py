@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.special import logsumexp
 
 Float64 = NDArray[np.float64]
 Floats = NDArray[np.floating]
@@ -53,5 +53,5 @@ def sample_losses(logits: Floats, labels: NDArray[np.integer]) -> tuple[Float64,
     if num_classes == 1:
         return np.zeros(num_rows), given, wrong
     others[rows, labels] = -np.inf
-    loss = np.logaddexp(0.0, logsumexp(others, axis=1) - given)
+    loss = np.logaddexp(0.0, scipy.special.logsumexp(others, axis=1) - given)
     return loss, given - others.max(axis=1), wrong

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
+from rayclean.late import torch
 from rayclean.storage.contents import content_digest, map_arrays, write
 from rayclean.storage.store import Store
-from rayclean.train.models import Network
 from rayclean.train.spec import NetworkSpec
 from rayclean.train.weights import fit_weights
+
+if TYPE_CHECKING:
+    from rayclean.train.models import Network
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from rayclean.config import MAIN, Config
+from rayclean.late import torch
+from rayclean.train import models
 from rayclean.train.augment import normalize
-from rayclean.train.models import Network, build_model, linear_network, model_defaults
 
 FEATURES = "features"
 
@@ -31,9 +30,9 @@ class NetworkSpec:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
-    def build(self, seed: int = 0, weights: str | None = None) -> Network:
+    def build(self, seed: int = 0, weights: str | None = None) -> models.Network:
         """A new network, its weights drawn from `seed` or taken from `weights`."""
-        return build_model(
+        return models.build_model(
             self.name,
             self.num_classes,
             width=self.width,
@@ -62,9 +61,9 @@ class NetworkSpec:
 class FeatureSpec(NetworkSpec):
     """A last layer alone, on standardized features; those of a row are an image of one pixel of `width` channels."""
 
-    def build(self, seed: int = 0, weights: str | None = None) -> Network:
+    def build(self, seed: int = 0, weights: str | None = None) -> models.Network:
         """A network of zeros: nothing is drawn, and there is no body that weights could be of."""
-        return linear_network(self.width, self.num_classes)
+        return models.linear_network(self.width, self.num_classes)
 
     @property
     def num_values(self) -> int:
@@ -89,7 +88,7 @@ def feature_spec(num_features: int, num_classes: int) -> FeatureSpec:
 def network_spec(config: Config, num_classes: int, role: str = MAIN) -> NetworkSpec:
     """The network of a role, with what the config leaves open filled by the model's defaults."""
     model = config.model_of(role)
-    defaults = model_defaults(model.name)
+    defaults = models.model_defaults(model.name)
     return NetworkSpec(
         name=model.name,
         num_classes=num_classes,

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from rayclean.catalog.table import Catalog
 from rayclean.config import Config, TrainSection
+from rayclean.late import torch
 from rayclean.storage.executor import Report
 from rayclean.storage.resume import Resume
 from rayclean.storage.store import Store
@@ -18,11 +17,13 @@ from rayclean.train.batches import Lesson
 from rayclean.train.feed import Feed, FeedSettings
 from rayclean.train.forward import Forward, ForwardSettings
 from rayclean.train.loop import LoopSettings, Rank
-from rayclean.train.models import Network
 from rayclean.train.plan import role_seed
 from rayclean.train.snapshots import publish_weights, snapshot_name
 from rayclean.train.spec import NetworkSpec
 from rayclean.train.weights import load_weights_from
+
+if TYPE_CHECKING:
+    from rayclean.train.models import Network
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,9 +7,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-
 from rayclean.errors import ConfigError
+from rayclean.late import torch
 from rayclean.train.models.weights import read_state
 
 

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
-import torch
 
+from rayclean.late import torch
 from rayclean.schema import Array
 from rayclean.train.plan import epoch_seed
 
 WINDOW_ROWS = 2**17
-Rows: TypeAlias = Callable[[Array], torch.Tensor]  # (R,) int64 rows in any order -> their (R, d) features
+Rows: TypeAlias = "Callable[[Array], torch.Tensor]"  # (R,) int64 rows in any order -> their (R, d) features
 
 
 def epoch_windows(seed: int, epoch: int, num_rows: int, block_rows: int, window_rows: int) -> list[Array]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import torch
-from torch import nn
-
+from rayclean.late import nn, torch
 from rayclean.train.models.network import Network
 
 

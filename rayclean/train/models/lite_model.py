@@ -13,13 +13,11 @@ import torch
 from torch import nn
 
 from rayclean.errors import ConfigError
-from rayclean.train.models.names import unknown_name
+from rayclean.train.models.names import LITE, LITE_SIZE, unknown_name
 from rayclean.train.models.weights import is_file_name, load_state, read_state
 
-LITE = "lite"
 DEFAULT = "DEFAULT"
 FEATURE_DIM = 1280
-SIZE = 128
 _HEAD = "_fc."
 
 
@@ -56,7 +54,7 @@ def lite_body(weights: str | None, image_size: int | None = None) -> tuple[nn.Mo
     if weights is not None and weights != DEFAULT and not is_file_name(weights):
         raise unknown_name(f"model.weights of {LITE} (a name or a file)", weights, [DEFAULT])
     package = _package("efficientnet_lite_pytorch")
-    body = LiteBody(package.EfficientNet.from_name("efficientnet-lite0", image_size=image_size or SIZE))
+    body = LiteBody(package.EfficientNet.from_name("efficientnet-lite0", image_size=image_size or LITE_SIZE))
     if weights is not None:
         file = _package_file() if weights == DEFAULT else weights
         state = {key: value for key, value in read_state(file).items() if not key.startswith(_HEAD)}

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from rayclean.errors import ConfigError
 
+LITE = "lite"  # of `model.name`: the network whose weights come in a package
+LITE_SIZE = 128
 SHOWN = 200  # timm has over a thousand names
 
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from torch import nn
-
 from rayclean.errors import ConfigError
+from rayclean.late import nn
 from rayclean.train.models.images import Images
 from rayclean.train.models.names import unknown_name
 from rayclean.train.models.weights import is_file_name, load_state, read_state

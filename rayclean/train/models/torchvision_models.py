@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from torch import nn
-
 from rayclean.errors import ConfigError
+from rayclean.late import nn, torch
 from rayclean.train.models.images import Images
 from rayclean.train.models.names import unknown_name
 from rayclean.train.models.weights import is_file_name, load_state, read_state

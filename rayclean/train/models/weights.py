@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import nn
+from typing import Any, TypeAlias
 
 from rayclean.errors import ConfigError, DamagedFile
+from rayclean.late import nn, torch
 
-State = Mapping[str, torch.Tensor]
+State: TypeAlias = "Mapping[str, torch.Tensor]"
 WRAPPERS = ("model", "state_dict")  # keys under which checkpoints keep the state dict
 
 
