@@ -103,11 +103,13 @@ def _check_rows(this: Run, graph: Graph, said: bool) -> bool:
         return said
     summary = this.catalog.summary
     if not summary["rows"]:
+        strays = summary.get("strays")
+        found = f"{summary['samples']} samples, quarantined: {counted(summary['quarantined'])}"
+        found += f"; files of no sample: {counted(strays)}" if strays else ""
         raise InputError(
-            f"{this.config.data.shards} hold no usable sample ({summary['samples']} samples, quarantined: "
-            f"{counted(summary['quarantined'])}; files of no sample: {counted(summary.get('strays', {}))}); "
-            f"check {'data.features' if this.config.data.features else 'data.image'}, data.label (where classes are "
-            "folders: data.label: folder) and data.classes"
+            f"{this.config.data.shards} hold no usable sample ({found}); check "
+            f"{'data.features' if this.config.data.features else 'data.image'}, data.label (where classes are folders: "
+            "data.label: folder) and data.classes"
         )
     if this.verified is not None and any(job.missing() for job in trainings):
         this.verified.find(this.catalog)

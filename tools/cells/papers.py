@@ -176,10 +176,10 @@ def read_images(source: str, label: str, num_classes: int) -> tuple[Array, Array
     field, classes = LabelField.parse(label), ClassList.load(num_classes)
     images, labels = [], []
     for url in expand_shards(f"{source}/*.tar" if Path(source).is_dir() else source):
-        for _, _, members in stream_shard(url, None):
+        for _, key, members in stream_shard(url, None):
             image = next(content for name, content in members.items() if name in EXTENSIONS)
             images.append(decode_image(image, MAX_PIXELS))
-            labels.append(classes.index_of(field.read(members)))
+            labels.append(classes.index_of(field.read(key, members)))
     return np.stack(images), np.array(labels)
 
 
