@@ -17,7 +17,7 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from rayclean.catalog.derive_stage import derived_fingerprint
+from rayclean.catalog.derive_stage import derived_mark
 from rayclean.catalog.noise import NoiseRows, drawn_to_flip, make_labels
 from rayclean.catalog.stage import find_sources
 from rayclean.config import Config, dump_config, load_config, override_config
@@ -282,7 +282,7 @@ def test_another_version_of_a_noise_is_another_catalog(run: Run, monkeypatch: py
     for version in (1, 1, 2):
         kind = NoiseKind("previous_class", "-", "own_work:previous_class", version=version)
         monkeypatch.setitem(NOISE_KINDS._entries, kind.name, kind)
-        names.append(derived_fingerprint(run.source, run.derivation("rest")))
+        names.append(derived_mark(run.source, run.derivation("rest")))
     assert names[0] == names[1] != names[2]
 
 
