@@ -16,6 +16,7 @@ from rayclean.catalog.scan import ScanSettings, ShardScan, scan_shard
 from rayclean.catalog.table import SOURCES_FILE, STRAYS, Catalog
 from rayclean.config import DataSection
 from rayclean.errors import ShardChangedError
+from rayclean.shards.ranges import check_ranges
 from rayclean.shards.urls import ShardIdentity, expand_shards, identify_shards, short_names, stat_shard
 from rayclean.storage.contents import read_table
 from rayclean.storage.draws import draw_id
@@ -33,10 +34,11 @@ def find_sources(data: DataSection) -> pa.Table:
     """The shards of a config: url, name (below the longest common folder), size, tag.
 
     Raises:
-        InputError: a pattern matches nothing, or a shard cannot be reached.
+        InputError: a pattern matches nothing, or a shard cannot be reached or not read in parts.
     """
     urls = expand_shards(data.shards)
     identities = identify_shards(urls)
+    check_ranges(urls)
     return pa.table(
         {
             "url": pa.array(urls, pa.string()),
