@@ -31,7 +31,7 @@ LAYERS = (
     ("merge",),
     ("run",),
     ("inspect", "evaluate"),
-    ("learn", "report", "review", "export", "memory"),
+    ("learn", "report", "review", "export", "memory", "convert"),
     ("cli",),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
