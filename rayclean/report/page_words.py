@@ -101,11 +101,23 @@ def reliability_words(found: Reliability | None, things: str) -> list[str]:
         ]
     shown = _telling(found.bins)
     said, right = (f"{100 * share:.0f}%" for share in (shown.mean_score, shown.clean_share))
-    told = f"Of {shown.rows:,} {things} whose label_score is about {said}, {right} really have a right label."
-    average = f"On average over all ranges the two differ by {100 * found.error:.1f} percentage points."
+    told = f"Of {shown.rows:,} {things} whose label_score is about {said}, {right} have a right label."
+    average = f"Over all ranges the two differ by {100 * found.error:.1f} percentage points on average."
     how = f"By {found.source}; the expected calibration error is {found.error:.3f}."
     plot = "On the dashed line a label_score of .8 means that 80% of such labels are right; larger dots have more rows."
-    return [f"{told} {average}", f"{how} {plot}"]
+    return [f"{_on_the_whole(found.bins, things)} {told} {average}", f"{how} {plot}"]
+
+
+def _on_the_whole(bins: Sequence[Bin], things: str) -> str:
+    """How many right labels the probabilities lead one to expect, and how many there are."""
+    total = sum(each.rows for each in bins)
+    expected = sum(each.rows * each.mean_score for each in bins) / total
+    right = sum(each.rows * each.clean_share for each in bins) / total
+    many = "many" if expected > right else "few"
+    by = f"{100 * abs(expected - right):.1f}"
+    off = "" if by == "0.0" else f": {by} percentage points too {many} are expected"
+    have = f"{100 * right:.1f}% have one{off}"
+    return f"Of {total:,} {things} {100 * expected:.1f}% are expected to have a right label, and {have}."
 
 
 def _telling(bins: Sequence[Bin]) -> Bin:

@@ -72,11 +72,26 @@ def test_the_basis_names_the_merge_and_who_calibrated_it() -> None:
 def test_reliability_tells_of_the_range_that_is_unsure() -> None:
     bins = [Bin(900, 0.98, 0.99), Bin(40, 0.42, 0.55), Bin(10, 0.6, 0.7)]
     first, second = reliability_words(Reliability(bins, 0.031, "the truth of 950 rows"), "images")
-    assert first.startswith("Of 40 images whose label_score is about 42%, 55% really have a right label.")
+    assert "Of 40 images whose label_score is about 42%, 55% have a right label." in first
     assert "3.1 percentage points" in first
     assert second.startswith("By the truth of 950 rows; the expected calibration error is 0.031.")
     sure = reliability_words(Reliability(bins[:1], 0.01, "x"), "images")
-    assert sure[0].startswith("Of 900 images whose label_score is about 98%")
+    assert "Of 900 images whose label_score is about 98%" in sure[0]
+
+
+@pytest.mark.parametrize(
+    ("share", "words"),
+    [
+        (0.45, "and 45.0% have one: 5.0 percentage points too many are expected."),
+        (0.6, "and 60.0% have one: 10.0 percentage points too few are expected."),
+        (0.5, "and 50.0% have one. Of 30"),
+    ],
+)
+def test_reliability_tells_whether_too_many_are_expected(share: float, words: str) -> None:
+    bins = [Bin(30, 0.4, share), Bin(10, 0.8, share)]
+    first, _ = reliability_words(Reliability(bins, 0.1, "x"), "images")
+    assert first.startswith("Of 40 images 50.0% are expected to have a right label, ")
+    assert words in first
 
 
 def test_where_nothing_is_known_it_says_how_to_know() -> None:
