@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rayclean.evaluate.evaluate import Bin
-from rayclean.evaluate.noise_words import calibration_words
+from rayclean.evaluate.noise_words import CALIBRATED, NONE
 from rayclean.report.page_truth import Known, Reliability
 from rayclean.schema import Array
 
@@ -60,8 +60,8 @@ def flag_words(found: Expected, threshold: float, things: str, known: Known | No
     right = OF - round(OF * found.wrong / found.flagged)
     worth = f"Of {OF:,} flagged {things}, about {OF - right:,} are really wrong and {right:,} are right after all"
     missed = f"; of {OF:,} that are not flagged, {_about(found.missed, found.others)} wrong" if found.others else ""
-    basis = f"This is what the probabilities of the table add up to ({rests_on})."
-    return [told, f"{worth}{missed}. {basis}", *_found(known, threshold, things)]
+    summed = f"This is what the probabilities of the table add up to; {rests_on}."
+    return [told, f"{worth}{missed}. {summed}", *_found(known, threshold, things)]
 
 
 def _about(part: float, whole: int) -> str:
@@ -83,8 +83,13 @@ def _found(known: Known | None, threshold: float, things: str) -> list[str]:
 
 
 def basis(summary: Mapping[str, Any]) -> str:
-    """What the probabilities of a table rest on, in few words."""
-    return ", ".join(filter(None, [f"by {summary['merge_score']}", calibration_words(summary)]))
+    """What the probabilities of a table rest on, as the end of a sentence about them."""
+    own = f"they are the model's own ({summary['merge_score']})"
+    if CALIBRATED not in summary:  # of an earlier release
+        return own
+    if summary[CALIBRATED] == NONE:
+        return f"{own}, and no labels that people have checked have calibrated them yet (rayclean review)"
+    return f"they are calibrated by {summary['verified']:,} labels that people have checked"
 
 
 def reliability_words(found: Reliability | None, things: str) -> list[str]:
