@@ -8,8 +8,7 @@ from selenium import webdriver
 
 SCHEMES = ("light", "dark")
 
-# Contrast of each text with the ground below it, by WCAG 2; what is disabled is exempt there.
-FAINT = """
+COLOURS = """
 const parsed = (text) => (text.match(/[\\d.]+/g) || []).map(Number);
 const over = ([r, g, b, a = 1], ground) => [r, g, b].map((part, i) => part * a + ground[i] * (1 - a));
 const luminance = (colour) => colour.slice(0, 3).map((part) => part / 255)
@@ -28,6 +27,10 @@ const grounds = (element) => {
   if (own.every((each) => each.length === 3)) return own;
   return own.flatMap((each) => grounds(element.parentElement).map((ground) => over(each, ground)));
 };
+"""
+
+# Contrast of each text with the ground below it, by WCAG 2; what is disabled is exempt there.
+FAINT = """
 const below = (element) => {
   const cell = element.classList.contains("cell") && element.previousElementSibling;
   if (!cell) return grounds(element);
@@ -64,6 +67,15 @@ for (const input of document.querySelectorAll("input[placeholder]")) {
 return [seen, [...new Set(found)]];
 """
 
+# Contrast of what shows where a field or a button is with the ground that it stands on.
+EDGES = """
+return [...document.querySelectorAll("button, select, input")].filter((each) => {
+  const style = getComputedStyle(each);
+  if (!each.checkVisibility() || each.disabled || parseFloat(style.borderTopWidth) === 0) return false;
+  return grounds(each.parentElement).some((ground) => contrast(parsed(style.borderTopColor), ground) < 3);
+}).map((each) => each.outerHTML.slice(0, 120));
+"""
+
 # Without a name: of a button, a link, a field, a picture, a plot.
 NAMELESS = """
 const named = (each) => (each.getAttribute("aria-label") || each.textContent || "").trim() ||
@@ -98,9 +110,14 @@ def faint_texts(browser: webdriver.Chrome) -> list[str]:
 
     A page without any text fails: nothing would be measured.
     """
-    seen, found = browser.execute_script(FAINT)
+    seen, found = browser.execute_script(COLOURS + FAINT)
     assert seen
     return list(found)
+
+
+def faint_edges(browser: webdriver.Chrome) -> list[str]:
+    """Fields and buttons whose border has a contrast below 3, as markup; of those that have one."""
+    return list(browser.execute_script(COLOURS + EDGES))
 
 
 def nameless(browser: webdriver.Chrome) -> list[str]:

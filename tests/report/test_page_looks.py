@@ -12,7 +12,7 @@ from selenium.webdriver.common.keys import Keys
 from rayclean.config import Config
 from rayclean.report.command import write_report
 from rayclean.run.run import Run
-from tests.looks import SCHEMES, faint_texts, nameless, outside, set_scheme, skipped_levels
+from tests.looks import SCHEMES, faint_edges, faint_texts, nameless, outside, set_scheme, skipped_levels
 
 Window = Callable[[int, int], webdriver.Chrome]
 PAGES = ("index.html", "samples.html", "duplicates.html", "classes/class-00001.html")
@@ -51,6 +51,7 @@ def test_every_text_is_readable(window: Window, report: Path, scheme: str) -> No
         browser.execute_script("for (const each of document.querySelectorAll('details')) each.open = true")
         grounds.add(browser.execute_script("return getComputedStyle(document.body).backgroundColor"))
         assert faint_texts(browser) == [], name
+        assert faint_edges(browser) == [], name
     assert grounds == {"rgb(255, 255, 255)" if scheme == "light" else "rgb(20, 25, 30)"}
 
 
@@ -60,6 +61,8 @@ def test_what_is_too_faint_is_found(window: Window, report: Path) -> None:
     browser.execute_script("document.querySelector('h1').style.color = '#ccc'")
     (found,) = faint_texts(browser)
     assert " H1." in found
+    browser.execute_script("document.querySelector('[data-rows]').style.borderColor = '#ccc'")
+    assert len(faint_edges(browser)) == 1
     browser.execute_script("document.querySelector('.tile b').style.background = 'rgba(0, 0, 0, .7)'")
     assert len(faint_texts(browser)) == 2
 

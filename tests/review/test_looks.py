@@ -13,7 +13,7 @@ from rayclean.config import Config
 from rayclean.review.command import survey_of
 from rayclean.storage.store import Store
 from tests.helpers import republish
-from tests.looks import SCHEMES, faint_texts, nameless, outside, set_scheme, skipped_levels
+from tests.looks import SCHEMES, faint_edges, faint_texts, nameless, outside, set_scheme, skipped_levels
 from tests.review.runs import NAMES, serving
 from tests.review.test_browser import Page, address, said
 
@@ -52,6 +52,7 @@ def test_every_text_is_readable(window: Window, reviewed: Config, scheme: str) -
         for key in ("c", "?"):
             page.press(key)
             assert faint_texts(chrome) == []
+            assert faint_edges(chrome) == []
             page.press(Keys.ESCAPE)
         chrome.execute_script("document.getElementById('message').textContent = 'what went wrong'")
         assert faint_texts(chrome) == []
