@@ -10,8 +10,9 @@ import pytest
 from rich.console import Console
 
 from rayclean.catalog.stage import find_sources
-from rayclean.config import Config
-from rayclean.run.grow import STAGES, grow
+from rayclean.config import MAIN, Config
+from rayclean.config.score_families import FAMILIES
+from rayclean.run.grow import grow, stages
 from rayclean.run.pipeline import compute
 from rayclean.run.start import ONE_WORKER, start
 from rayclean.storage.executor import Inline
@@ -22,7 +23,7 @@ from tests.feature_runs import clusters, feature_config, write_feature_shards
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/architecture.md").read_text()
 ALL_SCORES = (
-    "scores=[loss, aum, iofm, inn, vote, osm, osd, odd, aum_excess]",
+    f"scores={[score.name for score in FAMILIES.scores().values() if score.role == MAIN and not score.on_features]}",
     "influence.validation=split",
     "influence.validation_num=2",
     "simulated_loss.kind=empirical",
@@ -84,7 +85,7 @@ def test_what_is_read_on_features_alone_is_dotted(usual: Edges, on_features: Edg
 
 
 def test_every_stage_is_in_the_drawing() -> None:
-    assert {stage for edge in drawn(" --> ") for stage in edge} == set(STAGES)
+    assert {stage for edge in drawn(" --> ") for stage in edge} == set(stages())
 
 
 def test_every_package_has_its_sentence() -> None:
