@@ -30,6 +30,7 @@ SHELL = ("sh", "bash", "console")
 ENDS = re.compile(r"&&|\|\||[;|\n]|\s#")  # of a command, in a line of a shell
 TOP = {section.name for section in sections() if section.name and "." not in section.name}
 A_FIELD = re.compile(rf"(?<![\w./-])((?:{'|'.join(sorted(TOP))})(?:\.[a-z][a-z_]*)+)(?=[=`:,)\s]|$)(?!\()")
+OF_CODE = ("CONTRIBUTING.md", "docs/adding.md")  # where `run` is an object
 FILES = ("md", "py", "yaml", "parquet", "json", "tar", "csv")
 
 
@@ -154,7 +155,7 @@ def test_a_tool_takes_these_options(
 
 def test_files_that_are_named_are_there() -> None:
     a_path = re.compile(r"(?:^|[\s`])((?:tools|configs|docs|cluster|tests|rayclean)/[\w./-]+\.\w+)")
-    named = {(path, where) for where, text in WRITTEN for path in a_path.findall(text)}
+    named = {(path, where) for where, text in WRITTEN for path in a_path.findall(text) if "NAME" not in path}
     roots = ROOT, ROOT / "rayclean"
     assert [each for each in sorted(named) if not any((root / each[0]).exists() for root in roots)] == []
 
@@ -172,7 +173,8 @@ def test_fields_that_are_named_are_fields() -> None:
     unknown = []
     for where, text in WRITTEN:
         for name in A_FIELD.findall(text):
-            if name.rpartition(".")[2] not in FILES and not _is_field(name):
+            is_code = where in OF_CODE and name.startswith("run.")
+            if name.rpartition(".")[2] not in FILES and not is_code and not _is_field(name):
                 unknown.append(f"{where}: {name}")
     assert unknown == []
 
