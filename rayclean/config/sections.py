@@ -127,8 +127,8 @@ class DataSection(Section):
 class NoiseSection(Section):
     """Noise made on purpose, for benchmarks: the labels of the shards are taken as the truth.
 
-    Rows that `data.truth` says are of none of the classes (-1) keep their labels, and that truth. Definitions:
-    docs/methods.md, section 9.
+    Rows that `data.truth` says are of none of the classes (-1) keep their labels, and that truth; one of
+    another class than the label is refused. Definitions: docs/methods.md, section 9.
     """
 
     kind: Annotated[str, AfterValidator(NOISE_KINDS.check)] | None = None
