@@ -21,8 +21,8 @@ class RetrainSection(Section):
 
     by: Literal["cut", "weight", "predicted", "posterior"] = "cut"
     """`cut` keeps rows with a `label_score` of at least `cut`; `weight` keeps all, each loss times `label_score`;
-    `predicted` relabels where the prediction is sure and cuts the rest; `posterior` learns of every row each class's
-    share of it, by the joint model."""
+    `predicted` also keeps rows below `cut` whose prediction is sure, with that label; `posterior` learns of every row
+    each class's share of it, by the joint model."""
     cut: Share | None = None
     """Of `cut` and `predicted`; without it `merge.threshold`."""
     sure: Share = 0.9

@@ -187,7 +187,8 @@ class ScoreSection(Section):
     """How the network is run when it scores."""
 
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the network but its last layer, which is always float32; `auto`: bfloat16 where the device is fast in it."""
+    """Of the network but its last layer, which is always float32; `auto`: bfloat16 where the device
+    computes in it natively."""
     batch_size: Positive = 64
     """Images per forward; fixed, the last batch padded, so that results do not hang on it. More for large GPUs."""
 

@@ -58,8 +58,8 @@ class TrainSection(Section):
     batch_size: Positive = 128
     """Rows per step and training worker."""
     augment: Augment = "crop_flip"
-    """What is done to each image: nothing; zero padding, crop and flip; AutoAugment's policy for CIFAR; or a box of
-    .08 to 1 of the image, 3/4 to 4/3 as wide as high, resized to the whole, with a flip."""
+    """What is done to each image: nothing; zero padding, crop and flip; AutoAugment's policy for CIFAR-10 before
+    these; or a box of .08 to 1 of the image, 3/4 to 4/3 as wide as high, resized to the whole, with a flip."""
     workers: Positive = 1
     """Training workers (Ray Train); one per GPU. With another number the same training gives other weights, equally
     good."""
@@ -71,8 +71,8 @@ class TrainSection(Section):
     """On features: parts of the rows, to each of which some heads are blind; rows of a clip or of equal pixels are
     in one."""
     weight_decays: list[Annotated[float, Field(ge=0)]] = Field(default=[0.03, 0.3, 1.0], min_length=1, max_length=8)
-    """On features: heads are trained with each of them; the best at telling labels that they have not seen counts.
-    Strong noise wants more."""
+    """On features: heads are trained with each of them; a role takes the one by which blind heads tell the given
+    labels best. Strong noise wants more."""
     head: Literal["linear", "hidden"] = "linear"
     """On features: `hidden` puts 512 rectified units before the last layer; with `epochs: 100` it over-fits, as the
     papers' networks do."""
