@@ -16,7 +16,7 @@ import typer
 from rich.logging import RichHandler
 
 from rayclean import __version__
-from rayclean.cli import fields, results
+from rayclean.cli import converting, fields, results
 from rayclean.cli.common import AsJson, ConfigPath, Overrides, RunDir, Verbose, err, listing, out, print_json
 from rayclean.config import load_config
 from rayclean.config.noise_kinds import IMBALANCES, NOISE_KINDS
@@ -198,6 +198,7 @@ def doctor(config: ConfigPath, overrides: Overrides = None) -> None:
 
 fields.register(app)
 results.register(app)
+converting.register(app)
 
 
 def call() -> int:

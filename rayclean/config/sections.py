@@ -6,11 +6,11 @@ are made of these (`reference.py`). The sections of single scores are in `score_
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from rayclean.config.noise_kinds import IMBALANCES, NOISE_KINDS
 
@@ -26,6 +26,19 @@ def _a_folder(path: str) -> str:
     if not path.strip() or "\0" in path:
         raise ValueError("a folder or URL expected, such as runs/digits")
     return path
+
+
+def _texts(classes: Any) -> Any:
+    """Names that YAML did not take for names are refused with how it is told."""
+    if isinstance(classes, bool):
+        raise ValueError(f"expected a count, names or a file, and YAML takes yes and no for {classes}; quote it")
+    for name in classes if isinstance(classes, list) else ():
+        if not isinstance(name, str):
+            raise ValueError(
+                f"expected names, and YAML takes one for {name!r}, which is no text (so it does with no, yes, on, "
+                "numbers, dates, null); quote it: ['no', '1']"
+            )
+    return classes
 
 
 def _not_too_many(classes: int | list[str] | str) -> int | list[str] | str:
@@ -76,8 +89,9 @@ class DataSection(Section):
     `emb.npy`, `npz`; (d,) or (1, d) numbers), `file:PATTERN` of Parquet files (columns `key`, `features` or
     `embedding`, and `shard` where keys repeat across shards), or `clip-retrieval:FOLDER`."""
     label: str = "cls"
-    """Where the given label is: the extension of a text member, `json:path.to.field`, or `folder`, the name of the
-    folder that a sample lies in."""
+    """Where the given label is: the extension of a text member (`cls`; JSON such as `3`, `"dog"` or `[3]` will do),
+    `json:path.to.field`, `info.json:path` (a field of a named member), or `folder`, the name of the folder that a
+    sample lies in."""
     label_offset: int = Field(default=0, ge=-(2**31), le=2**31)
     """Subtracted from labels that are numbers: 1 where they count from 1."""
     truth: str | None = None
@@ -89,8 +103,9 @@ class DataSection(Section):
     group_by: Literal["scores", "gradient"] = "scores"
     """A clip's `osm` and `osd`: the means of its frames' (`scores`), or from its mean `gradient`, as the paper has
     it."""
-    classes: Annotated[int | list[str] | str, AfterValidator(_not_too_many)]
-    """The names in the order of the labels, a file with one name per line, or their number (at most 10^6)."""
+    classes: Annotated[int | list[str] | str, BeforeValidator(_texts), AfterValidator(_not_too_many)]
+    """The names in the order of the labels, a file of them (one per line, or JSON: a list, or an object of names and
+    labels, either way round), or their number (at most 10^6)."""
     size: Positive | None = None
     """Pixels: images are resized (short side) and centre-cropped to this. Without it the network's own size."""
     mean: tuple[float, float, float] | None = None
@@ -219,7 +234,7 @@ class MergeSection(Section):
     """Labels that people have verified: `review` for what they decided in `rayclean review`, or a CSV or Parquet file
     of `key`, `label` (a class, or `drop`) and `shard` where keys repeat. They stand in the table as they are and
     calibrate the rest. Write names: numbers go by the order of `data.classes`."""
-    verified_classes: list[str] | str | None = None
+    verified_classes: Annotated[list[str] | str | None, BeforeValidator(_texts)] = None
     """How the classes of the review's logs are called now, in the order of then, where that cannot be told: names, a
     file with one name per line, or `same` for those of `data.classes`, place by place."""
     threshold: Share = 0.5

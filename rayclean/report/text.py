@@ -9,7 +9,7 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
-from rayclean.catalog.table import counted
+from rayclean.catalog.table import STRAYS, counted
 from rayclean.config.score_families import score_of
 from rayclean.evaluate.evaluate import Evaluation
 from rayclean.evaluate.noise_words import rate_notes
@@ -47,7 +47,7 @@ def print_summary(
     if quarantined:
         reasons = counted(summary["quarantined"])
         console.print(f"quarantined: {quarantined:,} of {summary['samples']:,} samples ({reasons})", markup=False)
-    if strays := summary.get("strays"):
+    if strays := summary.get(STRAYS):
         console.print(f"files of no sample: {sum(strays.values()):,} ({counted(strays)})", markup=False)
     if summary["left_out"]:
         reasons = counted(summary["left_out"])

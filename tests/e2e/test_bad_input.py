@@ -13,9 +13,9 @@ import pytest
 from rayclean.cli import commands
 from rayclean.storage.lease import current
 from rayclean.storage.store import Store
-from tests.e2e.driver import seen, started, wait_for
-from tests.e2e.runs import PARTS, RUN_TIMEOUT_S, Finished, RunFolder, finish
 from tests.helpers import sample, write_tar
+from tools.faults.driver import seen, started, wait_for
+from tools.faults.run_folder import PARTS, RUN_TIMEOUT_S, Finished, RunFolder, finish
 
 pytestmark = pytest.mark.timeout(500)
 
