@@ -19,6 +19,7 @@ from rayclean.storage.executor import Inline
 from rayclean.storage.graph import Graph
 from rayclean.storage.store import Store
 from tests.feature_runs import clusters, feature_config, write_feature_shards
+from tests.test_layers import RANK
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/architecture.md").read_text()
@@ -88,9 +89,11 @@ def test_every_stage_is_in_the_drawing() -> None:
     assert {stage for edge in drawn(" --> ") for stage in edge} == set(stages())
 
 
-def test_every_package_has_its_sentence() -> None:
+def test_every_package_has_its_sentence_in_order() -> None:
     packages = {path.parent.name for path in (ROOT / "rayclean").glob("*/__init__.py")}
-    assert packages - set(re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE)) == set()
+    named = re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE)
+    assert set(named) == packages
+    assert [RANK[name] for name in named] == sorted(RANK[name] for name in named)
 
 
 def test_every_module_at_the_root_is_named() -> None:

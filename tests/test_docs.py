@@ -123,6 +123,12 @@ def test_a_mistake_is_found(command: str, found: list[str]) -> None:
     assert list(mistakes(arguments_of(command) or [])) == found
 
 
+def test_the_guide_names_every_command() -> None:
+    guide = (ROOT / "docs/guide.md").read_text()
+    commands_there = typer.main.get_command(commands.app)
+    assert [name for name in commands_there.commands if f"`rayclean {name}" not in guide] == []  # type: ignore[attr-defined]
+
+
 def test_a_line_of_a_shell_is_taken_apart() -> None:
     assert [each.text for each in in_shell([Place("", "a && b \\\n c | d  # e")])] == ["a", "b   c", "d", "e"]
 
