@@ -14,7 +14,6 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
 from rayclean.config.explain import nearest
 from rayclean.config.learn_section import DIVIDEMIX_ON_FEATURES
@@ -128,7 +127,7 @@ def _line(name: str, field: FieldInfo, otherwise: Sequence[tuple[str, dict[str, 
 
 def _value(value: Any) -> str:
     """A default as YAML has it; empty for none."""
-    if value is None or value is PydanticUndefined:
+    if value is None:
         return ""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
