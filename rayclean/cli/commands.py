@@ -16,10 +16,11 @@ import typer
 from rich.logging import RichHandler
 
 from rayclean import __version__
-from rayclean.cli import converting, results
+from rayclean.cli import converting, fields, results
 from rayclean.cli.common import AsJson, ConfigPath, Overrides, RunDir, Verbose, err, listing, out, print_json
 from rayclean.config import load_config
 from rayclean.config.noise_kinds import IMBALANCES, NOISE_KINDS
+from rayclean.config.reference import Sections
 from rayclean.config.score_families import FAMILIES
 from rayclean.errors import RaycleanError
 from rayclean.run.saved import load_run
@@ -50,7 +51,7 @@ def _root(
     """Finds the wrong labels in web-scale image data sets."""
 
 
-@app.command(cls=listing(FAMILIES, NOISE_KINDS, IMBALANCES))
+@app.command(cls=listing(Sections(), FAMILIES, NOISE_KINDS, IMBALANCES))
 def run(
     config: ConfigPath,
     overrides: Overrides = None,
@@ -162,7 +163,7 @@ def evaluate(
         print_curves(out, result)
 
 
-@app.command()
+@app.command(cls=listing(Sections()))
 def plan(
     config: ConfigPath,
     overrides: Overrides = None,
@@ -182,7 +183,7 @@ def plan(
     print_plan(out, plan_run(loaded))
 
 
-@app.command()
+@app.command(cls=listing(Sections()))
 def doctor(config: ConfigPath, overrides: Overrides = None) -> None:
     """Check the shards and the cluster."""
     loaded = load_config(config, overrides or [])
@@ -195,6 +196,7 @@ def doctor(config: ConfigPath, overrides: Overrides = None) -> None:
     raise typer.Exit(2 if failed else 0)
 
 
+fields.register(app)
 results.register(app)
 converting.register(app)
 

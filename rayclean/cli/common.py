@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperCommand
 
+from rayclean.config.reference import Sections
 from rayclean.config.registry import Registry
 
 width = None if sys.stdout.isatty() else 160  # files have no width
@@ -27,8 +28,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Let Ray speak.")]
 
 
-def listing(*registries: Registry[Any]) -> type[TyperCommand]:
-    """A kind of command whose help ends with what these registries hold."""
+def listing(*registries: Registry[Any] | Sections) -> type[TyperCommand]:
+    """A kind of command whose help ends with what these registries, or the config's sections, hold."""
 
     class Listing(TyperCommand):
         def format_help(self, ctx: Any, formatter: Any) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from rayclean.cli.common import AsJson, Overrides, RunDir, Verbose, err, listing, out, print_json
 from rayclean.config import override_config
+from rayclean.config.reference import Sections
 from rayclean.errors import ConfigError
 from rayclean.export.kinds import EXPORT_KINDS
 from rayclean.learn.methods import METHODS
@@ -97,7 +98,7 @@ def export(
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
-    app.command(cls=listing(METHODS))(learn)
+    app.command(cls=listing(METHODS, Sections()))(learn)
     app.command()(report)
     app.command()(review)
     app.command(cls=listing(EXPORT_KINDS))(export)

@@ -1,4 +1,4 @@
-"""The executor on Ray Data (`run.executor: data`): the units that are ready, of whatever jobs, as one dataset a round.
+"""The executor on Ray Data (`run.executor: data`): ready units, of whatever jobs, as one dataset per round.
 
 For clusters where Ray Data is what people watch and tune. Each round starts a pool of actors and waits for its last
 unit, which is why `actors` is the default.

@@ -46,7 +46,7 @@ class Death:
 
 
 class LastWords:
-    """Notes what this process does; one a process, for as long as that lives.
+    """Notes what this process does; one per process, for as long as that lives.
 
     Args:
         pool: names the processes whose deaths are asked for together.

@@ -54,7 +54,7 @@ def in_words(nodes: Sequence[NodeSize]) -> str:
 def size_pool(pool: Pool, runs_networks: bool, nodes: Sequence[NodeSize]) -> Workers:
     """Fills what the config leaves open from what the nodes have.
 
-    A pool that runs networks gets an actor a GPU where there are any; any other an actor a CPU.
+    A pool that runs networks gets one actor per GPU where there are any; any other one per CPU.
 
     Raises:
         ConfigError: no node has what one actor asks for.

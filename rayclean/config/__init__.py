@@ -13,17 +13,19 @@ from rayclean.config.load import (
     parse_yaml,
     without_retired,
 )
-from rayclean.config.sections import (
-    DataSection,
+from rayclean.config.score_sections import (
     InfluenceSection,
     InnSection,
     IofmSection,
+    SimulatedLossSection,
+)
+from rayclean.config.sections import (
+    DataSection,
     MergeSection,
     ModelSection,
     NoiseSection,
     Pool,
     ResourcesSection,
-    SimulatedLossSection,
 )
 from rayclean.config.train_section import TrainSection
 from rayclean.config.tree import PLANT, SELF, THRESHOLDED, Config

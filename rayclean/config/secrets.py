@@ -20,7 +20,7 @@ ELSEWHERE = (
     "take it out and give it by the environment: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for S3, "
     "GOOGLE_APPLICATION_CREDENTIALS for GCS, AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY or "
     "AZURE_STORAGE_SAS_TOKEN for Azure, or by the machine's role (cluster/README.md); signed URLs of shards by "
-    "data.shards: env:NAME, an environment variable that holds them, one a line"
+    "data.shards: env:NAME, an environment variable that holds them, one per line"
 )
 
 

@@ -21,42 +21,64 @@ OF_OPTIMIZER = ("lr", "momentum", "weight_decay")
 
 
 class TrainSection(Section):
-    """How role `main` is trained; `roles` holds what other roles do otherwise, by name.
-
-    `schedule: step` keeps the rate through an epoch and multiplies it by `decay` after each of the `milestones`, as
-    the papers divide it by 10 at epochs 40 and 80. A role with another schedule than `main`'s also sets
-    `milestones: []`; a milestone past a role's last epoch is never reached.
-
-    `optimizer: adamw` is what pre-trained transformers are fine-tuned by as a rule: `momentum` is then its beta 1 (beta
-    2 is .999), and `lr` and `weight_decay` are by default those of ADAMW. What has another optimizer than `main` starts
-    from that optimizer's defaults, not from `main`'s rate, momentum and decay.
+    """How role `main` is trained; `roles` holds what other roles do otherwise.
 
     On features (`model.frozen`, `data.features`) what is trained are heads, for each of `weight_decays` one blind to
-    each of `folds` parts of the rows and one that sees all; `head: hidden` gives them a layer of hidden units. Of the
-    other fields `loss`, `mixup_alpha`, `epochs`, `batch_size` and `snapshot_every` count, by default those of HEADS.
+    each of `folds` parts of the rows and one that sees all. Of the other fields `loss`, `mixup_alpha`, `epochs`,
+    `batch_size` and `snapshot_every` count there.
     """
 
     loss: Literal["mixup", "ce", "ce+ne"] = "mixup"
+    """MixUp, cross-entropy, or cross-entropy with negative entropy, for asymmetric noise."""
     mixup_alpha: float = Field(default=1.0, gt=0)
+    """Of the Beta distribution that MixUp's weights are drawn from."""
     epochs: int = Field(default=40, ge=0, le=MAX_EPOCHS)
+    """Passes over the rows. 0 with `from` or `model.weights`: score with a network that was trained elsewhere."""
     snapshot_every: Positive = 4
+    """Epochs from one kept snapshot to the next; the last epoch and ODD's are always kept. Each snapshot is scored."""
     from_: str | None = Field(default=None, alias="from")
+    """Weights to start from: a snapshot, a checkpoint, or another run's folder. On features a run, whose heads,
+    statistics and joint model are taken as they are for new shards."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
+    """`sgd` (Nesterov), or `adamw`, by which pre-trained transformers are fine-tuned as a rule. A role with another
+    one than `main`'s starts from that optimizer's defaults of `lr`, `momentum` and `weight_decay`."""
     lr: float = Field(default=0.1, gt=0)
+    """The learning rate at the start; with `adamw` at most 0.01, and 1e-3 or so for new weights."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Of SGD; with `adamw` its beta 1 (beta 2 is .999)."""
     weight_decay: float = Field(default=5e-4, ge=0)
+    """Of all weights; with `adamw` beside the step."""
     schedule: Literal["cosine", "constant", "step"] = "cosine"
+    """How the rate falls: per step to 0, never, or by `decay` after each of the `milestones`."""
     milestones: list[Positive] = Field(default=[], validate_default=True)
+    """With `schedule: step`: epochs after which the rate falls, such as [40, 80]. A role with another schedule sets
+    `[]`; those past a role's last epoch are never reached."""
     decay: float = Field(default=0.1, gt=0, lt=1)
+    """With `schedule: step`: what the rate is multiplied by."""
     batch_size: Positive = 128
+    """Rows per step and training worker."""
     augment: Augment = "crop_flip"
+    """What is done to each image: nothing; zero padding, crop and flip; AutoAugment's policy for CIFAR-10 before
+    these; or a box of .08 to 1 of the image, 3/4 to 4/3 as wide as high, resized to the whole, with a flip."""
     workers: Positive = 1
+    """Training workers (Ray Train); one per GPU. With another number the same training gives other weights, equally
+    good."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """As `score.precision`, while training."""
     trajectories: Literal["exact"] = "exact"
+    """Losses and margins over epochs come from a pass over all rows after each epoch, without augmentation."""
     folds: Annotated[int, Field(ge=2, le=100)] = 5
+    """On features: parts of the rows, to each of which some heads are blind; rows of a clip or of equal pixels are
+    in one."""
     weight_decays: list[Annotated[float, Field(ge=0)]] = Field(default=[0.03, 0.3, 1.0], min_length=1, max_length=8)
+    """On features: heads are trained with each of them; a role takes the one by which blind heads tell the given
+    labels best. Strong noise wants more."""
     head: Literal["linear", "hidden"] = "linear"
+    """On features: `hidden` puts 512 rectified units before the last layer; with `epochs: 100` it over-fits, as the
+    papers' networks do."""
     roles: dict[str, dict[str, Any]] = Field(default={})
+    """Further trainings by name, and fields above (and `model`) that each has otherwise: `{ce: {epochs: 20}}`. Those
+    that scores need (`ce`, `ce_ne`, `aum1`, `aum2`) need no line; `plant` is trained where it is named."""
 
     @model_validator(mode="before")
     @classmethod

@@ -12,21 +12,23 @@ from rayclean.config.features_text import check_features
 from rayclean.config.learn_section import DIVIDEMIX_ON_FEATURES, LearnSection
 from rayclean.config.noise_kinds import IMBALANCES, NOISE_KINDS
 from rayclean.config.score_families import FAMILIES
-from rayclean.config.sections import (
-    BlocksSection,
-    DataSection,
+from rayclean.config.score_sections import (
     InfluenceSection,
     InnSection,
     IofmSection,
+    NeighborsSection,
+    SimulatedLossSection,
+)
+from rayclean.config.sections import (
+    BlocksSection,
+    DataSection,
     MergeSection,
     ModelSection,
-    NeighborsSection,
     NoiseSection,
     ResourcesSection,
     RunSection,
     ScoreSection,
     Section,
-    SimulatedLossSection,
 )
 from rayclean.config.train_section import HEADS, TrainSection
 from rayclean.errors import ConfigError
@@ -45,7 +47,7 @@ ROLES: dict[str, dict[str, Any]] = {
 
 
 class Config(Section):
-    """A whole run."""
+    """What is no section but a field."""
 
     run: RunSection
     data: DataSection
@@ -60,6 +62,8 @@ class Config(Section):
     simulated_loss: SimulatedLossSection = SimulatedLossSection()
     blocks: BlocksSection = BlocksSection()
     scores: list[str] | None = None
+    """The scores of the run; the families are below. Without it those of role `main` that cost few forwards: `inn`,
+    `osm`, `osd` and those of other roles are named where they are wanted."""
     merge: MergeSection = MergeSection()
     learn: LearnSection = LearnSection()
     resources: ResourcesSection = ResourcesSection()

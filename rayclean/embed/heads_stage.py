@@ -64,7 +64,7 @@ class HeadEmbedJob(Space):
     block_rows: int
 
     def units(self) -> Sequence[str]:
-        """A unit a block of rows."""
+        """One unit per block of rows."""
         return block_names(self.catalog.num_rows, self.block_rows)
 
     def open(self) -> Callable[[str], UnitResult]:
@@ -105,7 +105,7 @@ class BlindJob(Job):
     device: str
 
     def units(self) -> Sequence[str]:
-        """A unit a block of rows."""
+        """One unit per block of rows."""
         return block_names(self.task.catalog.num_rows, self.task.block_rows)
 
     def open(self) -> Callable[[str], UnitResult]:

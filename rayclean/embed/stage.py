@@ -1,4 +1,4 @@
-"""Embedding: a snapshot's features and logits of every row, a block of rows a unit."""
+"""Embedding: a snapshot's features and logits of every row, one block of rows per unit."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class EmbedJob(Space):
     block_rows: int
 
     def units(self) -> Sequence[str]:
-        """A unit a block of rows; a block may span shards."""
+        """One unit per block of rows; a block may span shards."""
         return block_names(self.catalog.num_rows, self.block_rows)
 
     def open(self) -> Callable[[str], UnitResult]:

@@ -32,7 +32,7 @@ SCHEMA = pa.schema(
 
 
 def make_cleanlab(work: Work) -> Made:
-    """`cleanlab`: a line a row, and what the networks believe."""
+    """`cleanlab`: one line per row, and what the networks believe."""
     made = make_list(work, SCHEMA)
     made.notes.append(_beliefs(work, made))
     return made

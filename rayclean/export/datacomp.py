@@ -65,7 +65,7 @@ class UidsJob(Job):
     chosen: Chosen
 
     def units(self) -> Sequence[str]:
-        """A unit a shard."""
+        """One unit per shard."""
         return [f"uids/{block_name(shard)}" for shard in range(self.chosen.catalog.shards.num_rows)]
 
     def beside(self, unit: str) -> Sequence[str]:

@@ -1,4 +1,4 @@
-"""Lists of rows, one file a part of the table: which stay, with which labels, and how likely they are right."""
+"""Lists of rows, one file per part of the table: which stay, with which labels, and how likely they are right."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ CSV_SCHEMA = CHOICE_SCHEMA.append(
 
 
 def make_csv(work: Work) -> Made:
-    """`csv`: a line a row, in text that no spreadsheet takes for a formula."""
+    """`csv`: one line per row, in text that no spreadsheet takes for a formula."""
     return make_list(work, CHOICE_SCHEMA, "csv", CSV_SCHEMA)
 
 

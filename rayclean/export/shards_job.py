@@ -44,7 +44,7 @@ class ShardsJob(Job):
     source: ClassList
 
     def units(self) -> Sequence[str]:
-        """A unit a shard."""
+        """One unit per shard."""
         return [f"shards/{block_name(shard)}" for shard in range(self.chosen.catalog.shards.num_rows)]
 
     def missing(self) -> list[str]:

@@ -53,7 +53,7 @@ class LabelScorer(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no t
         sections: further sections of the config: train, score, neighbors, iofm, inn, influence, simulated_loss, merge.
 
     Attributes:
-        labels_: the final table (pyarrow), a row a sample, in the order given; see docs/design.md, section 6.
+        labels_: the final table (pyarrow), one row per sample, in the order given; see docs/design.md, section 6.
         classes_: names of the classes, by label; `0`, `1`, ... where labels are numbers and `classes` was not given.
         summary_: rows, issues, estimated noise rate, and whether it is reliable.
         seconds_: of `fit`, by stage: train, embed, neighbors, paths, merge, ...

@@ -1,1 +1,1 @@
-"""Scores of many kinds become one probability a row, and the final table."""
+"""Scores of many kinds become one probability per row, and the final table."""

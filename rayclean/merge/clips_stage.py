@@ -38,7 +38,7 @@ class ClipsJob(Job):
     has_verified: bool = False
 
     def units(self) -> Sequence[str]:
-        """A unit a part of the table."""
+        """One unit per part of the table."""
         return [f"clips-{i:05d}" for i in range(num_blocks(self.files.num_rows, self.table_rows))]
 
     def open(self) -> Callable[[str], UnitResult]:

@@ -161,7 +161,7 @@ class ApplyJob(Job):
     has_verified: bool = False
 
     def units(self) -> Sequence[str]:
-        """A unit a part of the table."""
+        """One unit per part of the table."""
         return [f"part-{i:05d}" for i in range(num_blocks(self.files.catalog.num_rows, self.table_rows))]
 
     def beside(self, unit: str) -> Sequence[str]:

@@ -27,7 +27,7 @@ RECALL_ROWS = 200
 
 @dataclass(frozen=True)
 class IndexJob(Job):
-    """Puts the features of a snapshot in the order of labels, a part a unit, with its IVF lists where they pay."""
+    """Puts the features of a snapshot in the order of labels, one part per unit, with its IVF lists where they pay."""
 
     stage: ClassVar[str] = "neighbors"
     pool: ClassVar[str] = "gpu"
@@ -36,7 +36,7 @@ class IndexJob(Job):
     settings: IndexSettings
 
     def units(self) -> Sequence[str]:
-        """A unit a part."""
+        """One unit per part."""
         parts = plan_parts(self.catalog.class_counts, self.settings.part_rows)
         return [part_name(i) for i in range(len(parts))]
 
@@ -76,7 +76,7 @@ class SameLabelJob(Job):
     block_rows: int
 
     def units(self) -> Sequence[str]:
-        """A unit a block of the order by label, so that a worker keeps its part of the index."""
+        """One unit per block of the order by label, so that a worker keeps its part of the index."""
         return [f"same/{name}" for name in block_names(self.catalog.num_rows, self.block_rows)]
 
     def open(self) -> Callable[[str], UnitResult]:
@@ -110,7 +110,7 @@ class AnyLabelJob(Job):
     block_rows: int
 
     def units(self) -> Sequence[str]:
-        """A unit a block of rows."""
+        """One unit per block of rows."""
         return [f"any/{name}" for name in block_names(self.catalog.num_rows, self.block_rows)]
 
     def open(self) -> Callable[[str], UnitResult]:

@@ -1,4 +1,4 @@
-"""AUM with threshold samples from two roles' trajectories: their thresholds once, then a block of rows a unit."""
+"""AUM with threshold samples from two roles' trajectories: their thresholds once, then one block of rows per unit."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class ExcessJob(AumJob):
     """aum_excess of a block of rows."""
 
     def units(self) -> Sequence[str]:
-        """A unit a block of rows."""
+        """One unit per block of rows."""
         return [f"{ROWS}/{name}" for name in block_names(self._num_rows(), self.block_rows)]
 
     def open(self) -> Callable[[str], UnitResult]:

@@ -1,4 +1,4 @@
-"""IOFM and INN on features, a block of rows a unit: paths to a row's neighbours through heads, without images.
+"""IOFM and INN on features, one block of rows per unit: paths to a row's neighbours through heads, without images.
 
 IOFM's go through the head that has seen all labels; INN's, to neighbours of any label, through the one that is blind to
 the row's, also at the neighbours.
@@ -59,7 +59,7 @@ class FeaturePathsJob(Job):
         return self.source.catalog
 
     def units(self) -> Sequence[str]:
-        """A unit a block of rows."""
+        """One unit per block of rows."""
         return block_names(self.catalog.num_rows, self.block_rows)
 
     def open(self) -> Callable[[str], UnitResult]:

@@ -122,7 +122,7 @@ def clip_means(values: Array, clips: Array) -> Float64:
         clips: (N,) int ids; 0..C-1 all occur, each clip whole.
 
     Raises:
-        ValueError: the ids are not dense, or not one a row.
+        ValueError: the ids are not dense, or not one per row.
     """
     order, starts, counts = _clip_order(clips, len(values))
     if not len(counts):
@@ -154,7 +154,7 @@ def influence_norms(inverse: Array, residual: Array, features: Array, clips: Arr
         (N,) or (C,) float64, 0 or more; high = suspicious.
 
     Raises:
-        ValueError: the clip ids are not dense, or not one a row.
+        ValueError: the clip ids are not dense, or not one per row.
     """
     order, starts, counts = _clip_order(np.arange(len(residual)) if clips is None else clips, len(residual))
     stops = starts + counts

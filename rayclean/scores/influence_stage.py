@@ -123,10 +123,10 @@ def _last_layer(embedding: Embedding, catalog: Catalog, rows: Array) -> LastLaye
 
 @dataclass(frozen=True)
 class RawJob(InfluenceJob):
-    """The norms of the influence on the model, and its deviations over the validation rows, a block of rows a unit."""
+    """The norms of the influence on the model, and its deviations over validation rows, one block of rows per unit."""
 
     def units(self) -> Sequence[str]:
-        """A unit a block of rows."""
+        """One unit per block of rows."""
         return [f"{RAW}/{name}" for name in block_names(self.catalog.num_rows, self.embedding.block_rows)]
 
     def open(self) -> Callable[[str], UnitResult]:

@@ -1,4 +1,4 @@
-"""IOFM or INN of a snapshot: partial sums of paths reduced by row, a block of rows a unit."""
+"""IOFM or INN of a snapshot: partial sums of paths reduced by row, one block of rows per unit."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class InterpolateJob(Job):
     end_weight: float
 
     def units(self) -> Sequence[str]:
-        """A unit a block of rows."""
+        """One unit per block of rows."""
         return block_names(self.catalog.num_rows, self.embedding.block_rows)
 
     def open(self) -> Callable[[str], UnitResult]:

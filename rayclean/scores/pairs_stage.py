@@ -64,7 +64,7 @@ class SameLabelPairsJob(PairsJob):
         return group_labels(self.catalog.class_counts, self.group_rows)
 
     def units(self) -> Sequence[str]:
-        """A unit a group of labels."""
+        """One unit per group of labels."""
         return [block_name(i) for i in range(len(self.groups()))]
 
     def open(self) -> Callable[[str], UnitResult]:
@@ -95,7 +95,7 @@ class SameLabelPairsJob(PairsJob):
 
 @dataclass(frozen=True)
 class AnyLabelPairsJob(PairsJob):
-    """The pairs of lists of any label, a range of their smaller rows a unit."""
+    """The pairs of lists of any label, one range of their smaller rows per unit."""
 
     def units(self) -> Sequence[str]:
         """A unit a range of rows."""

@@ -49,7 +49,7 @@ class PathsJob(Job):
     block_pairs: int
 
     def units(self) -> Sequence[str]:
-        """A unit a block of a group's pairs; the pairs must be there."""
+        """One unit per block of a group's pairs; the pairs must be there."""
         names = []
         for group in range(self.num_groups):
             total = len(self._group(group)["left"])

@@ -1,4 +1,4 @@
-"""ODD of a role: the losses of random labels simulated once, then all rows judged by them, a block of rows a unit."""
+"""ODD of a role: the losses of random labels simulated once, then all rows judged, one block of rows per unit."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class JudgeJob(SimulateJob):
     """odd, odd_quantile and odd_drop of a block of rows, from the mean loss of the epochs up to E."""
 
     def units(self) -> Sequence[str]:
-        """A unit a block of rows."""
+        """One unit per block of rows."""
         return [f"{ROWS}/{name}" for name in block_names(self.catalog.num_rows, self.block_rows)]
 
     def open(self) -> Callable[[str], UnitResult]:

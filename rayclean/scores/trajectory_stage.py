@@ -1,4 +1,4 @@
-"""Trajectory scores from the epochs' losses and margins, a block of rows a unit."""
+"""Trajectory scores from the epochs' losses and margins, one block of rows per unit."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TrajectoryJob(Job):
     block_rows: int
 
     def units(self) -> Sequence[str]:
-        """A unit a block of rows."""
+        """One unit per block of rows."""
         return block_names(self.catalog.num_rows, self.block_rows)
 
     def open(self) -> Callable[[str], UnitResult]:

@@ -1,4 +1,4 @@
-"""Neighbour vote and evidence from the any-label lists, a block of rows a unit."""
+"""Neighbour vote and evidence from the any-label lists, one block of rows per unit."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class VoteJob(Job):
     num: int
 
     def units(self) -> Sequence[str]:
-        """A unit a block of rows."""
+        """One unit per block of rows."""
         return block_names(self.catalog.num_rows, self.block_rows)
 
     def open(self) -> Callable[[str], UnitResult]:

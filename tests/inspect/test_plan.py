@@ -29,7 +29,7 @@ from rayclean.neighbors.parts import plan_parts
 from rayclean.neighbors.stage import IndexJob
 from rayclean.report.run_text import print_graph
 from rayclean.report.text import print_plan
-from rayclean.run.grow import STAGES
+from rayclean.run.grow import stages as all_stages
 from rayclean.run.run import Run
 from rayclean.schema import Array
 from rayclean.storage.contents import encode
@@ -164,7 +164,7 @@ def test_the_graph_of_a_config_shows_what_each_job_reads(
     lines, unnamed = draw_graph(config)
     assert [(line.stage, line.num_units, line.num_missing) for line in lines] == [("catalog", 4, 4), ("catalog", 1, 1)]
     assert lines[1].reads == (0,)
-    assert [each.stage for each in unnamed] == list(STAGES[1:])
+    assert [each.stage for each in unnamed] == list(all_stages()[1:])
     assert os.listdir(config.run.dir) == ["given.yaml"], "nothing is written"
     run = finish(config)
     lines, unnamed = draw_graph(config)

@@ -25,7 +25,7 @@ from rayclean.config import Config, dump_config
 from rayclean.inspect.status import RATE_FILES, StageStatus, read_status, sampled_distances, units_per_s
 from rayclean.report.run_text import print_status
 from rayclean.run.failures import note_failures
-from rayclean.run.grow import STAGES, grow
+from rayclean.run.grow import STAGES, grow, stages
 from rayclean.run.record import STEPS, record
 from rayclean.run.run import Run
 from rayclean.run.saved import CONFIG_FILE
@@ -271,7 +271,7 @@ def test_a_run_before_its_catalog_is_done_shows_its_shards(
         finish(config, FirstShards())
     status = read_status(config)
     assert [(stage.stage, stage.done, stage.total) for stage in status.stages] == [("catalog", 3, 5)]
-    assert list(status.later) == list(STAGES[1:])
+    assert list(status.later) == list(stages()[1:])
     assert dump_config(config)["run"]["dir"] == str(tmp_path)
 
 
