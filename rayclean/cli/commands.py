@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.logging import RichHandler
 
 from rayclean import __version__
 from rayclean.cli import results
-from rayclean.cli.common import AsJson, ConfigPath, Overrides, RunDir, Verbose, err, listing, out, print_json
+from rayclean.cli.common import AsJson, ConfigPath, Lines, Overrides, RunDir, Verbose, err, listing, out, print_json
+from rayclean.cli.interrupts import INTERRUPTED, raise_interrupts
 from rayclean.config import load_config
 from rayclean.config.noise_kinds import IMBALANCES, NOISE_KINDS
 from rayclean.config.score_families import FAMILIES
@@ -32,7 +32,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-INTERRUPTED = 130
 
 
 def _version(show: bool) -> None:
@@ -60,11 +59,12 @@ def run(
     """Do the job: shards in, a table of label scores out. The same command continues it."""
     started_s = time.monotonic()
     loaded = load_config(config, overrides or [])  # what is wrong with it is said before torch and Ray are loaded
-    from rayclean.evaluate import results
-    from rayclean.report.text import print_summary
     from rayclean.run import pipeline
 
     this, summary = pipeline.run(loaded, until, err, verbose)
+    from rayclean.evaluate import results
+    from rayclean.report.text import print_summary
+
     if summary is None:
         out.print(f"done until {until}; the same command without --until goes on")
         return
@@ -200,13 +200,8 @@ results.register(app)
 
 def call() -> int:
     """Does what the command line says, and turns errors into an exit code."""
-    # A driver that a script starts in the background ignores SIGINT; ours must not.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(message)s",
-        handlers=[RichHandler(console=err, show_time=False, show_path=False, show_level=False, markup=False)],
-    )
+    raise_interrupts()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[Lines()])
     for name in ("ray", "fsspec", "PIL", "faiss", "botocore", "aiobotocore", "s3fs", "gcsfs"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
@@ -226,7 +221,7 @@ def call() -> int:
     except KeyboardInterrupt:
         code = INTERRUPTED
     except SystemExit as e:
-        if e.code != signal.SIGTERM:  # which Ray turns into this
+        if e.code != signal.SIGTERM:  # which Ray turns into this while it starts
             raise
         code = INTERRUPTED
     if code == INTERRUPTED:  # which Typer returns for an interrupt in a command

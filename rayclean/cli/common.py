@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -43,6 +44,14 @@ def listing(*registries: Registry[Any]) -> type[TyperCommand]:
                 )
 
     return Listing
+
+
+class Lines(logging.Handler):
+    """Prints what is logged to stderr, a line each, above the bars that may be there."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Prints a record."""
+        err.print(self.format(record), markup=False)
 
 
 def print_json(value: Any) -> None:
