@@ -65,9 +65,12 @@ def run(
     from rayclean.evaluate import results
     from rayclean.report.text import print_summary
 
-    if summary is None:
-        out.print(f"done until {until}; the same command without --until goes on")
-        return
+    if summary is None and until is not None:
+        from rayclean.report.run_text import print_until
+
+        counts = dict(zip(this.classes.names, this.catalog.class_counts.tolist(), strict=True))
+        print_until(out, until, this.catalog.summary, counts)
+        raise typer.Exit(results.exit_code(this.config, this.catalog.summary))
     truth = results.true_noise_rate(this)
     print_summary(out, this.store.root, summary, time.monotonic() - started_s, truth)
     for warning in [*results.doubts(summary), *results.warnings(this)]:
