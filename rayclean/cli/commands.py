@@ -16,7 +16,19 @@ import typer
 
 from rayclean import __version__
 from rayclean.cli import results
-from rayclean.cli.common import AsJson, ConfigPath, Lines, Overrides, RunDir, Verbose, err, listing, out, print_json
+from rayclean.cli.common import (
+    AsJson,
+    ConfigPath,
+    Lines,
+    Overrides,
+    RunDir,
+    Verbose,
+    beginning,
+    err,
+    listing,
+    out,
+    print_json,
+)
 from rayclean.cli.interrupts import INTERRUPTED, raise_interrupts
 from rayclean.config import load_config
 from rayclean.config.noise_kinds import IMBALANCES, NOISE_KINDS
@@ -29,9 +41,14 @@ app = typer.Typer(
     name="rayclean",
     help="Finds the wrong labels in web-scale image data sets.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _stages() -> tuple[str, ...]:
+    from rayclean.run.grow import stages
+
+    return stages()
 
 
 def _version(show: bool) -> None:
@@ -53,7 +70,9 @@ def _root(
 def run(
     config: ConfigPath,
     overrides: Overrides = None,
-    until: Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage.")] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="STAGE", help="Stop after this stage.", autocompletion=beginning(_stages))
+    ] = None,
     verbose: Verbose = False,
 ) -> None:
     """Do the job: shards in, a table of label scores out. The same command continues it."""
@@ -65,11 +84,11 @@ def run(
     from rayclean.evaluate import results
     from rayclean.report.text import print_summary
 
-    if summary is None and until is not None:
+    if summary is None:
         from rayclean.report.run_text import print_until
 
         counts = dict(zip(this.classes.names, this.catalog.class_counts.tolist(), strict=True))
-        print_until(out, until, this.catalog.summary, counts)
+        print_until(out, str(until), this.catalog.summary, counts)
         raise typer.Exit(results.exit_code(this.config, this.catalog.summary))
     truth = results.true_noise_rate(this)
     print_summary(out, this.store.root, summary, time.monotonic() - started_s, truth)
