@@ -163,7 +163,9 @@ def _rank(score: dict[str, Any]) -> str:
 
 
 def _who(row: dict[str, Any]) -> str:
-    return f"row {row['row']} {row['key']!r} of {row['shard']}, given label {_class(row['given_label'])}"
+    text = f"row {row['row']} {row['key']!r} of {row['shard']}, given label {_class(row['given_label'])}"
+    text += f", predicted {_class(row['predicted_label'])}" if row.get("predicted_label") else ""
+    return text + (f", distance {row['distance']:.4g}" if row.get("distance") is not None else "")
 
 
 def print_garbage(console: Console, garbage: Any, dry_run: bool) -> None:
