@@ -1,4 +1,4 @@
-"""docs/adding.md is true: its modules add a score, a kind of noise, a kind of export and a way of learning."""
+"""docs/adding.md is true: its modules add a score, noise, an export, a way of learning and a layout to convert."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from rayclean.catalog.derive_stage import derived_fingerprint
+from rayclean.catalog.derive_stage import derived_mark
 from rayclean.catalog.noise import NoiseRows, drawn_to_flip, make_labels
 from rayclean.catalog.stage import find_sources
 from rayclean.config import Config, dump_config, load_config, override_config
 from rayclean.config.noise_kinds import IMBALANCES, NOISE_KINDS, NoiseKind
 from rayclean.config.registry import Registry, load_plugins
 from rayclean.config.score_families import FAMILIES, Family
+from rayclean.convert.layouts import LAYOUTS
 from rayclean.errors import ConfigError
 from rayclean.evaluate.results import evaluate_run
 from rayclean.export.command import export
@@ -46,10 +47,12 @@ from rayclean.storage.published import PART, Published
 from rayclean.storage.store import Store
 from rayclean.train.forward import Forward
 from rayclean.train.snapshots import load_snapshot
+from tests.convert.helpers import convert
 from tests.export.runs import QUIET, exported, lines_of
+from tests.helpers import png_bytes
 
 ROOT = Path(__file__).parents[1]
-REGISTRIES: tuple[Registry[Any], ...] = (FAMILIES, NOISE_KINDS, IMBALANCES, EXPORT_KINDS, METHODS)
+REGISTRIES: tuple[Registry[Any], ...] = (FAMILIES, NOISE_KINDS, IMBALANCES, EXPORT_KINDS, METHODS, LAYOUTS)
 ADDED: tuple[tuple[str, Registry[Any], str], ...] = (
     ("run", FAMILIES, "mirror"),
     ("run", NOISE_KINDS, "previous_class"),
@@ -244,6 +247,17 @@ def test_learning_has_the_method(run: Run) -> None:
     assert list(result.trials[0].accuracy) == [1, 2, 3, 4]  # twice the 2 epochs of learn.train
 
 
+def test_a_data_set_of_the_layout_becomes_shards(plugged: None, tmp_path: Path) -> None:
+    for i in range(4):
+        (tmp_path / f"{i}.png").write_bytes(png_bytes(i, 4, 4))
+    (tmp_path / "own.csv").write_text("".join(f"{i}.png,{'cat' if i % 2 else 'ape'}\n" for i in range(4)))
+    convert("listed", tmp_path, tmp_path / "shards", "--table", "own.csv")
+    assert (tmp_path / "shards/classes.txt").read_text().splitlines() == ["ape", "cat"]
+    assert len(list((tmp_path / "shards").glob("train-*.tar"))) == 1
+    with pytest.raises(ConfigError, match=r"rayclean convert nonsense: no such layout; there are imagefolder.*listed"):
+        LAYOUTS.get("nonsense")
+
+
 @pytest.mark.parametrize(("command_name", "registry", "name"), ADDED)
 def test_the_help_lists_it_last(command_name: str, registry: Registry[Any], name: str, package: Path) -> None:
     """By the entry point alone: nothing else in that process knows of the package."""
@@ -282,7 +296,7 @@ def test_another_version_of_a_noise_is_another_catalog(run: Run, monkeypatch: py
     for version in (1, 1, 2):
         kind = NoiseKind("previous_class", "-", "own_work:previous_class", version=version)
         monkeypatch.setitem(NOISE_KINDS._entries, kind.name, kind)
-        names.append(derived_fingerprint(run.source, run.derivation("rest")))
+        names.append(derived_mark(run.source, run.derivation("rest")))
     assert names[0] == names[1] != names[2]
 
 

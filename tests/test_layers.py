@@ -31,7 +31,7 @@ LAYERS = (
     ("merge",),
     ("run",),
     ("inspect", "evaluate"),
-    ("learn", "report", "review", "export", "memory"),
+    ("learn", "report", "review", "export", "memory", "convert"),
     ("cli",),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
@@ -80,9 +80,9 @@ def _imported(node: ast.Import | ast.ImportFrom, package: list[str], modules: se
 
 
 @functools.cache
-def read_imports(root: Path) -> list[Import]:
-    """All imports below root/rayclean, those inside functions too."""
-    paths = sorted((root / "rayclean").rglob("*.py"))
+def read_imports(root: Path, folder: str = "rayclean") -> list[Import]:
+    """All imports below root/rayclean, or another folder of it; those inside functions too."""
+    paths = sorted((root / folder).rglob("*.py"))
     modules = {_module_name(path, root) for path in paths}
     found = []
     for path in paths:
@@ -164,6 +164,11 @@ def tools_or_tests(imports: list[Import]) -> list[str]:
     return [str(i) for i in imports if i.top in ("tools", "tests")]
 
 
+def tools_that_need_tests(imports: list[Import]) -> list[str]:
+    """Imports of tests/ or of what runs them by tools/, which the tests import."""
+    return [str(i) for i in imports if i.top in ("tests", "pytest")]
+
+
 def import_cycles(imports: list[Import]) -> list[str]:
     """Modules that import each other, in whatever number of steps.
 
@@ -208,6 +213,13 @@ def test_the_package_keeps(rule: Callable[[list[Import]], list[str]]) -> None:
     assert not broken, f"{rule.__doc__}\n" + "\n".join(broken)
 
 
+def test_tools_lie_in_their_folders_and_need_no_tests() -> None:
+    assert {path.parent.name for path in (ROOT / "tools").rglob("*.py")} == {"bench", "cells", "data", "faults"}
+    imports = read_imports(ROOT, "tools")
+    assert imports
+    assert tools_that_need_tests(imports) == []
+
+
 @pytest.mark.parametrize(
     ("rule", "files", "said"),
     [
@@ -224,6 +236,7 @@ def test_the_package_keeps(rule: Callable[[list[Import]], list[str]]) -> None:
         (libraries_outside_their_adapter, {"shards/decode.py": "import torchvision.io"}, "torchvision.io"),
         (impure_scores, {"scores/vote.py": "from ..storage.store import Store"}, "rayclean.storage.store"),
         (tools_or_tests, {"cli.py": "from tools.data.make_digits import main"}, "tools.data.make_digits"),
+        (tools_that_need_tests, {"doors.py": "def f(): from tests.helpers import tar_bytes"}, "tests.helpers"),
         (
             import_cycles,
             {"errors.py": "import rayclean.config", "config.py": "def f(): from rayclean import errors"},

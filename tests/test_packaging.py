@@ -1,4 +1,4 @@
-"""What is installed where: one FAISS a platform, a pin for each dependency, a changelog for each version."""
+"""What is installed where: one FAISS a platform, a pin for each dependency, all files of the package in its wheel."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import itertools
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
+import zipfile
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import rayclean
+from tests.test_layers import read_imports
 
 ROOT = Path(__file__).parents[1]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -81,6 +85,52 @@ def test_constraints_are_exact_versions_and_name_no_place() -> None:
         assert [s.operator for s in Requirement(line).specifier] == ["=="], line
         assert "://" not in line, line
         assert not line.startswith("-"), line
+
+
+def test_what_the_package_imports_is_a_dependency_or_an_extra() -> None:
+    extras = {name: lines for name, lines in PROJECT["optional-dependencies"].items() if name != "dev"}
+    lines = [*PROJECT["dependencies"], *itertools.chain.from_iterable(extras.values())]
+    declared = {canonicalize_name(Requirement(line).name) for line in lines}
+    packages = packages_distributions()
+    imported = {each.top for each in read_imports(ROOT)} - set(sys.stdlib_module_names) - {"rayclean"}
+    assert len(imported) > 15
+    absent = {name for name in imported if not {canonicalize_name(each) for each in packages.get(name, [])} & declared}
+    assert absent == set()
+
+
+def _build(folder: Path) -> Path:
+    """The wheel, made as `make wheel` makes it."""
+    uv = Path(sys.executable).parent / "uv"
+    pip = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", str(folder), str(ROOT)]
+    build = [str(uv), "build", "--python", sys.executable, "--wheel", "--out-dir", str(folder), str(ROOT)]
+    ended = subprocess.run(build if uv.exists() else pip, capture_output=True, text=True, check=False)
+    if ended.returncode and "hatchling" in ended.stderr:
+        pytest.skip("the build's back end can neither be found nor fetched here")
+    assert ended.returncode == 0, ended.stderr
+    (wheel,) = folder.glob("rayclean-*.whl")
+    return wheel
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_all_of_the_package_and_works_alone(tmp_path: Path) -> None:
+    """Installed without this folder, its command starts and its templates are found."""
+    wheel = _build(tmp_path)
+    site = tmp_path / "site"
+    with zipfile.ZipFile(wheel) as packed:
+        names = {name for name in packed.namelist() if ".dist-info/" not in name}
+        packed.extractall(site)
+    files = (path for path in (ROOT / "rayclean").rglob("*") if path.is_file() and path.suffix != ".pyc")
+    assert names == {path.relative_to(ROOT).as_posix() for path in files}
+    assert {"rayclean/py.typed", "rayclean/report/templates/report.css"} <= names
+    code = (
+        "import sys; sys.path.insert(0, sys.argv.pop(1)); import rayclean.cli as cli\n"
+        "from rayclean.review.server import FOLDER; assert (FOLDER / 'page.html.j2').exists()\n"
+        "assert cli.__file__.startswith(sys.path[0]); cli.main()"
+    )
+    command = [sys.executable, "-P", "-c", code, str(site), "convert", "--help"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    assert "imagefolder" in shown.stdout
 
 
 def test_the_version_is_the_projects_and_the_changelog_leads_to_it() -> None:

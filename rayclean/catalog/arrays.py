@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from rayclean.catalog.looks import packed
 from rayclean.catalog.scan import CLIP_FIELD, FEATURE_FIELD, QUARANTINE_SCHEMA, ROWS_SCHEMA, ShardScan
-from rayclean.catalog.stage import FEATURES, SOURCES_FILE, open_catalog, row_table
-from rayclean.catalog.table import Catalog
+from rayclean.catalog.stage import FEATURES, open_catalog, row_table
+from rayclean.catalog.table import SOURCES_FILE, Catalog
 from rayclean.schema import Array
 from rayclean.storage.contents import write
 from rayclean.storage.draws import pixel_digest

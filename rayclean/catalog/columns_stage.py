@@ -12,11 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rayclean.catalog.content import ContentDigest
 from rayclean.catalog.groups import find_groups
 from rayclean.catalog.labels import num_past_last
 from rayclean.catalog.matching import count_unused
-from rayclean.catalog.stage import FEATURES, ONE_BASED, SOURCES_FILE, UNUSED
-from rayclean.catalog.table import COLUMNS_FILE, SHARDS_FILE, SUMMARY_FILE
+from rayclean.catalog.stage import FEATURES, ONE_BASED, UNUSED, features_mark
+from rayclean.catalog.table import COLUMNS_FILE, CONTENT, SHARDS_FILE, SOURCES_FILE, STRAYS, SUMMARY_FILE
 from rayclean.schema import NO_ROW, Array
 from rayclean.storage.contents import read_table
 from rayclean.storage.store import Store
@@ -28,11 +29,12 @@ class ColumnsJob(Job):
     """Joins the shards' rows: numbers them, orders them by label, finds equal pixels. One unit.
 
     Attributes:
+        classes: names by label, K of them.
         is_scanned: whether these are all rows of the run's shards, so that features of no row are of no sample.
     """
 
     stage: ClassVar[str] = "catalog"
-    num_classes: int
+    classes: tuple[str, ...]
     is_scanned: bool = False
 
     def units(self) -> Sequence[str]:
@@ -45,13 +47,13 @@ class ColumnsJob(Job):
 
     def open(self) -> Callable[[str], UnitResult]:
         """Nothing to load."""
-        return lambda _: _join(self.store, self.folder, self.num_classes, self.is_scanned)
+        return lambda _: _join(self.store, self.folder, self.classes, self.is_scanned)
 
 
 _ROW_COLUMNS = ["label", "offset", "size", "digest", "draw_id"]
 
 
-def _join(store: Store, folder: str, num_classes: int, is_scanned: bool) -> UnitResult:
+def _join(store: Store, folder: str, classes: Sequence[str], is_scanned: bool) -> UnitResult:
     """Columns by row, the shards' table and the summary.
 
     Holds about 60 bytes a row; the tables of the shards pass one by one.
@@ -64,7 +66,8 @@ def _join(store: Store, folder: str, num_classes: int, is_scanned: bool) -> Unit
     strays: Counter[str] = Counter()
     past_last = 0
     of_features = False
-    for shard in range(sources.num_rows):
+    content = ContentDigest(classes, features_mark(sources))
+    for shard, name in enumerate(sources["name"].to_pylist()):
         table = read_table(store, f"{folder}/rows/{block_name(shard)}.parquet")
         quarantine = f"{folder}/quarantine/{block_name(shard)}.parquet"
         quarantined = _add_reasons(store, quarantine, reasons)
@@ -80,17 +83,18 @@ def _join(store: Store, folder: str, num_classes: int, is_scanned: bool) -> Unit
                 "truncated": metadata[b"truncated"].decode(),
             }
         )
-        strays.update(json.loads(metadata.get(b"strays", b"{}")))
-        for name in ("label", "offset", "size", "draw_id", "clip_id", "feature"):
-            if name in table.column_names:
-                parts.setdefault(name, []).append(table[name].to_numpy())
+        strays.update(json.loads(metadata.get(STRAYS.encode(), b"{}")))
+        content.add(name, table)
+        for column in ("label", "offset", "size", "draw_id", "clip_id", "feature"):
+            if column in table.column_names:
+                parts.setdefault(column, []).append(table[column].to_numpy())
         of_features = of_features or metadata.get(b"digests") == FEATURES.encode()
         digests = b"".join(table["digest"].to_pylist())
         parts["digest"].append(np.frombuffer(digests, "<u8").reshape(-1, 2))
         parts["shard"].append(np.full(table.num_rows, shard, np.int32))
     columns = {name: np.concatenate(arrays) for name, arrays in parts.items()}
     columns["by_label"] = np.argsort(columns["label"], kind="stable")
-    columns["class_counts"] = np.bincount(columns["label"], minlength=num_classes).astype(np.int64)
+    columns["class_counts"] = np.bincount(columns["label"], minlength=len(classes)).astype(np.int64)
     columns["duplicate_of"] = find_duplicates(columns["digest"])
     if "feature" in columns:
         columns["group"] = find_groups(columns["digest"], columns.get("clip_id"))
@@ -102,7 +106,6 @@ def _join(store: Store, folder: str, num_classes: int, is_scanned: bool) -> Unit
         "samples": sum(count["samples"] for count in counts),
         "quarantined": reasons,
         "left_out": left_out,
-        "strays": dict(strays),
         "shards": len(counts),
         "truncated_shards": sum(bool(count["truncated"]) for count in counts),
         "empty_shards": sum(count["samples"] == 0 for count in counts),
@@ -118,6 +121,7 @@ def _join(store: Store, folder: str, num_classes: int, is_scanned: bool) -> Unit
         files, names = (sources[name].to_pylist() for name in (FEATURES, "name"))
         if (unused := count_unused(store, folder, files, names)) is not None:
             summary[UNUSED] = unused
+    summary |= {CONTENT: content.finish(summary), STRAYS: dict(strays)}
     return UnitResult(columns, {SHARDS_FILE: shards, SUMMARY_FILE: summary}, rows=summary["rows"])
 
 

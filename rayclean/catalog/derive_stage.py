@@ -271,8 +271,8 @@ def _truth_table(truth: Array) -> pa.Table:
     return pa.table({"index_in_shard": pa.array(np.arange(len(truth)), pa.int32()), "label": labels}, TRUTH_SCHEMA)
 
 
-def derived_fingerprint(source: Catalog, derivation: Derivation) -> str:
-    """What a derived catalog depends on."""
+def derived_mark(source: Catalog, derivation: Derivation) -> str:
+    """What a derived catalog is made from."""
     fields: dict[str, Any] = {
         "noise": derivation.noise.model_dump(mode="json"),
         "seed": derivation.seed,
@@ -286,4 +286,4 @@ def derived_fingerprint(source: Catalog, derivation: Derivation) -> str:
     for name, chosen in (("kind", derivation.kind), ("imbalance", derivation.imbalance)):
         if chosen is not None and chosen.version > 1:  # names of catalogs of before stay
             fields[f"{name}_version"] = chosen.version
-    return fingerprint("derived", VERSION, fields, [source.fingerprint])
+    return fingerprint("derived", VERSION, fields, [source.mark])

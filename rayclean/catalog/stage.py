@@ -13,9 +13,10 @@ import pyarrow as pa
 from rayclean.catalog.labels import ClassList, LabelField
 from rayclean.catalog.looks import Embedder, FeatureLook, FeatureSource
 from rayclean.catalog.scan import ScanSettings, ShardScan, scan_shard
-from rayclean.catalog.table import Catalog
+from rayclean.catalog.table import SOURCES_FILE, STRAYS, Catalog
 from rayclean.config import DataSection
 from rayclean.errors import ShardChangedError
+from rayclean.shards.ranges import check_ranges
 from rayclean.shards.urls import ShardIdentity, expand_shards, identify_shards, short_names, stat_shard
 from rayclean.storage.contents import read_table
 from rayclean.storage.draws import draw_id
@@ -24,7 +25,6 @@ from rayclean.storage.store import Store
 from rayclean.storage.units import Job, UnitResult, block_name
 
 VERSION = 1
-SOURCES_FILE = "sources.parquet"
 FEATURES = "features"
 ONE_BASED = "labels_past_last"  # of a summary: labels one past the last class, where the first one is empty
 UNUSED = "unused_features"  # of a summary: features in files beside the shards that are of no sample
@@ -34,10 +34,11 @@ def find_sources(data: DataSection) -> pa.Table:
     """The shards of a config: url, name (below the longest common folder), size, tag.
 
     Raises:
-        InputError: a pattern matches nothing, or a shard cannot be reached.
+        InputError: a pattern matches nothing, or a shard cannot be reached or not read in parts.
     """
     urls = expand_shards(data.shards)
     identities = identify_shards(urls)
+    check_ranges(urls)
     return pa.table(
         {
             "url": pa.array(urls, pa.string()),
@@ -66,10 +67,10 @@ def features_mark(sources: pa.Table) -> str | None:
     return folder.removeprefix(f"{FEATURES}-")
 
 
-def catalog_fingerprint(
+def catalog_mark(
     data: DataSection, classes: ClassList, sources: pa.Table, verified: str | None = None, features: str | None = None
 ) -> str:
-    """What the catalog depends on: the shards' identity and how a sample is read.
+    """What the catalog is read from: the shards' identity and how a sample is read.
 
     `verified` as for `scan_settings`; `features`: what the features of rows depend on, where they have any.
     """
@@ -194,7 +195,7 @@ def row_table(scan: ShardScan, of_pixels: bool = True) -> pa.Table:
         table = table.append_column("clip_id", pa.array(clips, pa.uint64()))
     counts = {"samples": str(scan.num_samples), "truncated": scan.truncated}
     if scan.strays:
-        counts["strays"] = json.dumps(scan.strays, sort_keys=True)
+        counts[STRAYS] = json.dumps(scan.strays, sort_keys=True)
     return table.replace_schema_metadata(counts if of_pixels else counts | {"digests": FEATURES})
 
 
@@ -205,6 +206,6 @@ def scan_settings(data: DataSection, classes: ClassList, verified: str | None = 
     return ScanSettings(data.image_extensions, label, truth, classes, data.max_pixels, clip, data.max_scans, known)
 
 
-def open_catalog(store: Store, fingerprint: str) -> Catalog:
-    """The finished catalog of a fingerprint."""
-    return Catalog(store, f"catalog-{fingerprint}", fingerprint)
+def open_catalog(store: Store, mark: str) -> Catalog:
+    """The catalog of a mark, which may be yet to be made."""
+    return Catalog(store, f"catalog-{mark}", mark)

@@ -22,7 +22,10 @@ from rayclean.storage.units import block_name
 
 COLUMNS_FILE = "columns.safetensors"
 SHARDS_FILE = "shards.parquet"
+SOURCES_FILE = "sources.parquet"  # where the shards lie now, and their features
 SUMMARY_FILE = "summary.json"
+CONTENT = "content"  # of a summary: the digest of the rows; not in catalogs of earlier releases
+STRAYS = "strays"  # of a summary: files of no sample, by kind
 PIXELS = "pixels"
 
 
@@ -37,16 +40,16 @@ class Catalog:
 
     Attributes:
         store: the run's files.
-        folder: `catalog-<fingerprint>`.
-        fingerprint: of the catalog's inputs.
+        folder: `catalog-<mark>`.
+        mark: fingerprint of what it was read from: the shards' identity, and how a sample is read.
     """
 
     store: Store
     folder: str
-    fingerprint: str
+    mark: str
 
     def __getstate__(self) -> dict[str, object]:
-        return {"store": self.store, "folder": self.folder, "fingerprint": self.fingerprint}
+        return {"store": self.store, "folder": self.folder, "mark": self.mark}
 
     @cached_property
     def _columns(self) -> CheckedArrays | KeptArrays:
@@ -58,10 +61,26 @@ class Catalog:
         result: dict[str, Any] = read_json(self.store, f"{self.folder}/{SUMMARY_FILE}")
         return result
 
+    @property
+    def fingerprint(self) -> str:
+        """Of the rows, once they are there.
+
+        What is computed of them is named by it, and so stays where shards are copied, touched or packed anew.
+        """
+        found: str = self.summary.get(CONTENT, self.mark)
+        return found
+
     @cached_property
     def shards(self) -> pa.Table:
-        """url, name, size, tag, samples, rows, quarantined, truncated, first_row of each shard."""
-        return read_table(self.store, f"{self.folder}/{SHARDS_FILE}")
+        """url, name, size, tag, samples, rows, quarantined, truncated, first_row of each shard.
+
+        URLs are those of the last start: shards may have been moved since they were read.
+        """
+        table = read_table(self.store, f"{self.folder}/{SHARDS_FILE}")
+        sources = read_table(self.store, f"{self.folder}/{SOURCES_FILE}")
+        for name in {"url", "features"}.intersection(sources.column_names):
+            table = table.set_column(table.column_names.index(name), name, sources[name])
+        return table
 
     @property
     def num_rows(self) -> int:

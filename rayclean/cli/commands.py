@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from rayclean import __version__
-from rayclean.cli import results
+from rayclean.cli import converting, results
 from rayclean.cli.common import (
     AsJson,
     ConfigPath,
@@ -218,6 +218,7 @@ def doctor(config: ConfigPath, overrides: Overrides = None) -> None:
 
 
 results.register(app)
+converting.register(app)
 
 
 def call() -> int:

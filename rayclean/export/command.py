@@ -75,7 +75,7 @@ def export(
         log.warning("%s", table.published.older())
     fields = {"to": to, "options": options.to_json(), "cut": [rule.cut.key, rule.cut.last_row], "out": target.root}
     fields |= {} if kind.version == 1 else {"version": kind.version}  # exports of before are gone on with
-    mark = fingerprint("export", VERSION, fields, [table.digest, this.catalog.fingerprint])
+    mark = fingerprint("export", VERSION, fields, [table.digest, this.catalog.mark])
     _claim(target, to, mark)
     work = Work(
         chosen=chosen,

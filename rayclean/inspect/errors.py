@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rayclean.catalog.stage import SOURCES_FILE, UNUSED
-from rayclean.catalog.table import SHARDS_FILE, Catalog
+from rayclean.catalog.stage import UNUSED
+from rayclean.catalog.table import SHARDS_FILE, SOURCES_FILE, Catalog
 from rayclean.config import Config
 from rayclean.run.failures import read_failures
 from rayclean.run.start import look

@@ -14,8 +14,8 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from rayclean.catalog.stage import FEATURES, SOURCES_FILE, catalog_fingerprint, features_mark
-from rayclean.catalog.table import Catalog
+from rayclean.catalog.stage import FEATURES, catalog_mark, features_mark
+from rayclean.catalog.table import SOURCES_FILE, Catalog
 from rayclean.config import Config
 from rayclean.embed.sources import features_asked
 from rayclean.errors import DamagedFile, InputError, RaycleanError
@@ -193,8 +193,8 @@ def _check_catalogs(this: Run) -> None:
         mark = None
         if catalog is not None and data is not None:
             sources = read_table(this.store, f"{catalog.folder}/{SOURCES_FILE}")
-            mark = catalog_fingerprint(data, this.source_classes, sources, verified, features_mark(sources))
-        if mark != (catalog and catalog.fingerprint):
+            mark = catalog_mark(data, this.source_classes, sources, verified, features_mark(sources))
+        if mark != (catalog and catalog.mark):
             raise _of_two_starts(this)
 
 

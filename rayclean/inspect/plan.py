@@ -11,7 +11,7 @@ import pyarrow as pa
 import torch
 
 from rayclean.catalog.labels import ClassList
-from rayclean.catalog.stage import catalog_fingerprint, find_sources, open_catalog
+from rayclean.catalog.stage import catalog_mark, find_sources, open_catalog
 from rayclean.catalog.table import COLUMNS_FILE
 from rayclean.config import Config
 from rayclean.errors import InputError
@@ -120,10 +120,10 @@ def count_labels(
 ) -> tuple[Array, bool]:
     """(K,) rows of each label, and whether they were counted: by the run's catalog, where it is there.
 
-    `features`: as for `catalog_fingerprint`.
+    `features`: as for `catalog_mark`.
     """
     store = Store(config.run.dir)
-    catalog = open_catalog(store, catalog_fingerprint(config.data, classes, sources, config.verified_label, features))
+    catalog = open_catalog(store, catalog_mark(config.data, classes, sources, config.verified_label, features))
     if store.exists(f"{catalog.folder}/{COLUMNS_FILE}"):
         return catalog.class_counts, True
     each, more = divmod(rows, classes.num_classes)

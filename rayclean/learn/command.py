@@ -11,8 +11,8 @@ import numpy as np
 from rich.console import Console
 
 from rayclean.catalog.columns_stage import ColumnsJob
-from rayclean.catalog.stage import SOURCES_FILE, CatalogJob, EmbedShardsJob, find_sources, scan_settings
-from rayclean.catalog.table import SHARDS_FILE, Catalog
+from rayclean.catalog.stage import CatalogJob, EmbedShardsJob, find_sources, scan_settings
+from rayclean.catalog.table import SHARDS_FILE, SOURCES_FILE, Catalog
 from rayclean.cluster.progress import meter, watched
 from rayclean.config import Config, DataSection
 from rayclean.errors import InputError
@@ -177,7 +177,7 @@ def _scanned(this: Run, data: DataSection, compute: Callable[[Sequence[Job]], No
         EmbedShardsJob if this.config.model.frozen else CatalogJob,
     )
     scan = kind(this.store, catalog.folder, settings, num_shards, this.features, this.features is not None)
-    compute([ColumnsJob(this.store, catalog.folder, this.source_classes.num_classes, after=(scan,))])
+    compute([ColumnsJob(this.store, catalog.folder, this.source_classes.names, after=(scan,))])
     return catalog
 
 

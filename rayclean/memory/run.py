@@ -13,8 +13,7 @@ import pyarrow as pa
 import torch
 
 from rayclean.catalog.arrays import publish_features, publish_images
-from rayclean.catalog.stage import SOURCES_FILE
-from rayclean.catalog.table import Catalog
+from rayclean.catalog.table import SOURCES_FILE, Catalog
 from rayclean.cluster.sizing import Workers
 from rayclean.config import Config
 from rayclean.decisions.verified import Verified

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rayclean.catalog.table import CONTENT, STRAYS
 from rayclean.errors import DamagedFile, LostFile, StageError
 from rayclean.merge.clips_stage import ClipsJob
 from rayclean.merge.joint import JointModel
@@ -170,7 +171,7 @@ def summarise(job: ApplyJob, class_names: list[str]) -> tuple[pa.Table, dict[str
     rate = float(wrong.sum() / max(rows.sum(), 1))
     low, high = fitted.noise_interval(rate)
     summary = {
-        **job.files.catalog.summary,
+        **{name: value for name, value in job.files.catalog.summary.items() if name not in (STRAYS, CONTENT)},
         "issues": int(moved.sum()),
         "noise_rate": rate,
         "noise_rate_low": low,

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from rayclean.catalog.table import counted
+from rayclean.catalog.table import STRAYS, counted
 from rayclean.report.amounts import duration
 
 SHOWN_TEXT = 300  # of an error that is one of many
@@ -61,7 +61,7 @@ def print_left(console: Console, summary: dict[str, Any]) -> None:
     if quarantined := sum(summary["quarantined"].values()):
         reasons = counted(summary["quarantined"])
         console.print(f"quarantined: {quarantined:,} of {summary['samples']:,} samples ({reasons})", markup=False)
-    if strays := summary.get("strays"):
+    if strays := summary.get(STRAYS):
         console.print(f"files of no sample: {sum(strays.values()):,} ({counted(strays)})", markup=False)
     if summary["left_out"]:
         reasons = counted(summary["left_out"])

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from rayclean.catalog.columns_stage import ColumnsJob
 from rayclean.catalog.derive_stage import DeriveJob, PlanJob
-from rayclean.catalog.stage import SOURCES_FILE, CatalogJob, EmbedShardsJob, scan_settings
-from rayclean.catalog.table import Catalog
+from rayclean.catalog.stage import CatalogJob, EmbedShardsJob, scan_settings
+from rayclean.catalog.table import SOURCES_FILE, Catalog
 from rayclean.config import MAIN, THRESHOLDED, DataSection
 from rayclean.config.score_families import FAMILIES
 from rayclean.run.families import planted_check
@@ -19,6 +19,7 @@ from rayclean.storage.graph import Graph, Missing, Unnamed
 from rayclean.storage.units import Job
 from rayclean.train.stage import TrainJob
 
+THRESHOLD_SAMPLES = "threshold samples"  # which are a class more
 # Ours, in the order of the path of the data.
 STAGES = (
     "catalog",
@@ -76,18 +77,18 @@ def catalog_jobs(run: Run) -> list[Job]:
         kind, features = EmbedShardsJob if frozen else CatalogJob, run.features
         scan = kind(run.store, catalog.folder, settings, sources.num_rows, features, run.config.on_features)
         is_source = catalog is run.source
-        done[catalog.folder] = _joined(run, catalog, run.source_classes.num_classes, scan, is_source)
+        done[catalog.folder] = _joined(run, catalog, run.source_classes.names, scan, is_source)
     source = done[run.source.folder]
     for keeps, catalog in run.derived.items():
         plan = PlanJob(run.store, catalog.folder, run.source, run.derivation(keeps), after=(source,))
         derive = DeriveJob(run.store, catalog.folder, run.source, run.derivation(keeps), after=(source, plan))
-        done[catalog.folder] = _joined(run, catalog, run.classes.num_classes, derive)
+        done[catalog.folder] = _joined(run, catalog, run.classes.names, derive)
     given = done[run.catalog.folder]
     for name, catalog in run.planted.items():
         if (planting := run.planting(name)) is not None:
             derive = DeriveJob(run.store, catalog.folder, run.catalog, planting, after=(given,))
-            num_classes = run.classes.num_classes + (name in THRESHOLDED)  # threshold samples are a class more
-            done[catalog.folder] = _joined(run, catalog, num_classes, derive)
+            more = (THRESHOLD_SAMPLES,) if name in THRESHOLDED else ()
+            done[catalog.folder] = _joined(run, catalog, run.classes.names + more, derive)
     return list(done.values())
 
 
@@ -101,8 +102,8 @@ def _scanned(run: Run) -> list[tuple[Catalog, DataSection, str | None]]:
     return [*found, (run.validation, verified, None)] if run.validation and verified else found
 
 
-def _joined(run: Run, catalog: Catalog, num_classes: int, shards: Job, is_source: bool = False) -> ColumnsJob:
-    return ColumnsJob(run.store, catalog.folder, num_classes, is_source, after=(shards,))
+def _joined(run: Run, catalog: Catalog, classes: tuple[str, ...], shards: Job, is_source: bool = False) -> ColumnsJob:
+    return ColumnsJob(run.store, catalog.folder, classes, is_source, after=(shards,))
 
 
 def train_jobs(run: Run) -> list[TrainJob]:

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from rayclean.catalog.labels import one_based_hint
 from rayclean.catalog.stage import ONE_BASED, find_sources
-from rayclean.catalog.table import counted
+from rayclean.catalog.table import STRAYS, counted
 from rayclean.config import Config, dump_config
 from rayclean.errors import ConfigError, InputError
 from rayclean.merge.publish import publish_labels
@@ -69,7 +69,7 @@ def run(
                 return this, None
             summary = publish(this, store.number)
             tidy(this)
-            return this, summary
+            return this, summary | {STRAYS: this.source.summary.get(STRAYS)}
 
         return mended(store, work)
 
@@ -105,7 +105,7 @@ def _check_rows(this: Run, graph: Graph, said: bool) -> bool:
         return said
     summary = this.catalog.summary
     if not summary["rows"]:
-        strays = summary.get("strays")
+        strays = summary.get(STRAYS)
         found = f"{summary['samples']} samples, quarantined: {counted(summary['quarantined'])}"
         found += f"; files of no sample: {counted(strays)}" if strays else ""
         raise InputError(

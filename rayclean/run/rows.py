@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from rayclean.catalog.derive_stage import Derivation, derived_fingerprint
+from rayclean.catalog.derive_stage import Derivation, derived_mark
 from rayclean.catalog.labels import ClassList
 from rayclean.catalog.stage import open_catalog
 from rayclean.catalog.table import Catalog
@@ -59,7 +59,7 @@ class Rows:
         if not (self.config.noise.is_on or held_out):
             return {}
         marks = {
-            keeps: derived_fingerprint(self.source, self.derivation(keeps))
+            keeps: derived_mark(self.source, self.derivation(keeps))
             for keeps in (("rest", "held_out") if held_out else ("rest",))
         }
         return {keeps: open_catalog(self.store, mark) for keeps, mark in marks.items()}
@@ -85,7 +85,7 @@ class Rows:
         """The rows of roles whose labels differ from the given ones."""
         plans = {name: self.planting(name) for name in self.config.role_names()}
         return {
-            name: open_catalog(self.store, derived_fingerprint(self.catalog, plan))
+            name: open_catalog(self.store, derived_mark(self.catalog, plan))
             for name, plan in plans.items()
             if plan is not None
         }

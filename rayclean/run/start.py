@@ -11,8 +11,8 @@ import pyarrow as pa
 from rayclean.catalog.labels import ClassList
 from rayclean.catalog.looks import FeatureSource
 from rayclean.catalog.noise import check_noise
-from rayclean.catalog.stage import SOURCES_FILE, catalog_fingerprint, find_sources, open_catalog, with_features
-from rayclean.catalog.table import Catalog
+from rayclean.catalog.stage import catalog_mark, find_sources, open_catalog, with_features
+from rayclean.catalog.table import SOURCES_FILE, Catalog
 from rayclean.cluster.sizing import Workers
 from rayclean.config import Config, DataSection
 from rayclean.decisions.naming import note_classes
@@ -96,9 +96,16 @@ def score_precision(config: Config, store: Store) -> str:
 
 
 def note_sources(run: Run, sources: pa.Table) -> None:
-    """Says of each catalog that is made from the run's which shards its rows lie in: the same."""
+    """Says of each catalog that is made from the run's where its shards lie: the same place."""
     for derived in (*run.derived.values(), *run.planted.values()):
-        create(run.store, f"{derived.folder}/{SOURCES_FILE}", sources)
+        _note_places(run.store, derived, sources)
+
+
+def _note_places(store: Store, catalog: Catalog, sources: pa.Table) -> None:
+    """Says where the shards of a catalog lie now; they may have been moved since the last start."""
+    file = f"{catalog.folder}/{SOURCES_FILE}"
+    if not store.exists(file) or read_table(store, file) != sources:
+        write(store, file, sources)
 
 
 def _check_given(run: Run) -> None:
@@ -122,8 +129,8 @@ def scanned(
     `verified` as for `scan_settings`; `features`: how rows have them, None without.
     """
     mark = None if features is None else features.mark
-    catalog = open_catalog(store, catalog_fingerprint(data, classes, sources, verified, mark))
-    create(store, f"{catalog.folder}/{SOURCES_FILE}", with_features(sources, features))
+    catalog = open_catalog(store, catalog_mark(data, classes, sources, verified, mark))
+    _note_places(store, catalog, with_features(sources, features))
     return catalog
 
 
@@ -134,10 +141,14 @@ def _note_catalog(store: Store, catalog: Catalog, validation: Catalog | None, as
     """
     if store.exists(CATALOG_FILE):
         before = read_json(store, CATALOG_FILE)["fingerprint"]
-        if before != catalog.fingerprint:
-            log.warning("the shards, or how they are read, have changed: a new catalog beside catalog-%s", before)
-    marks: dict[str, Any] = {"fingerprint": catalog.fingerprint}
-    marks["validation"] = validation.fingerprint if validation else None
+        if before != catalog.mark:
+            log.warning(
+                "the shards, or how they are read, have changed: they are read again, beside catalog-%s; what was "
+                "computed stays where the rows turn out the same",
+                before,
+            )
+    marks: dict[str, Any] = {"fingerprint": catalog.mark}
+    marks["validation"] = validation.mark if validation else None
     if asked is not None:
         marks[ASKED] = asked
     write(store, CATALOG_FILE, marks)

@@ -39,7 +39,7 @@ class EnvironmentFiles(fsspec.AbstractFileSystem):  # type: ignore[misc]
     def info(self, path: str, **_: Any) -> dict[str, Any]:
         """Size, kind, and what tells versions apart."""
         with _unseen(path):
-            fs, real = _behind(self._strip_protocol(path))
+            fs, real = behind(self._strip_protocol(path))
             fs.invalidate_cache(real)
             facts = fs.info(real)
             kept = {name: facts[name] for name in ("size", "type", *TAGS) if name in facts}
@@ -48,7 +48,7 @@ class EnvironmentFiles(fsspec.AbstractFileSystem):  # type: ignore[misc]
     def cat_file(self, path: str, start: int | None = None, end: int | None = None, **_: Any) -> bytes:
         """Bytes [start, end) of a file."""
         with _unseen(path):
-            fs, real = _behind(self._strip_protocol(path))
+            fs, real = behind(self._strip_protocol(path))
             return bytes(fs.cat_file(real, start=start, end=end))
 
     def cat_ranges(self, paths: Sequence[str], starts: Any, ends: Any, **options: Any) -> list[bytes]:
@@ -56,7 +56,7 @@ class EnvironmentFiles(fsspec.AbstractFileSystem):  # type: ignore[misc]
         if not paths:
             return []
         with _unseen(f"{paths[0]} and others" if len(set(paths)) > 1 else paths[0]):
-            found = [_behind(self._strip_protocol(path)) for path in paths]
+            found = [behind(self._strip_protocol(path)) for path in paths]
             if len({id(fs) for fs, _ in found}) == 1:
                 options = {"batch_size": options.get("batch_size"), "on_error": "raise"}
                 return list(found[0][0].cat_ranges([real for _, real in found], starts, ends, **options))
@@ -64,7 +64,7 @@ class EnvironmentFiles(fsspec.AbstractFileSystem):  # type: ignore[misc]
             return [bytes(fs.cat_file(real, start=start, end=end)) for (fs, real), start, end in each]
 
 
-def _behind(path: str) -> tuple[Any, str]:
+def behind(path: str) -> tuple[Any, str]:
     """The file system and the path that `NAME/FILE` stands for."""
     variable, _, file = path.partition("/")
     files = _files_of(variable)

@@ -16,15 +16,8 @@ from hypothesis import strategies as st
 
 from rayclean.catalog.columns_stage import ColumnsJob, find_duplicates
 from rayclean.catalog.labels import ClassList
-from rayclean.catalog.stage import (
-    SOURCES_FILE,
-    CatalogJob,
-    catalog_fingerprint,
-    find_sources,
-    open_catalog,
-    scan_settings,
-)
-from rayclean.catalog.table import Catalog
+from rayclean.catalog.stage import CatalogJob, catalog_mark, find_sources, open_catalog, scan_settings
+from rayclean.catalog.table import SOURCES_FILE, Catalog
 from rayclean.config import DataSection
 from rayclean.errors import InputError, ShardChangedError
 from rayclean.run.run import Run
@@ -45,11 +38,11 @@ def data_of(folder: Path, **fields: Any) -> DataSection:
 def jobs_of(run_dir: Path, data: DataSection) -> Jobs:
     store, classes = Store(str(run_dir)), ClassList.load(data.classes)
     sources = find_sources(data)
-    mark = catalog_fingerprint(data, classes, sources)
+    mark = catalog_mark(data, classes, sources)
     folder = f"catalog-{mark}"
     store.create(f"{folder}/{SOURCES_FILE}", encode(SOURCES_FILE, sources, "{}"))
     scan = CatalogJob(store, folder, scan_settings(data, classes), sources.num_rows)
-    return scan, ColumnsJob(store, folder, classes.num_classes)
+    return scan, ColumnsJob(store, folder, classes.names)
 
 
 def make(run_dir: Path, data: DataSection, jobs: Callable[[Sequence[Job]], None] = run_inline) -> Catalog:
@@ -156,6 +149,7 @@ def test_what_is_awkward_is_counted(tmp_path: Path) -> None:
     write_tar(tmp_path / "3.tar", sample("f", 2, 2))
     catalog = make(tmp_path / "run", data_of(tmp_path))
     assert catalog.summary == {
+        "content": catalog.fingerprint,
         "rows": 3,
         "samples": 6,
         "quarantined": {"missing_label": 1, "bad_label": 1, "truncated": 1},
@@ -199,7 +193,7 @@ def test_other_shards_are_another_catalog(change: Callable[[Path], object], tmp_
     data = data_of(tmp_path)
 
     def mark() -> str:
-        return catalog_fingerprint(data, ClassList.load(3), find_sources(data))
+        return catalog_mark(data, ClassList.load(3), find_sources(data))
 
     before = mark()
     assert mark() == before
@@ -220,10 +214,10 @@ def test_reading_otherwise_is_another_catalog(tmp_path: Path) -> None:
     marks = []
     for fields in changes:
         data = data_of(tmp_path, **fields)
-        marks.append(catalog_fingerprint(data, ClassList.load(data.classes), find_sources(data)))
+        marks.append(catalog_mark(data, ClassList.load(data.classes), find_sources(data)))
     assert len(set(marks)) == len(changes)
     data = data_of(tmp_path, cache_bytes=0, size=8)  # what only training reads
-    assert catalog_fingerprint(data, ClassList.load(3), find_sources(data)) == marks[0]
+    assert catalog_mark(data, ClassList.load(3), find_sources(data)) == marks[0]
 
 
 def test_the_place_of_the_shards_does_not_count(tmp_path: Path) -> None:
@@ -233,7 +227,7 @@ def test_the_place_of_the_shards_does_not_count(tmp_path: Path) -> None:
         write_tar(tmp_path / name / "0.tar", sample("a", 0))
         os.utime(tmp_path / name / "0.tar", ns=(5, 5))
         data = data_of(tmp_path / name)
-        marks.append(catalog_fingerprint(data, ClassList.load(3), find_sources(data)))
+        marks.append(catalog_mark(data, ClassList.load(3), find_sources(data)))
     assert marks[0] == marks[1]
 
 

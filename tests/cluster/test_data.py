@@ -17,8 +17,8 @@ from rayclean.storage.executor import Watcher
 from rayclean.storage.graph import Graph
 from rayclean.storage.store import Store
 from tests.cluster.test_pool import Deadly, Paths, Simulate
-from tests.e2e.driver import wait_for
 from tests.ray_here import logical_cpus
+from tools.faults.driver import wait_for
 
 WORKERS = Workers(2, 1, 0, "cpu")
 

@@ -23,8 +23,8 @@ from rayclean.errors import ClusterError, StageError
 from rayclean.storage.executor import Report
 from rayclean.storage.resume import Resume
 from rayclean.storage.store import Store
-from tests.e2e.driver import wait_for
 from tests.ray_here import logical_cpus
+from tools.faults.driver import wait_for
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -24,8 +24,8 @@ from rayclean.storage.executor import JobReport, Watcher
 from rayclean.storage.graph import Graph
 from rayclean.storage.store import Store
 from rayclean.storage.units import Job, UnitResult
-from tests.e2e.driver import wait_for
 from tests.ray_here import logical_cpus
+from tools.faults.driver import wait_for
 
 SLEEP_S = 1.0  # long beside the starts of actors, which come one after the other
 

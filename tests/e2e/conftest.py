@@ -18,10 +18,10 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from rayclean.shards.write import write_shards
-from tests.e2e.driver import started
-from tests.e2e.runs import NUM_BAD, NUM_GOOD, NUM_SHARDS, RUN_TIMEOUT_S, Finished, RunFolder, finish
 from tools.data.make_digits import move_labels
 from tools.faults.doors import Watch
+from tools.faults.driver import started
+from tools.faults.run_folder import NUM_BAD, NUM_GOOD, NUM_SHARDS, RUN_TIMEOUT_S, Finished, RunFolder, finish
 
 
 def _png(pixels: npt.NDArray[np.float64]) -> bytes:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from rayclean.cli import commands
-from tests.e2e.driver import started, wait_for
-from tests.e2e.runs import RUN_TIMEOUT_S, Finished, RunFolder, finish
 from tests.helpers import sample, write_tar
+from tools.faults.driver import started, wait_for
+from tools.faults.run_folder import RUN_TIMEOUT_S, Finished, RunFolder, finish
 
 pytestmark = pytest.mark.timeout(500)
 

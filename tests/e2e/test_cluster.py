@@ -9,8 +9,8 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.e2e.driver import COMPUTING_ACTOR, find_below, labels, seen, started, wait_for
-from tests.e2e.runs import PARTS, RUN_TIMEOUT_S, Finished, RunFolder
+from tools.faults.driver import COMPUTING_ACTOR, find_below, labels, seen, started, wait_for
+from tools.faults.run_folder import PARTS, RUN_TIMEOUT_S, Finished, RunFolder
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.damage import copy_until_read, damage
-from tests.e2e.driver import labels
-from tests.e2e.runs import Finished, RunFolder, finish
+from tools.faults.driver import labels
+from tools.faults.run_folder import Finished, RunFolder, finish
 
 pytestmark = pytest.mark.timeout(900)
 

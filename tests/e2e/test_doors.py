@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import Watched
-from tests.e2e.runs import Finished
 from tools.faults.doors import CLIENTS, Door
+from tools.faults.run_folder import Finished
 
 pytestmark = pytest.mark.timeout(500)
 

@@ -20,9 +20,9 @@ from rayclean.storage.published import Published
 from rayclean.storage.store import Store
 from rayclean.train.models import build_model
 from rayclean.train.snapshots import publish_weights
-from tests.e2e.driver import BIN, COMPUTING_ACTOR, TRAINING_WORKER, labels, seen, started, wait_for
-from tests.e2e.runs import RUN_TIMEOUT_S, RunFolder, finish
-from tests.object_store import serving
+from tools.faults.driver import BIN, COMPUTING_ACTOR, TRAINING_WORKER, labels, seen, started, wait_for
+from tools.faults.run_folder import RUN_TIMEOUT_S, RunFolder, finish
+from tools.faults.serving import serving
 
 pytestmark = pytest.mark.timeout(900)
 

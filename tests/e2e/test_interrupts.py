@@ -11,8 +11,8 @@ import pytest
 from rayclean.run.grow import STAGES
 from rayclean.storage.lease import current
 from rayclean.storage.store import Store
-from tests.e2e.driver import Ended, seen, started, wait_for
-from tests.e2e.runs import PARTS, RUN_TIMEOUT_S, Finished, RunFolder
+from tools.faults.driver import Ended, seen, started, wait_for
+from tools.faults.run_folder import PARTS, RUN_TIMEOUT_S, Finished, RunFolder
 
 pytestmark = pytest.mark.timeout(500)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.driver import BIN, Driver, labels, started, wait_for
-from tests.e2e.runs import RUN_TIMEOUT_S, Finished
+from tools.faults.driver import BIN, Driver, labels, started, wait_for
+from tools.faults.run_folder import RUN_TIMEOUT_S, Finished
 
 pytestmark = pytest.mark.timeout(900)
 

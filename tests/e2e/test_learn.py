@@ -16,8 +16,8 @@ import pytest
 
 from rayclean.storage.contents import read_json
 from rayclean.storage.store import Store
-from tests.e2e.driver import BIN, Driver, Ended, Seen, labels, seen, started, wait_for
-from tests.e2e.runs import NUM_GOOD, RUN_TIMEOUT_S, Finished, RunFolder
+from tools.faults.driver import BIN, Driver, Ended, Seen, labels, seen, started, wait_for
+from tools.faults.run_folder import NUM_GOOD, RUN_TIMEOUT_S, Finished, RunFolder
 
 pytestmark = pytest.mark.timeout(500)
 

@@ -13,9 +13,9 @@ from rayclean.cli import commands
 from rayclean.shards.urls import expand_shards
 from rayclean.storage.published import CLASSES, PART, Published
 from rayclean.storage.store import Store
-from tests.e2e.driver import BIN, Ended, started, wait_for
-from tests.e2e.runs import RUN_TIMEOUT_S, Finished
-from tests.object_store import ObjectStore, serving
+from tools.faults.driver import BIN, Ended, started, wait_for
+from tools.faults.run_folder import RUN_TIMEOUT_S, Finished
+from tools.faults.serving import ObjectStore, serving
 
 pytestmark = pytest.mark.timeout(600)
 SECRET = "never-to-be-seen"

@@ -14,8 +14,8 @@ from rayclean.run.start import look
 from rayclean.storage.contents import read_json
 from rayclean.storage.store import Store
 from rayclean.storage.units import ENVIRONMENT_FILE, compute_and_publish
-from tests.e2e.driver import COMPUTING_ACTOR, TRAINING_WORKER, Driver, labels, seen, started, wait_for
-from tests.e2e.runs import PARTS, RUN_TIMEOUT_S, Finished, RunFolder, finish
+from tools.faults.driver import COMPUTING_ACTOR, TRAINING_WORKER, Driver, labels, seen, started, wait_for
+from tools.faults.run_folder import PARTS, RUN_TIMEOUT_S, Finished, RunFolder, finish
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -17,8 +17,8 @@ from rayclean.schema import SCORES, label_schema
 from rayclean.storage.lease import hold
 from rayclean.storage.published import Published
 from rayclean.storage.store import Store
-from tests.e2e.driver import labels, seen
-from tests.e2e.runs import NUM_BAD, NUM_GOOD, Finished, finish
+from tools.faults.driver import labels, seen
+from tools.faults.run_folder import NUM_BAD, NUM_GOOD, Finished, finish
 
 pytestmark = pytest.mark.timeout(500)
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.driver import BIN, labels, started
-from tests.e2e.runs import RUN_TIMEOUT_S, Finished
 from tests.signed_urls import TELLTALE, VARIABLE, signing
+from tools.faults.driver import BIN, labels, started
+from tools.faults.run_folder import RUN_TIMEOUT_S, Finished
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
 LOOPBACK = "127.0.0.1"  # in Ray's files for reasons of its own

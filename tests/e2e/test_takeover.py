@@ -13,8 +13,8 @@ import pytest
 from rayclean.storage.published import Published
 from rayclean.storage.store import Store
 from tests.damage import copy_until_read
-from tests.e2e.driver import labels, started, wait_for
-from tests.e2e.runs import RUN_TIMEOUT_S, Finished, RunFolder, finish
+from tools.faults.driver import labels, started, wait_for
+from tools.faults.run_folder import RUN_TIMEOUT_S, Finished, RunFolder, finish
 
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.slow]
 CONTAINER = ("unshare", "-Urpf", "--mount-proc")

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.e2e.driver import labels
-from tests.e2e.runs import Finished, RunFolder, finish
+from tools.faults.driver import labels
+from tools.faults.run_folder import Finished, RunFolder, finish
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 

@@ -42,7 +42,7 @@ from rayclean.storage.store import Store
 from rayclean.storage.units import Job
 from tests.conftest import SHARD_SAMPLES, Sample
 from tests.export.runs import columns_of, compute_here, doubtful_run, edited, exported, lines_of
-from tests.object_store import serving
+from tools.faults.serving import serving
 
 WISHES: list[dict[str, Any]] = [
     {"cut": 0.4},

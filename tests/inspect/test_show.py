@@ -23,7 +23,7 @@ from rayclean.inspect.show import FinalTable, describe
 from rayclean.report.run_text import print_sample
 from rayclean.run.run import Run
 from rayclean.storage.contents import read_table
-from rayclean.storage.published import Published
+from rayclean.storage.published import LABELS, TABLES, Published
 from rayclean.storage.store import Store
 from tests.conftest import Sample
 from tests.helpers import sample, write_tar
@@ -199,7 +199,8 @@ def test_a_key_that_is_not_there_names_those_that_look_alike(trained: Run, copie
         describe(trained.config, "[red]zzzzzzzz")
     with pytest.raises(InputError, match="no sample ''"):
         describe(trained.config, "")
-    Store(copied.run.dir).remove("tables/_manifest.json")
+    for folder in (LABELS, TABLES):
+        Store(copied.run.dir).remove(folder)
     with pytest.raises(InputError, match="did you mean"):
         describe(copied, "k0x")
     Store(copied.run.dir).remove(trained.catalog.folder + "/rows")

@@ -12,15 +12,8 @@ from PIL import Image
 from rayclean.catalog.columns_stage import ColumnsJob
 from rayclean.catalog.labels import ClassList
 from rayclean.catalog.pictures import pictures, thumbnails
-from rayclean.catalog.stage import (
-    SOURCES_FILE,
-    CatalogJob,
-    catalog_fingerprint,
-    find_sources,
-    open_catalog,
-    scan_settings,
-)
-from rayclean.catalog.table import Catalog
+from rayclean.catalog.stage import CatalogJob, catalog_mark, find_sources, open_catalog, scan_settings
+from rayclean.catalog.table import SOURCES_FILE, Catalog
 from rayclean.config import DataSection
 from rayclean.errors import ConfigError, InputError, ShardChangedError
 from rayclean.report.page_files import MARK, TINY, open_folder, write_pages, write_pictures
@@ -50,10 +43,10 @@ def catalog(tmp_path: Path) -> Catalog:
         write_shard(tmp_path / f"{shard}.tar", 10 * shard)
     data, classes = DataSection(shards=f"{tmp_path}/*.tar", classes=2), ClassList(("a", "b"))
     sources = find_sources(data)
-    mark, store = catalog_fingerprint(data, classes, sources), Store(str(tmp_path / "run"))
+    mark, store = catalog_mark(data, classes, sources), Store(str(tmp_path / "run"))
     store.create(f"catalog-{mark}/{SOURCES_FILE}", encode(SOURCES_FILE, sources, "{}"))
     scan = CatalogJob(store, f"catalog-{mark}", scan_settings(data, classes), sources.num_rows)
-    run_inline([scan, ColumnsJob(store, f"catalog-{mark}", 2)])
+    run_inline([scan, ColumnsJob(store, f"catalog-{mark}", ("a", "b"))])
     return open_catalog(store, mark)
 
 

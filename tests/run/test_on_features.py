@@ -29,8 +29,8 @@ from rayclean.storage.store import Store
 from rayclean.train.heads import HeadSettings
 from rayclean.train.models import build_model
 from rayclean.train.snapshots import publish_weights
-from tests.e2e.driver import labels as table_bytes
 from tests.helpers import png_bytes
+from tools.faults.driver import labels as table_bytes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

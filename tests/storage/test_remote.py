@@ -21,7 +21,7 @@ from rayclean.storage import remote
 from rayclean.storage.lease import current, hold
 from rayclean.storage.remote import is_transient, patiently
 from rayclean.storage.store import Store
-from tests.object_store import ObjectStore, serving
+from tools.faults.serving import ObjectStore, serving
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.e2e.driver import Ended
-from tests.e2e.runs import PARTS
 from tools.faults.acts import FAULTS
+from tools.faults.driver import Ended
 from tools.faults.faults import count_work, is_rays, lost_work, main, plain, start_of, table
+from tools.faults.run_folder import PARTS
 from tools.faults.runs import EPOCHS, UNITS, Place, digit_samples, epochs_of, matching, published_again
 from tools.faults.soak import PAUSES_S, VICTIMS, Tally, plan, summary
 

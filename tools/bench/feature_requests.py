@@ -21,9 +21,9 @@ import yaml
 
 from rayclean.shards.write import write_shards
 from rayclean.storage.store import Store
-from tests.object_store import ObjectStore, serving
 from tools.bench.features import FILE_ROWS, SHARD_ROWS, Made
 from tools.bench.scaling import watch
+from tools.faults.serving import ObjectStore, serving
 
 
 def samples(made: Made, num_rows: int) -> Iterator[tuple[str, dict[str, bytes]]]:

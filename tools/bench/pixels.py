@@ -31,9 +31,9 @@ from rayclean.shards.write import write_shards
 from rayclean.storage.contents import map_arrays
 from rayclean.storage.executor import run_inline
 from rayclean.storage.units import block_name
-from tests.object_store import ObjectStore, serving
 from tools.bench.score import run_of, scoring_jobs
 from tools.data.make_synthetic import synthetic_samples
+from tools.faults.serving import ObjectStore, serving
 
 SIZE = 8
 

@@ -68,7 +68,7 @@ def write_photos(folder: Path) -> None:
     if not shards:
         raise SystemExit(
             f"every-score: no cifar10n-train-*.tar in {source}; say where they lie by {CIFAR10N} "
-            "(tools/convert_cifarn.py writes them), or leave the case out by --cases"
+            "(rayclean convert cifarn writes them), or leave the case out by --cases"
         )
     samples: dict[str, dict[str, bytes]] = {}
     with tarfile.open(shards[0]) as tar:

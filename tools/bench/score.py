@@ -24,8 +24,8 @@ import numpy as np
 import torch
 
 from rayclean.catalog.labels import ClassList
-from rayclean.catalog.stage import SOURCES_FILE, catalog_fingerprint, find_sources
-from rayclean.catalog.table import Catalog
+from rayclean.catalog.stage import catalog_mark, find_sources
+from rayclean.catalog.table import SOURCES_FILE, Catalog
 from rayclean.cluster import nodes
 from rayclean.cluster.actors import Actors
 from rayclean.cluster.connect import connect
@@ -110,7 +110,7 @@ def run_of(
     precision = resolve_precision(precision, "cpu")
     workers = dict.fromkeys(("cpu", "gpu", "train"), Workers(2, 1, 0, "cpu"))
     store, sources = Store(config.run.dir), find_sources(config.data)
-    mark = catalog_fingerprint(config.data, ClassList.load(classes), sources)
+    mark = catalog_mark(config.data, ClassList.load(classes), sources)
     catalog = Catalog(store, f"catalog-{mark}", mark)
     store.create(f"{catalog.folder}/{SOURCES_FILE}", encode(SOURCES_FILE, sources, "{}"))
     run = Run(config, store, catalog, None, workers, (precision, precision))

@@ -14,14 +14,14 @@ from typing import Any
 
 import psutil
 
-from tests.e2e.driver import COMPUTING_ACTOR, TRAINING_WORKER, Driver, find_below, wait_for
-from tests.e2e.runs import PARTS
-from tests.object_store import ObjectStore
+from tools.faults.driver import COMPUTING_ACTOR, TRAINING_WORKER, Driver, find_below, wait_for
+from tools.faults.run_folder import PARTS
 from tools.faults.runs import (
     RUN_TIMEOUT_S,
     Bench,
     Place,
 )
+from tools.faults.serving import ObjectStore
 
 AWAY_S = 60
 CGROUP = Path("/sys/fs/cgroup/memory/rayclean-faults")

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.e2e.driver import BIN, started
+from tools.faults.driver import BIN, started
 from tools.faults.knocks import CALLS, REQUESTS, Answers, knock
 
 LOOK_EVERY_S = 0.3

@@ -24,10 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.driver import Ended, started
-from tests.e2e.runs import PARTS
 from tools.faults.acts import FAULTS, Fault, nothing
+from tools.faults.driver import Ended, started
 from tools.faults.rigs import Rig, scene_of
+from tools.faults.run_folder import PARTS
 from tools.faults.runs import (
     EPOCHS,
     RUN_TIMEOUT_S,

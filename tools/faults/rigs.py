@@ -13,13 +13,13 @@ from pathlib import Path
 
 import psutil
 
-from tests.e2e.driver import started, wait_for
-from tests.object_store import ObjectStore, serving
 from tools.faults.acts import Fault, Scene, call, restore_shard
+from tools.faults.driver import started, wait_for
 from tools.faults.runs import (
     Bench,
     Place,
 )
+from tools.faults.serving import ObjectStore, serving
 
 NODE = {"num_gpus": 0, "object_store_memory": 100 * 2**20, "include_dashboard": False}
 RAYLET, GCS = (

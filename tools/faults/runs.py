@@ -25,9 +25,9 @@ from rayclean.run.grow import STAGES
 from rayclean.shards.write import write_shards
 from rayclean.storage import published as labels
 from rayclean.storage.store import TEMPORARY, Store
-from tests.e2e.driver import BIN, Ended, started
-from tests.e2e.runs import BESIDE, NUM_BAD, NUM_GOOD, NUM_SHARDS, PARTS
 from tools.data.make_digits import move_labels
+from tools.faults.driver import BIN, Ended, started
+from tools.faults.run_folder import BESIDE, NUM_BAD, NUM_GOOD, NUM_SHARDS, PARTS
 
 RUN_TIMEOUT_S = 900  # a run takes 30-60 s on two idle cores, and several times that on busy ones
 EPOCHS = "train-main-*/trajectories/epoch-*/*.parquet"

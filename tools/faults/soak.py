@@ -24,7 +24,7 @@ from random import Random
 
 import psutil
 
-from tests.e2e.driver import COMPUTING_ACTOR, TRAINING_WORKER, Driver, started
+from tools.faults.driver import COMPUTING_ACTOR, TRAINING_WORKER, Driver, started
 from tools.faults.runs import EPOCHS, UNITS, Bench, Place, Published, epochs_of, matching, published_again
 
 PAUSES_S = (2.0, 18.0)  # between two kills: the shorter ones meet a driver that starts

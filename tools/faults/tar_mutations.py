@@ -30,8 +30,8 @@ import psutil
 
 from rayclean.catalog.columns_stage import ColumnsJob
 from rayclean.catalog.labels import ClassList
-from rayclean.catalog.stage import SOURCES_FILE, CatalogJob, find_sources, open_catalog, scan_settings
-from rayclean.catalog.table import Catalog
+from rayclean.catalog.stage import CatalogJob, find_sources, open_catalog, scan_settings
+from rayclean.catalog.table import SOURCES_FILE, Catalog
 from rayclean.config import DataSection
 from rayclean.shards.decode import decode_image
 from rayclean.storage.contents import encode, read_table
@@ -105,7 +105,7 @@ def scan(folder: Path, outcome: Outcome) -> Catalog | None:
         outcome.slowest_s = max(outcome.slowest_s, time.perf_counter() - started_s)
     if outcome.failed > failed:
         return None
-    run_inline([ColumnsJob(store, FOLDER, CLASSES)])
+    run_inline([ColumnsJob(store, FOLDER, ClassList.load(CLASSES).names)])
     return open_catalog(store, FOLDER.removeprefix("catalog-"))
 
 

@@ -1,4 +1,4 @@
-"""A real object store for tests: a server of its own, on loopback."""
+"""A real object store for tests and measurements: a server of its own, on loopback."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-import pytest
+from unittest import mock
 
 from tools.faults.object_store import ACCESS_KEY
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
@@ -73,11 +72,10 @@ def serving() -> Iterator[ObjectStore]:
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         store = ObjectStore(process.stdout.readline().strip())
-        with pytest.MonkeyPatch.context() as patch:
+        with mock.patch.dict(os.environ):
             for name in [name for name in os.environ if name.startswith("AWS_")]:
-                patch.delenv(name)
-            for name, value in store.env().items():
-                patch.setenv(name, value)
+                del os.environ[name]
+            os.environ.update(store.env())
             s3fs.S3FileSystem.clear_instance_cache()
             fsspec.filesystem("s3").mkdir(store.bucket.removeprefix("s3://"))
             try:

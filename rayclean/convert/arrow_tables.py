@@ -1,15 +1,13 @@
-"""The files of a Hugging Face data set, Parquet or Arrow, read by row with pyarrow; a name on the hub is fetched."""
+"""The files of a Hugging Face data set, Parquet or Arrow, whose images are read by row with pyarrow."""
 
 from __future__ import annotations
 
 import fcntl
 import functools
 import hashlib
-import importlib
 import json
 import os
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,14 +15,12 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rayclean.errors import ConfigError, InputError, RaycleanError
+from rayclean.convert.files import extension_of
+from rayclean.convert.samples import IMAGE_EXTENSIONS, Facts
+from rayclean.errors import InputError, RaycleanError
 from rayclean.shards.write import Sample
-from tools.convert import IMAGE_EXTENSIONS, Facts
-from tools.convert_imagefolder import extension_of
 
-SAVED, SAVED_SPLITS = "state.json", "dataset_dict.json"  # of `save_to_disk`
 UNPACK_ROWS = 256
-_SPLIT_NAME = re.compile(r"[\w.-]+")
 _UNKNOWN = "img"
 
 T = TypeVar("T")
@@ -52,7 +48,7 @@ class Table:
 
     def read(self, column: str) -> pa.ChunkedArray:
         """A column. Raises InputError."""
-        return _open_stream(self.path)[column]
+        return open_stream(self.path)[column]
 
     def images(self) -> pa.ChunkedArray:
         """The images, mapped. Raises InputError."""
@@ -88,7 +84,7 @@ class ParquetTable(Table):
                     f"{stream}: cannot be written: {error}; it needs as much disk as the images of {self.name}: make "
                     "room, or name another folder with --scratch"
                 ) from error
-        return _open_stream(stream)[self.image]
+        return open_stream(stream)[self.image]
 
     def _unpack(self, stream: str) -> None:
         os.makedirs(self.scratch, exist_ok=True)
@@ -157,6 +153,7 @@ class RowItem:
 
 
 def bytes_and_path(value: Any) -> tuple[bytes | None, str | None]:
+    """Of a value in a column of images: its bytes and the name of its file; None for what it has not."""
     return (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
 
 
@@ -181,7 +178,8 @@ def _kind(content: bytes, path: str | None) -> str:
 
 
 @functools.lru_cache(maxsize=4096)
-def _open_stream(path: str) -> pa.Table:
+def open_stream(path: str) -> pa.Table:
+    """A stream of Arrow, mapped. Raises InputError."""
     return _reading(path, lambda: pa.ipc.open_stream(pa.memory_map(path)).read_all())
 
 
@@ -192,121 +190,23 @@ def _reading(path: str, read: Callable[[], T]) -> T:
         raise InputError(f"{path}: cannot be read: {error}; expected Parquet or Arrow, fetch the file again") from error
 
 
-def find_tables(root: Path, split: str, files: str | None) -> list[tuple[Path, str]]:
-    """The files of a split with their names, in the order of the rows.
-
-    Args:
-        root: a Parquet file, a folder of them, or one of `save_to_disk`.
-        split: its name.
-        files: which Parquet files below the folder, a glob; None: those whose path has the split as a part.
-
-    Raises:
-        InputError: there are none.
-    """
-    if root.is_file():
-        return [(root, root.name)]
-    if (root / SAVED_SPLITS).exists():
-        splits = json.loads((root / SAVED_SPLITS).read_text())["splits"]
-        if split not in splits:
-            raise InputError(f"{root}: found no split {split}, but {', '.join(splits)}; name one of these with --split")
-        root /= split
-    if (root / SAVED).exists():
-        state = json.loads((root / SAVED).read_text())
-        if state.get("_indices_data_files"):
-            raise InputError(f"{root}: found rows in another order (indices); save it again after flatten_indices()")
-        return [(root / each["filename"], each["filename"]) for each in state["_data_files"]]
-    found = sorted(path.relative_to(root).as_posix() for path in root.glob(files or "**/*.parquet"))
-    part = re.compile(rf"(^|[-_./]){re.escape(split)}([-_./]|$)")
-    taken = found if files else [name for name in found if part.search(name)]
-    if not taken:
-        raise InputError(
-            f"{root}: found no file of {files or f'split {split}'} among {len(found)} Parquet files "
-            f"({', '.join(found[:3])}, ...); name the split with --split, or the files with --files"
-        )
-    return [(root / name, name) for name in taken]
-
-
-def fetch(name: str, subset: str | None, split: str) -> list[tuple[Path, str]]:
-    """The files of a data set of the hub, which `datasets` fetches to its cache.
-
-    Raises:
-        ConfigError: the library is not installed, or the split is not a name alone.
-        InputError: it does not get the data set.
-    """
-    try:
-        library = importlib.import_module("datasets")
-    except ImportError as error:
-        raise ConfigError(
-            f"{name}: found no such file or folder; for a data set of the hub install the library that fetches it: "
-            "pip install datasets"
-        ) from error
-    if not _SPLIT_NAME.fullmatch(split):
-        raise ConfigError(f"--split {split}: expected the name of a whole split, as train")
-    try:
-        data = library.load_dataset(name, subset, split=split)
-    except Exception as error:  # it raises its own and those of half a dozen libraries
-        raise InputError(f"{name}, split {split}: datasets cannot load it: {error}; check name and network") from error
-    files = [Path(file["filename"]) for file in data.cache_files]
-    rows = sum(_open_stream(str(file)).num_rows for file in files)
-    if rows != len(data):
-        raise InputError(
-            f"{name}: found {rows} rows in files of its cache, expected {len(data)}; save it to disk first"
-        )
-    return [(file, file.name) for file in files]
-
-
-def open_tables(
-    files: Sequence[tuple[Path, str]], columns: Sequence[str], image: str | None, folder: str, scratch: str
-) -> list[Table]:
-    """The files as tables with a column of images.
-
-    Args:
-        files: as `find_tables` gives them.
-        columns: others that they must have.
-        image: the column of the images; None: the only one that the first file has.
-        folder: see `Table`.
-        scratch: see `Table`.
-
-    Raises:
-        InputError: a file cannot be read, or has not these columns.
-    """
-    tables = []
-    for path, name in files:
-        schema = _schema(str(path))
-        if image is None:
-            found = [field.name for field in schema if holds_images(field.type)]
-            if len(found) != 1:
-                raise InputError(
-                    f"{path}: found {len(found)} columns of images in {schema.names}; name it: --image NAME"
-                )
-            image = found[0]
-        if absent := {image, *columns} - set(schema.names):
-            raise InputError(
-                f"{path}: found columns {', '.join(schema.names)}, not {', '.join(sorted(absent))}; name the right "
-                "ones with --image, --label and --also"
-            )
-        kind = schema.field(image).type
-        if not (holds_images(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
-            raise InputError(f"{path}: found {kind} in column {image}, expected images; name another with --image")
-        make = ParquetTable if _is_parquet(path) else Table
-        tables.append(make(str(path.absolute()), name, path.stat().st_size, image, folder, scratch))
-    return tables
-
-
 def holds_images(kind: pa.DataType) -> bool:
+    """Whether a column is of images as `datasets` has them."""
     return bool(pa.types.is_struct(kind)) and {"bytes", "path"} <= {field.name for field in kind}
 
 
-def _is_parquet(path: str | Path) -> bool:
+def is_parquet(path: str | Path) -> bool:
+    """Whether a file is Parquet, by its name."""
     return str(path).endswith(".parquet")
 
 
-def _schema(path: str) -> pa.Schema:
-    return _reading(path, lambda: pq.read_schema(path)) if _is_parquet(path) else _open_stream(path).schema
+def schema_of(path: str) -> pa.Schema:
+    """The columns of a file. Raises InputError."""
+    return _reading(path, lambda: pq.read_schema(path)) if is_parquet(path) else open_stream(path).schema
 
 
 def class_names(path: str, column: str) -> list[str] | None:
-    """Of a column of ClassLabel."""
-    metadata = json.loads((_schema(path).metadata or {}).get(b"huggingface", b"{}"))
+    """The classes of a column of ClassLabel; None of others. Raises InputError."""
+    metadata = json.loads((schema_of(path).metadata or {}).get(b"huggingface", b"{}"))
     names = metadata.get("info", {}).get("features", {}).get(column, {}).get("names")
     return [str(name) for name in names] if names else None

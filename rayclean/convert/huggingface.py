@@ -1,24 +1,14 @@
-"""A Hugging Face data set to shards: Parquet files, a folder of `save_to_disk`, or a name on the hub.
+"""A Hugging Face data set: Parquet files, a folder of `save_to_disk`, or a name on the hub.
 
-    .venv/bin/python tools/convert_huggingface.py /data/beans shards/beans --split train
-    .venv/bin/python tools/convert_huggingface.py /data/cifar100 shards/cifar100 --image img --label fine_label
-    .venv/bin/python tools/convert_huggingface.py AI-Lab-Makerere/beans shards/beans --split validation
-
-Files are read with pyarrow alone; a name on the hub needs the library `datasets`, which fetches it. In a folder of
-Parquet files those are taken whose path has SPLIT as a part, as `data/SPLIT-00000-of-00002.parquet`. Class names
-are those in the files' metadata, else the label column's different texts in order, else its numbers.
-
-The key is the row's number in the split. JSON: `label`, the columns of `--also`, `file` and `row`, and `path` as the
-set has it. A label that is none (often -1 or null in test splits) stays what it is; a run puts such samples aside.
-Parquet cannot be read row by row, so its images are first unpacked to `--scratch`, which needs as much disk as they
-do and is removed at the end.
+Files are read with pyarrow alone; a name on the hub needs the library `datasets`, which fetches it. The key is the
+row's number in the split. JSON: `label`, the columns of `--also`, `file` and `row`, and `path` as the set has it. A
+label that is none (often -1 or null in test splits) stays what it is; a run puts such samples aside.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,25 +17,55 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
+from rayclean.convert.arrow_tables import RowItem, Table, bytes_and_path, class_names, file_of, holds_images
+from rayclean.convert.huggingface_files import fetch, find_tables, open_tables
+from rayclean.convert.samples import Facts, Found, Source, Split
 from rayclean.errors import ConfigError, InputError
 from rayclean.storage.store import Store
-from tools.convert import Facts, Split, call, convert, make_parser, read_options
-from tools.huggingface_tables import (
-    RowItem,
-    Table,
-    bytes_and_path,
-    class_names,
-    fetch,
-    file_of,
-    find_tables,
-    holds_images,
-    open_tables,
-)
 
 TAKEN = ("label", "file", "row", "path")
 
 
-def read_labels(tables: Sequence[Table], column: str) -> tuple[list[int | None], list[str]]:
+def huggingface(
+    source: Source,
+    split: str,
+    subset: str | None,
+    files: str | None,
+    image: str | None,
+    label: str,
+    also: Sequence[str],
+    images: str | None,
+    scratch: str | None,
+) -> Found:
+    """The rows of a split, and the classes.
+
+    Args:
+        source: a Parquet file, a folder of them, one of `save_to_disk`, or a name on the hub.
+        split: its name.
+        subset: of a data set of the hub.
+        files: which Parquet files below a folder, a glob; None: those of the split.
+        image: column of the images; None: the only one.
+        label: column of the given labels.
+        also: columns that become fields of the JSON member.
+        images: folder of images that rows only name; None: the data set's.
+        scratch: where Parquet is unpacked; None: beside local shards, else where temporary files go.
+
+    Raises:
+        InputError: the files are missing or broken, or have not these columns.
+        ConfigError: a data set of the hub without the library that fetches it, or a field's name that is taken.
+    """
+    if taken := set(also) & set(TAKEN):
+        raise ConfigError(f"--also {', '.join(sorted(taken))}: a field of this name is written already; leave it out")
+    root = Path(source.root)
+    paths = find_tables(root, split, files) if root.exists() else fetch(source.root, subset, split)
+    folder = images or (source.root if root.is_dir() else "")
+    unpacked = _scratch(scratch, source.out, split)
+    tables = open_tables(paths, [label, *also], image, os.path.abspath(folder) if folder else "", unpacked)
+    found, classes = _list_split(split, tables, label, also)
+    return Found([found], classes, unpacked)
+
+
+def _read_labels(tables: Sequence[Table], column: str) -> tuple[list[int | None], list[str]]:
     """The label of each row, and the classes.
 
     Returns:
@@ -77,7 +97,7 @@ def read_labels(tables: Sequence[Table], column: str) -> tuple[list[int | None],
     return values, names
 
 
-def rows_without_bytes(table: Table) -> Iterator[tuple[int, str | None]]:
+def _rows_without_bytes(table: Table) -> Iterator[tuple[int, str | None]]:
     """Rows whose image is none or only named, with the name."""
     first = 0
     for part in table.suspects():
@@ -91,7 +111,7 @@ def rows_without_bytes(table: Table) -> Iterator[tuple[int, str | None]]:
         first += len(part)
 
 
-def list_split(name: str, tables: Sequence[Table], label: str, also: Sequence[str]) -> tuple[Split, list[str]]:
+def _list_split(name: str, tables: Sequence[Table], label: str, also: Sequence[str]) -> tuple[Split, list[str]]:
     """The rows of a split, and the classes.
 
     Args:
@@ -101,9 +121,9 @@ def list_split(name: str, tables: Sequence[Table], label: str, also: Sequence[st
         also: columns that become fields of the JSON member as they are.
 
     Raises:
-        InputError: as of `read_labels`, or a column of something else than numbers and texts.
+        InputError: as of `_read_labels`, or a column of something else than numbers and texts.
     """
-    labels, classes = read_labels(tables, label)
+    labels, classes = _read_labels(tables, label)
     fields: dict[str, list[Any]] = {"label": labels}
     for column in also:
         fields[column] = [value for table in tables for value in table.read(column).to_pylist()]
@@ -114,7 +134,7 @@ def list_split(name: str, tables: Sequence[Table], label: str, also: Sequence[st
     same: dict[int | None, Facts] = {}
     number = 0
     for table in tables:
-        absent = {row: path for row, path in rows_without_bytes(table) if file_of(table, path) is None}
+        absent = {row: path for row, path in _rows_without_bytes(table) if file_of(table, path) is None}
         missing += [f"{table.name} row {row} ({path or 'no image'})" for row, path in absent.items()]
         for row in range(len(table.read(label))):
             if row not in absent:
@@ -134,34 +154,3 @@ def _scratch(given: str | None, out: str, split: str) -> str:
         return f"{store.path}/.scratch-{split}"
     mark = hashlib.sha256(f"{store.root} {split}".encode()).hexdigest()[:8]
     return os.path.join(os.path.abspath(given or tempfile.gettempdir()), f"rayclean-scratch-{mark}")
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = make_parser("Write a data set of Hugging Face as shards.")
-    parser.add_argument("--split", default="train", help="which, and the prefix of the shards' names (train)")
-    parser.add_argument("--subset", help="of a data set of the hub, where it has several")
-    parser.add_argument("--files", metavar="GLOB", help="Parquet files below ROOT (those whose path has the split)")
-    parser.add_argument("--image", metavar="COLUMN", help="of the images (the only one of images)")
-    parser.add_argument("--label", metavar="COLUMN", default="label", help="of the given labels (label)")
-    parser.add_argument("--also", metavar="COLUMN", nargs="+", default=[], help="further fields of the JSON member")
-    parser.add_argument("--images", metavar="FOLDER", help="of images that rows only name (ROOT, where it is a folder)")
-    parser.add_argument("--scratch", metavar="FOLDER", help="where Parquet is unpacked (beside the shards)")
-    found = parser.parse_args(arguments)
-    if taken := set(found.also) & set(TAKEN):
-        raise ConfigError(f"--also {', '.join(sorted(taken))}: the converter writes a field of this name itself")
-    root = Path(found.root)
-    if root.exists():
-        files = find_tables(root, found.split, found.files)
-    else:
-        files = fetch(found.root, found.subset, found.split)
-    images = found.images or (found.root if root.is_dir() else "")
-    scratch = _scratch(found.scratch, found.out, found.split)
-    columns = [found.label, *found.also]
-    tables = open_tables(files, columns, found.image, os.path.abspath(images) if images else "", scratch)
-    split, classes = list_split(found.split, tables, found.label, found.also)
-    convert([split], classes, read_options(found))
-    shutil.rmtree(scratch, ignore_errors=True)
-
-
-if __name__ == "__main__":
-    call(main)

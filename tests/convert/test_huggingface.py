@@ -17,10 +17,10 @@ import pytest
 
 from rayclean.catalog.labels import ClassList, LabelField
 from rayclean.catalog.scan import ScanSettings, scan_shard
+from rayclean.convert.samples import IMAGE_EXTENSIONS
 from rayclean.errors import ConfigError, InputError
+from tests.convert import helpers
 from tests.helpers import image_bytes, random_pixels
-from tools.convert import IMAGE_EXTENSIONS
-from tools.convert_huggingface import main
 
 NUM_ROWS = 30
 NAMES = ["healthy", "rust", "spot"]
@@ -83,7 +83,7 @@ def read(out: Path, split: str = "train") -> dict[str, tuple[dict[str, Any], str
 
 
 def convert(root: Path | str, out: Path, *more: str) -> None:
-    main([str(root), str(out), "--workers", "1", "--shard-size", "7", *more])
+    helpers.convert("huggingface", root, out, "--shard-size", "7", *more)
 
 
 def check(found: dict[str, tuple[dict[str, Any], str, bytes]], names: Sequence[str]) -> None:
@@ -159,7 +159,7 @@ def test_shards_are_the_same_for_any_number_of_workers_and_when_resumed(tmp_path
 def test_what_is_all_there_is_not_unpacked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_parquet(tmp_path / "beans", "train")
     convert(tmp_path / "beans", tmp_path / "out")
-    monkeypatch.setattr("tools.huggingface_tables.ParquetTable.images", lambda self: pytest.fail("unpacked"))
+    monkeypatch.setattr("rayclean.convert.arrow_tables.ParquetTable.images", lambda self: pytest.fail("unpacked"))
     convert(tmp_path / "beans", tmp_path / "out")
 
 
@@ -242,7 +242,7 @@ def test_images_that_rows_only_name_are_read_from_their_folder_alone(tmp_path: P
 
 def test_a_name_on_the_hub_needs_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(ConfigError, match=r"owner/beans: found no such file or folder; .*pip install datasets"):
+    with pytest.raises(ConfigError, match=r"owner/beans: found no such .*pip install 'rayclean\[huggingface\]'"):
         convert("owner/beans", tmp_path / "out")
 
 
@@ -301,7 +301,7 @@ def test_what_cannot_be_told_is_refused(tmp_path: Path) -> None:
     save_parquet(beans, "train", second=lambda i: {"bytes": b"x", "path": "y"})
     with pytest.raises(InputError, match=r"found 2 columns of images in .*--image"):
         convert(beans, tmp_path / "out")
-    with pytest.raises(ConfigError, match="--also row: the converter writes a field of this name"):
+    with pytest.raises(ConfigError, match="--also row: a field of this name is written already"):
         convert(beans, tmp_path / "out", "--image", "image", "--also", "row")
     save_parquet(beans, "train", label=lambda i: -1)
     with pytest.raises(InputError, match="found no label in column label, expected classes; choose another --split"):

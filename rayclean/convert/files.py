@@ -1,12 +1,4 @@
-"""Image files to shards: a folder a class, as torchvision's ImageFolder has them.
-
-    .venv/bin/python tools/convert_imagefolder.py birds/train shards --split train
-    .venv/bin/python tools/convert_imagefolder.py birds/val shards --split val --classes shards/classes.txt
-
-ROOT/CLASS/**/IMAGE, in folders as deep as they come. Labels count the classes in the order of their names, or of a
-file of names. Hidden folders and files are left alone, other files than images counted. What comes out is said in
-`tools/convert.py`.
-"""
+"""Samples that are image files: their bytes as they are, by the path that the data set has for them."""
 
 from __future__ import annotations
 
@@ -14,15 +6,14 @@ import json
 import os
 import re
 import stat
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from rayclean.convert.samples import Facts, Split
 from rayclean.errors import InputError
 from rayclean.shards.write import Sample
-from tools.convert import IMAGE_EXTENSIONS, Facts, Split, call, convert, make_parser, read_options
 
 _STAT_THREADS, _STAT_CHUNK = 32, 1000  # many: on a network file system the waits add up
 _UNSAFE = re.compile("[%\x00-\x1f\x7f\udc80-\udcff]")
@@ -139,75 +130,3 @@ def _size(path: str) -> int | None:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise InputError(f"{path!r}: cannot be read: {error}; check the name and the access rights") from error
     return facts.st_size if stat.S_ISREG(facts.st_mode) else None
-
-
-def list_folder(name: str, folder: Path, classes: Sequence[str] | None) -> tuple[Split, list[str]]:
-    """The images of an ImageFolder, and its classes.
-
-    Args:
-        name: of the split.
-        folder: that holds the classes' folders.
-        classes: by label; None: all folders by name.
-
-    Raises:
-        InputError: no such folder, no folders in it, or one that is none of the classes.
-    """
-    try:
-        found = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not _is_hidden(entry.name))
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be read: {error.strerror}; expected ROOT/CLASS/IMAGE") from error
-    if not found:
-        raise InputError(f"{folder}: found no folders, expected one a class; give the folder above the classes")
-    labels = {name: label for label, name in enumerate(found if classes is None else classes)}
-    if unknown := [name for name in found if name not in labels]:
-        raise InputError(
-            f"{folder}: found folders {', '.join(unknown[:3])} ({len(unknown)} in all) that are none of the "
-            f"{len(labels)} classes; add them to the file, or give the folder that belongs to it"
-        )
-    entries: dict[str, Facts] = {}
-    others: Counter[str] = Counter()
-    for label_name in found:
-        facts = {"label": labels[label_name]}
-        for path in _files_below(folder, label_name):
-            if extension_of(path) in IMAGE_EXTENSIONS:
-                entries[path] = facts
-            else:
-                others[extension_of(path) or "without extension"] += 1
-    notes = [f"left out, as no images: {', '.join(f'{n} {kind}' for kind, n in sorted(others.items()))}"]
-    return find_files(name, folder, entries, notes if others else []), list(labels)
-
-
-def _files_below(folder: Path, name: str) -> list[str]:
-    """Paths relative to `folder` of the files below one of its folders, sorted; links are followed."""
-    found = []
-    for at, folders, files in os.walk(folder / name, followlinks=True):
-        folders[:] = sorted(each for each in folders if not _is_hidden(each))
-        relative = os.path.relpath(at, folder).replace(os.sep, "/")
-        found += [f"{relative}/{each}" for each in files if not _is_hidden(each)]
-    return sorted(found)
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".")
-
-
-def read_classes(file: Path) -> list[str]:
-    """A file with one class name a line, by label. Raises InputError."""
-    try:
-        return file.read_text("utf-8-sig").rstrip().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: cannot be read: {error}; expected a text file with one class name a line") from error
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = make_parser("Write a folder of images, one folder a class, as shards.")
-    parser.add_argument("--split", default="train", help="prefix of the shards' names (train)")
-    parser.add_argument("--classes", type=Path, help="a file with one class a line, by label (the folders by name)")
-    found = parser.parse_args(arguments)
-    names = None if found.classes is None else read_classes(found.classes)
-    split, classes = list_folder(found.split, Path(found.root), names)
-    convert([split], classes, read_options(found))
-
-
-if __name__ == "__main__":
-    call(main)

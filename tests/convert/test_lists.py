@@ -12,10 +12,10 @@ import pytest
 
 from rayclean.catalog.labels import ClassList, LabelField
 from rayclean.catalog.scan import ScanSettings, scan_shard
+from rayclean.convert.samples import IMAGE_EXTENSIONS
 from rayclean.errors import ConfigError, InputError
+from tests.convert.helpers import convert
 from tests.helpers import image_bytes, random_pixels
-from tools import convert_clothing1m, convert_webvision
-from tools.convert import IMAGE_EXTENSIONS
 
 GARMENTS = ["T-Shirt", "Down Coat", "Dress"]
 SYNSETS = [f"n{i:08d} crane" for i in range(60)]
@@ -87,11 +87,11 @@ def read(out: Path, split: str, images: Path, absent: str = "") -> dict[str, dic
 
 
 def clothing1m(root: Path, out: Path, *more: str) -> None:
-    convert_clothing1m.main([str(root), str(out), "--workers", "1", "--shard-size", "6", *more])
+    convert("clothing1m", root, out, "--shard-size", "6", *more)
 
 
 def mini_webvision(root: Path, out: Path, *more: str) -> None:
-    convert_webvision.main([str(root), str(out), "--workers", "1", "--classes", "50", *more])
+    convert("webvision", root, out, "--classes", "50", *more)
 
 
 def test_clothing1m_has_a_split_a_list_and_keeps_both_labels(clothing: Path, tmp_path: Path) -> None:
@@ -237,18 +237,18 @@ def test_mini_webvision_is_the_first_50_classes_of_google(
 
 def test_all_of_webvision_has_a_split_a_source(webvision: Path, tmp_path: Path) -> None:
     out = tmp_path / "shards"
-    convert_webvision.main([str(webvision), str(out), "--workers", "1"])
+    convert("webvision", webvision, out)
     assert [len(read(out, f"train_{source}", webvision)) for source in ("google", "flickr")] == [180, 60]
     assert len((out / "classes.txt").read_text().splitlines()) == 60
     (webvision / "val_images_256").rename(webvision / "val_images")
     again = tmp_path / "again"
-    convert_webvision.main([str(webvision), str(again), "--workers", "1", "--splits", "val"])
+    convert("webvision", webvision, again, "--splits", "val")
     assert (again / "val-000000.tar").read_bytes() == (out / "val-000000.tar").read_bytes()
 
 
 def test_a_subset_does_not_mix_with_the_whole(webvision: Path, tmp_path: Path) -> None:
     out = tmp_path / "shards"
-    convert_webvision.main([str(webvision), str(out), "--workers", "1", "--splits", "val"])
+    convert("webvision", webvision, out, "--splits", "val")
     before = {path: path.read_bytes() for path in out.iterdir()}
     with pytest.raises(ConfigError, match=r"val\.json: found shards of another conversion"):
         mini_webvision(webvision, out, "--splits", "val")
@@ -259,10 +259,10 @@ def test_a_subset_does_not_mix_with_the_whole(webvision: Path, tmp_path: Path) -
 
 def test_what_webvision_lacks_is_named(webvision: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--classes 61: .*synsets\.txt has 60"):
-        convert_webvision.main([str(webvision), str(tmp_path / "shards"), "--classes", "61"])
+        convert("webvision", webvision, tmp_path / "shards", "--classes", "61")
     shutil.rmtree(webvision / "val_images_256")
     with pytest.raises(InputError, match="found no folder val_images_256 or val_images"):
         mini_webvision(webvision, tmp_path / "shards")
     mini_webvision(webvision, tmp_path / "shards", "--splits", "train", "--source", "google")
-    with pytest.raises(SystemExit):
+    with pytest.raises(ConfigError, match="--source bing: expected one of google, flickr, both"):
         mini_webvision(webvision, tmp_path / "shards", "--source", "bing")

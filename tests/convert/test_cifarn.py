@@ -21,7 +21,7 @@ from PIL import Image
 from rayclean.catalog.labels import ClassList, LabelField
 from rayclean.catalog.scan import ScanSettings, scan_shard
 from rayclean.errors import InputError
-from tools.convert_cifarn import main
+from tests.convert import helpers
 
 BATCH = 8
 NUM_TRAIN = 5 * BATCH
@@ -109,7 +109,7 @@ def read(out: Path, split: str) -> dict[str, tuple[dict[str, Any], NDArray[np.ui
 
 
 def convert(cifar: Cifar, out: Path, *more: str) -> None:
-    main([str(cifar.root), str(out), "--workers", "1", "--shard-size", "9", *more])
+    helpers.convert("cifarn", cifar.root, out, "--shard-size", "9", *more)
 
 
 def test_cifar10n_keeps_all_labels_and_the_pixels(cifar: Cifar, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rayclean.config import Config, load_config
 from rayclean.run.grow import STAGES
-from tests.e2e.driver import BIN, Ended, started
+from tools.faults.driver import BIN, Ended, started
 
 NUM_GOOD, NUM_BAD, NUM_SHARDS = 240, 2, 4
 RUN_TIMEOUT_S = 400  # a run takes 30-60 s on two idle cores

@@ -12,26 +12,34 @@ import tarfile
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from rayclean.catalog.labels import ClassList, LabelField
 from rayclean.catalog.scan import ScanSettings, scan_shard
+from rayclean.convert.files import FileItem, make_keys
+from rayclean.convert.plan import SHARD_BYTES, SHARD_SAMPLES, cut
+from rayclean.convert.samples import IMAGE_EXTENSIONS, Found, Options, Split
+from rayclean.convert.write import write
 from rayclean.errors import ConfigError, InputError, RaycleanError
 from rayclean.shards.tar import split_name
 from rayclean.shards.write import Sample, write_shard
 from rayclean.storage.store import TEMPORARY, Store
+from tests.convert.helpers import convert
 from tests.helpers import image_bytes, png_bytes, random_pixels
-from tools.convert import IMAGE_EXTENSIONS, SHARD_BYTES, SHARD_SAMPLES, Options, Split, convert, cut
-from tools.convert_imagefolder import FileItem, main, make_keys
 
 ROOT = Path(__file__).parents[2]
+COMMAND = (sys.executable, "-c", "from rayclean.cli import main; main()", "convert", "imagefolder")
 NUM_IMAGES = 30  # of three classes of unequal size
+
+imagefolder = partial(convert, "imagefolder")
 
 
 @pytest.fixture
@@ -81,8 +89,13 @@ def shards(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.glob("*.tar"))}
 
 
+def write_all(items: Sequence[FileItem], out: str, options: Options) -> None:
+    """Writes a split of one class."""
+    list(write(Found([Split("train", items, len(items))], ["owl"]), out, options, Console(stderr=True)))
+
+
 def test_shards_hold_the_files_bytes_labels_and_paths(birds: Path, out: str) -> None:
-    main([str(birds), out, "--shard-size", "7", "--workers", "1"])
+    imagefolder(birds, out, "--shard-size", "7")
     store = Store(out)
     assert store.read("classes.txt").decode().splitlines() == ["__jay__", "owl", "robin"]
     assert [name for name in store.list("") if name.endswith(".tar")] == [f"train-{i:06d}.tar" for i in range(5)]
@@ -99,7 +112,7 @@ def test_shards_hold_the_files_bytes_labels_and_paths(birds: Path, out: str) -> 
 
 def test_a_catalog_of_the_shards_has_all_rows_and_labels(birds: Path, tmp_path: Path) -> None:
     out = tmp_path / "shards"
-    main([str(birds), str(out), "--shard-size", "7", "--workers", "1"])
+    imagefolder(birds, out, "--shard-size", "7")
     classes = ClassList.load(str(out / "classes.txt"))
     settings = ScanSettings(IMAGE_EXTENSIONS, LabelField.parse("json:label"), None, classes, 1e6)
     scans = [scan_shard(str(path), settings) for path in sorted(out.glob("train-*.tar"))]
@@ -111,7 +124,7 @@ def test_a_catalog_of_the_shards_has_all_rows_and_labels(birds: Path, tmp_path: 
 
 
 def test_other_files_are_counted(birds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main([str(birds), str(tmp_path / "shards"), "--workers", "1"])
+    imagefolder(birds, tmp_path / "shards")
     said = capsys.readouterr().out
     assert "30 samples in 1 shards" in said
     assert "left out, as no images: 1 txt, 1 without extension" in said
@@ -119,7 +132,7 @@ def test_other_files_are_counted(birds: Path, tmp_path: Path, capsys: pytest.Cap
 
 def test_shards_are_the_same_for_any_number_of_workers_and_differ_by_seed(birds: Path, tmp_path: Path) -> None:
     for name, more in {"one": ("1", "0"), "three": ("3", "0"), "seed": ("1", "1")}.items():
-        main([str(birds), str(tmp_path / name), "--shard-size", "4", "--workers", more[0], "--seed", more[1]])
+        imagefolder(birds, tmp_path / name, "--shard-size", "4", "--workers", more[0], "--seed", more[1])
     one, three, seed = (shards(tmp_path / name) for name in ("one", "three", "seed"))
     assert len(one) == 8
     assert one == three
@@ -129,8 +142,8 @@ def test_shards_are_the_same_for_any_number_of_workers_and_differ_by_seed(birds:
 
 
 def test_a_rerun_writes_what_is_not_there_whole(birds: Path, out: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    command = [str(birds), out, "--shard-size", "8", "--workers", "1"]
-    main(command)
+    command = (birds, out, "--shard-size", "8")
+    imagefolder(*command)
     store = Store(out)
     names = [name for name in store.list("") if name.endswith(".tar")]
     first = {name: store.read(name) for name in names}
@@ -145,27 +158,18 @@ def test_a_rerun_writes_what_is_not_there_whole(birds: Path, out: str, monkeypat
         written.append(path.rpartition("/")[2])
         write_shard(path, samples)
 
-    monkeypatch.setattr("tools.convert.write_shard", write)
-    main(command)
+    monkeypatch.setattr("rayclean.convert.write.write_shard", write)
+    imagefolder(*command)
     assert written == [names[0], names[1], names[3]]
     assert {name: store.read(name) for name in names} == first
-    main(command)
+    imagefolder(*command)
     assert len(written) == 3
 
 
 def test_a_killed_conversion_goes_on(birds: Path, tmp_path: Path) -> None:
     whole, out = tmp_path / "whole", tmp_path / "out"
-    main([str(birds), str(whole), "--shard-size", "1", "--workers", "1"])
-    command = [
-        sys.executable,
-        "tools/convert_imagefolder.py",
-        str(birds),
-        str(out),
-        "--shard-size",
-        "1",
-        "--workers",
-        "1",
-    ]
+    imagefolder(birds, whole, "--shard-size", "1")
+    command = [*COMMAND, str(birds), str(out), "--shard-size", "1", "--workers", "1"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         while not list(out.glob("*.tar")) and process.poll() is None:
             time.sleep(0.001)
@@ -173,43 +177,43 @@ def test_a_killed_conversion_goes_on(birds: Path, tmp_path: Path) -> None:
     before = shards(out)
     rest = out / f".train-000029.tar{TEMPORARY}elsewhere-1-2"
     rest.write_bytes(b"half of a sh")
-    main([str(birds), str(out), "--shard-size", "1", "--workers", "1"])
+    imagefolder(birds, out, "--shard-size", "1")
     assert before
     assert shards(out) == shards(whole)
     assert not [name for name in os.listdir(out) if TEMPORARY in name]
 
 
 def test_what_belongs_to_another_conversion_is_not_mixed(birds: Path, out: str) -> None:
-    main([str(birds), out, "--shard-size", "7", "--workers", "1"])
+    imagefolder(birds, out, "--shard-size", "7")
     store = Store(out)
     before = {name: store.read(name) for name in store.list("")}
     for more in (["--seed", "1"], ["--shard-size", "8"]):
         with pytest.raises(ConfigError, match=r"train\.json: found shards of another conversion .*'seed': 0.*remove"):
-            main([str(birds), out, "--shard-size", "7", "--workers", "1", *more])
+            imagefolder(birds, out, "--shard-size", "7", *more)
     (birds / "owl/0.png").write_bytes(png_bytes(999, 9, 9))
     with pytest.raises(ConfigError, match=r"train\.json: found shards of another conversion"):
-        main([str(birds), out, "--shard-size", "7", "--workers", "1"])
+        imagefolder(birds, out, "--shard-size", "7")
     assert {name: store.read(name) for name in store.list("")} == before
     store.remove("train.json")
     with pytest.raises(ConfigError, match=r"found shards of another conversion \{'shards': 5"):
-        main([str(birds), out, "--shard-size", "7", "--workers", "1"])
+        imagefolder(birds, out, "--shard-size", "7")
 
 
 def test_splits_share_a_folder_and_its_classes(birds: Path, tmp_path: Path) -> None:
     out, val = tmp_path / "shards", tmp_path / "val"
-    main([str(birds), str(out), "--workers", "1"])
+    imagefolder(birds, out)
     (val / "robin").mkdir(parents=True)
     (val / "robin/0.png").write_bytes(png_bytes(7))
     with pytest.raises(ConfigError, match=r"classes\.txt: found 3 classes .*expected 1 \(robin"):
-        main([str(val), str(out), "--split", "val", "--workers", "1"])
-    main([str(val), str(out), "--split", "val", "--workers", "1", "--classes", str(out / "classes.txt")])
+        imagefolder(val, out, "--split", "val")
+    imagefolder(val, out, "--split", "val", "--classes", str(out / "classes.txt"))
     with tarfile.open(out / "val-000000.tar") as tar:
         file = tar.extractfile("robin/0.json")
         assert file is not None
         assert json.load(file)["label"] == 2
     (val / "crow").mkdir()
     with pytest.raises(InputError, match=r"found folders crow \(1 in all\) that are none of the 3 classes"):
-        main([str(val), str(out), "--split", "val", "--classes", str(out / "classes.txt")])
+        imagefolder(val, out, "--split", "val", "--classes", str(out / "classes.txt"))
 
 
 @pytest.mark.parametrize(
@@ -225,23 +229,23 @@ def test_a_file_that_changes_after_it_was_listed_stops_its_shard(
             (birds / "owl/3.png").write_bytes(content)
         write_shard(path, samples)
 
-    monkeypatch.setattr("tools.convert.write_shard", write)
+    monkeypatch.setattr("rayclean.convert.write.write_shard", write)
     with pytest.raises(InputError, match=said):
-        main([str(birds), str(tmp_path / "shards"), "--workers", "1"])
+        imagefolder(birds, tmp_path / "shards")
     assert shards(tmp_path / "shards") == {}
 
 
 def test_the_error_of_a_worker_is_the_drivers(birds: Path, tmp_path: Path) -> None:
     items = [FileItem(f"{i}", str(birds), f"owl/{i}.png", -1, {"label": 0}) for i in range(6)]
     with pytest.raises(InputError, match=r"owl/\d\.png: found \d+ bytes, expected -1"):
-        convert([Split("train", items, 6)], ["owl"], Options(str(tmp_path / "shards"), shard_size=1, workers=2))
+        write_all(items, str(tmp_path / "shards"), Options(shard_size=1, workers=2))
     assert shards(tmp_path / "shards") == {}
 
 
 def test_a_key_that_is_there_twice_is_refused(birds: Path, tmp_path: Path) -> None:
     items = [FileItem("same", str(birds), f"owl/{i}.png", 1, {"label": 0}) for i in range(2)]
     with pytest.raises(InputError, match="train: key 'same' is there twice"):
-        convert([Split("train", items, 2)], ["owl"], Options(str(tmp_path / "shards")))
+        write_all(items, str(tmp_path / "shards"), Options())
 
 
 @pytest.mark.parametrize(
@@ -260,23 +264,23 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path, folders: list[str], file
     for name in files:
         (tmp_path / name).write_bytes(png_bytes())
     with pytest.raises(InputError, match=said):
-        main([str(tmp_path / "nothing"), str(tmp_path / "shards"), "--workers", "1"])
+        imagefolder(tmp_path / "nothing", tmp_path / "shards")
     assert not (tmp_path / "shards").exists()
 
 
 def test_an_output_that_cannot_be_is_named(birds: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(RaycleanError, match="file/shards"):
-        main([str(birds), str(tmp_path / "file/shards"), "--workers", "1"])
+        imagefolder(birds, tmp_path / "file/shards")
     with pytest.raises(ConfigError, match="nosuch"):
-        main([str(birds), "nosuch://bucket/shards", "--workers", "1"])
+        imagefolder(birds, "nosuch://bucket/shards")
 
 
 def test_on_the_command_line_an_error_is_a_line_and_an_exit_code(tmp_path: Path) -> None:
-    command = [sys.executable, "tools/convert_imagefolder.py", str(tmp_path / "none"), str(tmp_path / "out")]
+    command = [*COMMAND, str(tmp_path / "none"), str(tmp_path / "out")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr.startswith(f"convert_imagefolder: {tmp_path}/none: cannot be read")
+    assert done.stderr.startswith(f"rayclean: {tmp_path}/none: cannot be read")
     assert "Traceback" not in done.stderr
 
 
