@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from rayclean import __version__
-from rayclean.cli import converting, results
+from rayclean.cli import converting, results, starting
 from rayclean.cli.common import (
     AsJson,
     ConfigPath,
@@ -23,6 +23,7 @@ from rayclean.cli.common import (
     Overrides,
     RunDir,
     Verbose,
+    all_stages,
     beginning,
     err,
     listing,
@@ -45,12 +46,6 @@ app = typer.Typer(
 )
 
 
-def _stages() -> tuple[str, ...]:
-    from rayclean.run.grow import stages
-
-    return stages()
-
-
 def _version(show: bool) -> None:
     if show:
         out.print(f"rayclean {__version__}")
@@ -71,7 +66,7 @@ def run(
     config: ConfigPath,
     overrides: Overrides = None,
     until: Annotated[
-        str | None, typer.Option(metavar="STAGE", help="Stop after this stage.", autocompletion=beginning(_stages))
+        str | None, typer.Option(metavar="STAGE", help="Stop after this stage.", autocompletion=beginning(all_stages))
     ] = None,
     verbose: Verbose = False,
 ) -> None:
@@ -208,17 +203,15 @@ def plan(
 def doctor(config: ConfigPath, overrides: Overrides = None) -> None:
     """Check the shards and the cluster."""
     loaded = load_config(config, overrides or [])
-    from rayclean.inspect import doctor as checks
+    from rayclean.inspect.doctor import examine
+    from rayclean.report.run_text import print_findings
 
-    failed = False
-    for finding in checks.examine(loaded):
-        out.print(f"{finding.level:<8}{finding.text}", markup=False)
-        failed |= finding.level == "error"
-    raise typer.Exit(2 if failed else 0)
+    raise typer.Exit(2 if print_findings(out, examine(loaded)) else 0)
 
 
 results.register(app)
 converting.register(app)
+starting.register(app)
 
 
 def call() -> int:
@@ -241,7 +234,7 @@ def call() -> int:
     except typer.TyperException as e:  # usage: what, and how it is meant
         e.show()  # type: ignore[attr-defined]
         code = e.exit_code
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):  # the second where somebody is asked
         code = INTERRUPTED
     except SystemExit as e:
         if e.code != signal.SIGTERM:  # which Ray turns into this while it starts

@@ -56,6 +56,13 @@ def beginning(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
     return complete
 
 
+def all_stages() -> tuple[str, ...]:
+    """What `--until` may be."""
+    from rayclean.run.grow import stages
+
+    return stages()
+
+
 class Lines(logging.Handler):
     """Prints what is logged to stderr, a line each, above the bars that may be there."""
 

@@ -63,9 +63,9 @@ class Place:
         return all(isinstance(value, int) for value in self.counts)
 
     @property
-    def num_samples(self) -> int:
-        """That have it."""
-        return sum(self.counts.values())
+    def numbers(self) -> list[int]:
+        """Those of them that are."""
+        return [value for value in self.counts if isinstance(value, int)]
 
 
 @dataclass
@@ -90,6 +90,10 @@ class FirstLook:
     def features(self) -> str | None:
         """The extension of features that are there, for `data.features`."""
         return next((each for each in sorted(self.extensions) if each.rpartition(".")[2] in MEMBERS), None)
+
+    def place(self, name: str) -> Place | None:
+        """What was seen at a place; None where that cannot be labels."""
+        return next((place for place in self.places if place.field == name), None)
 
     @property
     def label(self) -> Place | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -71,6 +71,15 @@ def print_left(console: Console, summary: dict[str, Any]) -> None:
     for name, text in (("truncated_shards", "cut short"), ("empty_shards", "empty")):
         if summary[name]:
             console.print(f"{summary[name]:,} of {summary['shards']:,} shards are {text}")
+
+
+def print_findings(console: Console, findings: Iterable[Any]) -> bool:
+    """One line each as it comes, whether it is sound first; returns whether one of them is an error."""
+    failed = False
+    for finding in findings:
+        console.print(f"{finding.level:<8}{finding.text}", markup=False)
+        failed |= finding.level == "error"
+    return failed
 
 
 def print_graph(console: Console, lines: Sequence[Any], unnamed: Sequence[Any]) -> None:
