@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from rayclean.config.noise_kinds import IMBALANCES, NOISE_KINDS
 
@@ -22,6 +22,19 @@ def _a_folder(path: str) -> str:
     if not path.strip() or "\0" in path:
         raise ValueError("a folder or URL expected, such as runs/digits")
     return path
+
+
+def _texts(classes: Any) -> Any:
+    """Names that YAML did not take for names are refused with how it is told."""
+    if isinstance(classes, bool):
+        raise ValueError(f"expected a count, names or a file, and YAML takes yes and no for {classes}; quote it")
+    for name in classes if isinstance(classes, list) else ():
+        if not isinstance(name, str):
+            raise ValueError(
+                f"expected names, and YAML takes one for {name!r}, which is no text (so it does with no, yes, on, "
+                "numbers, dates, null); quote it: ['no', '1']"
+            )
+    return classes
 
 
 def _not_too_many(classes: int | list[str] | str) -> int | list[str] | str:
@@ -70,7 +83,7 @@ class DataSection(Section):
     truth: str | None = None
     group: str | None = None
     group_by: Literal["scores", "gradient"] = "scores"
-    classes: Annotated[int | list[str] | str, AfterValidator(_not_too_many)]
+    classes: Annotated[int | list[str] | str, BeforeValidator(_texts), AfterValidator(_not_too_many)]
     size: Positive | None = None
     mean: tuple[float, float, float] | None = None
     std: tuple[PositiveNumber, PositiveNumber, PositiveNumber] | None = None
@@ -260,7 +273,7 @@ class MergeSection(Section):
 
     score: str = "auto"
     verified: str | None = None
-    verified_classes: list[str] | str | None = None
+    verified_classes: Annotated[list[str] | str | None, BeforeValidator(_texts)] = None
     threshold: Share = 0.5
     sample_rows: Positive = 100_000
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import glob
+import logging
 import os
 import re
 import stat
@@ -33,6 +34,7 @@ ENVIRONMENT = "env:"  # of patterns that are in an environment variable
 # One request lists 1,000 objects; fewer shards than this in a folder are asked for one by one.
 _LISTED = 100
 _ASKED_AT_ONCE = 16
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,8 @@ def expand_shards(patterns: str | Sequence[str], field: str = SHARDS) -> list[st
         field: of the config, for errors.
 
     Returns:
-        Sorted and unique; local ones as absolute paths. Without a glob a remote shard is not looked up here.
+        Sorted and unique; local ones as absolute paths. Without a glob a remote shard is not looked up here. One
+        that is reached twice, by two patterns or a link, is there once, and a line says so.
 
     Raises:
         ConfigError: an empty or unbalanced pattern, or `pipe:`, which would run a shell.
@@ -90,11 +93,25 @@ def expand_shards(patterns: str | Sequence[str], field: str = SHARDS) -> list[st
     given = [patterns] if isinstance(patterns, str) else list(patterns)
     if not given:
         raise ConfigError(f"{field} is an empty list; name at least one shard")
-    urls = sorted({url for pattern in given for url in _expand_pattern(pattern, field)})
+    found = sorted(url for pattern in given for url in _expand_pattern(pattern, field))
+    by_place: dict[str, list[str]] = {}
+    for url in found:
+        by_place.setdefault(_place(url), []).append(url)
+    if twice := [names for names in by_place.values() if len(names) > 1]:
+        log.warning(
+            "%s: shards that are reached twice and read once: %d, such as %s", field, len(twice), " = ".join(twice[0])
+        )
+    urls = [names[0] for names in by_place.values()]
     for url in urls:
         if tool := tool_of_name(url):
             raise compressed_error(url, tool)
     return urls
+
+
+def _place(url: str) -> str:
+    """What two names of one shard share: where links lead."""
+    path = local_path(url)
+    return url if path is None else os.path.realpath(path)
 
 
 def _expand_pattern(pattern: str, field: str) -> list[str]:
@@ -139,7 +156,15 @@ def _match_local(path: str, field: str) -> list[str]:
         raise InputError(f"{field}: {path}: found a folder, expected files; write {path}/*.tar")
     if os.path.exists(path):
         return [path]
-    return [match for match in glob.glob(path, recursive=True) if os.path.isfile(match)]
+    return [match for match in glob.glob(_literal(path), recursive=True) if os.path.isfile(match)]
+
+
+def _literal(pattern: str) -> str:
+    """A pattern whose folders, as far as there are such, are taken by the letter: brackets may be part of a name."""
+    folder = os.path.dirname(pattern)
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    return glob.escape(folder) + pattern[len(folder) :]
 
 
 def _match_remote(url: str) -> list[str]:

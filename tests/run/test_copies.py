@@ -25,8 +25,8 @@ from rayclean.run.pipeline import run
 from rayclean.run.run import Run
 from rayclean.shards.write import write_shards
 from rayclean.storage.contents import read_json, write
-from tests.e2e.driver import labels as table_bytes
 from tests.run.test_on_features import HEADS, made, npy
+from tools.faults.driver import labels as table_bytes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -180,3 +180,25 @@ def test_no_access(tmp_path: Path) -> None:
     os.chmod(url, 0)
     with pytest.raises(InputError, match="Permission denied"):
         identify_shard(url)
+
+
+def test_a_shard_reached_twice_is_there_once_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/0.tar").write_bytes(b"x")
+    (tmp_path / "a/1.tar").write_bytes(b"x")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    (tmp_path / "a/2.tar").symlink_to(tmp_path / "a/0.tar")
+    found = expand_shards([f"{tmp_path}/b/*.tar", f"{tmp_path}/a/./0.tar"])
+    assert found == [f"{tmp_path}/a/0.tar", f"{tmp_path}/b/1.tar"]
+    assert f"read once: 1, such as {tmp_path}/a/0.tar = {tmp_path}/b/0.tar = {tmp_path}/b/2.tar" in caplog.text
+    caplog.clear()
+    expand_shards(f"{tmp_path}/a/{{0,1}}.tar")
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("folder", ["we[ird]", "a*b", "[x]/{y}"])
+def test_folders_that_are_there_are_taken_by_the_letter(tmp_path: Path, folder: str) -> None:
+    (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / folder / "0.tar").write_bytes(b"x")
+    pattern = f"{tmp_path}/{folder}/*.tar".replace("{", r"\{").replace("}", r"\}")
+    assert expand_shards(pattern) == [f"{tmp_path}/{folder}/0.tar"]
