@@ -90,25 +90,26 @@ class Meter:
 
 
 @contextmanager
-def watched(shown: executor.Meter, num_done: Callable[[], int], rows: int) -> Iterator[None]:
+def watched(shown: executor.Meter, num_done: Callable[[], int], rows: int, total: int) -> Iterator[None]:
     """Advances a meter while the block runs, by what others publish meanwhile.
 
     Args:
         shown: the meter.
         num_done: how many units are done by now.
         rows: samples of a unit.
+        total: units that are done once the block has ended, whatever could be seen of the last ones.
     """
     stop, told = threading.Event(), 0
 
-    def tell() -> None:
+    def tell(done: int) -> None:
         nonlocal told
-        new = max(0, num_done() - told)
+        new = max(0, done - told)
         shown.advance(new, rows=new * rows)
         told += new
 
     def watch() -> None:
         while not stop.wait(POLL_S):
-            tell()
+            tell(num_done())
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -117,7 +118,7 @@ def watched(shown: executor.Meter, num_done: Callable[[], int], rows: int) -> It
     finally:
         stop.set()
         thread.join()
-    tell()  # what was published since
+    tell(total)
 
 
 class Board(Watcher, AbstractContextManager["Board"]):

@@ -72,9 +72,19 @@ def test_a_terminal_has_a_bar_of_each_stage_at_work(file: io.StringIO) -> None:
     assert all(text in last for text in ("2/5", "embed", "0/4")), last
 
 
-def test_what_others_publish_is_counted_to_the_last_unit() -> None:
+@pytest.mark.usefixtures("fast")
+def test_what_others_publish_is_counted_and_at_the_end_all_of_it() -> None:
     shown = Meter("train", 7, Console(quiet=True))
     done = 0
-    with watched(shown, lambda: done, rows=10):
-        done = 7
+    with watched(shown, lambda: done, rows=10, total=7):
+        done = 4
+        _soon(lambda: shown.done == 4)
+        assert shown.is_at_work
     assert (shown.done, shown.rows, shown.is_at_work) == (7, 70, False)
+
+
+def test_what_ends_in_an_error_is_not_counted_as_done() -> None:
+    shown = Meter("train", 7, Console(quiet=True))
+    with pytest.raises(KeyError), watched(shown, lambda: 3, rows=10, total=7):
+        raise KeyError
+    assert shown.done < 7
