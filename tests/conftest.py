@@ -249,6 +249,7 @@ def window(chromium: webdriver.Chrome) -> Callable[[int, int], webdriver.Chrome]
     def sized(width: int, height: int) -> webdriver.Chrome:
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
         chromium.get("about:blank")
         chromium.get_log("browser")  # type: ignore[no-untyped-call]
         return chromium

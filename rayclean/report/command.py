@@ -30,7 +30,8 @@ from rayclean.report.page_near import NearPairs, near_pairs
 from rayclean.report.page_numbers import shown_rows
 from rayclean.report.page_svg import reliability as reliability_plot
 from rayclean.report.page_table import Seen, scan
-from rayclean.report.page_truth import Reliability, Truth, no_truth, read_some_truth, reliability
+from rayclean.report.page_truth import Known, Truth, no_truth, read_some_truth, reliability
+from rayclean.report.page_words import basis, flag_words, reliability_words
 from rayclean.run.run import Run
 from rayclean.run.start import look_at_current
 from rayclean.schema import UNKNOWN, Array
@@ -41,6 +42,7 @@ from rayclean.storage.units import block_name, block_range
 
 FOLDER = "report"
 MAX_TRANSITION = 4096  # classes up to which the transition matrix is read: 128 MiB
+RELIABILITY = "share of right labels by label_score; the numbers are in the table below"
 VERIFIED_BLOCKS = 32  # blocks of verified rows that are judged again for their calibration
 TRANSITION, TRANSITION_REASON = "transition", "transition_reason"
 
@@ -150,8 +152,9 @@ def _report(this: Run, facts: _Facts, samples: Mapping[int, Sample], pictures: P
     lines, left_out = views.class_lines(facts.lines, truth, classes, facts.shares)
     sample, true = seen.sample, truth.of(seen.sample["row"])
     columns = {name: sample[name] for name in facts.scores}
-    calibrated = _calibration(this, seen, true)
-    summary = facts.published.summary()
+    known = _known(this, seen, true)
+    calibrated, summary = reliability(known), facts.published.summary()
+    things = "images" if this.config.data.has_images else "samples"
     reason = summary.get(TRANSITION_REASON)
     heat, heat_note = views.label_heat_map(_transition(facts), reason, seen, facts.heated, classes)
     return Report(
@@ -161,6 +164,7 @@ def _report(this: Run, facts: _Facts, samples: Mapping[int, Sample], pictures: P
         version=__version__,
         true_noise_rate=truth.noise_rate,
         warnings=_warnings(this, summary, pictures),
+        flags=flag_words(seen.expected, this.config.merge.threshold, things, known, basis(summary)),
         verified=seen.verified,
         kinds=dict(seen.kinds.most_common()),
         class_lines=lines,
@@ -170,8 +174,9 @@ def _report(this: Run, facts: _Facts, samples: Mapping[int, Sample], pictures: P
         confusions=views.confusions(seen, facts.heated),
         scores=views.score_views(columns, sample["given_label"], true),
         agreement=views.agreement_map({"label_score": sample["label_score"], **columns}),
-        reliability=None if calibrated is None else reliability_plot(calibrated.bins, "reliability of label_score"),
-        reliability_note=views.reliability_note(calibrated),
+        reliability=None if calibrated is None else reliability_plot(calibrated.bins, RELIABILITY),
+        reliability_bins=[] if calibrated is None else calibrated.bins,
+        reliability_words=reliability_words(calibrated, things),
         sampled=len(sample["row"]),
         samples=lowest_first(samples[row] for row in seen.worst.tolist()),
         copies=views.copy_groups(seen, samples),
@@ -205,15 +210,15 @@ def _transition(facts: _Facts) -> Array | None:
     return None if column.null_count else np.array(column.to_pylist())[:, shown]
 
 
-def _calibration(this: Run, seen: Seen, true: Array) -> Reliability | None:
-    """`label_score` beside what is known: by the truth where the run has one, else by people."""
+def _known(this: Run, seen: Seen, true: Array) -> Known | None:
+    """Where labels are known to be right or wrong: by the truth where the run has one, else by people."""
     sample = seen.sample
     known = (true != UNKNOWN) & np.isnan(sample["verified_label"])  # a verified row's score is what people say
     if known.any():
         right = sample["given_label"][known] == true[known]
-        return reliability(sample["label_score"][known], right, f"the truth of {int(known.sum()):,} rows")
+        return Known(sample["label_score"][known], right, by_truth=True)
     scores, right = _judged_again(this)
-    return reliability(scores, right, f"{len(scores):,} verified rows, as judged before people's word was taken")
+    return Known(scores, right, by_truth=False) if len(scores) else None
 
 
 def _judged_again(this: Run) -> tuple[Array, Array]:

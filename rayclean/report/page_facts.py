@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from rayclean.evaluate.evaluate import Bin
 from rayclean.evaluate.noise_words import calibration_words, noise_interval
 from rayclean.report.page_numbers import percentiles
 from rayclean.schema import NONE_NAME, UNKNOWN, Array
@@ -155,6 +156,8 @@ class Report:
         title: the run's name.
         summary: that of the published table.
         warnings: what is to be known before a score is trusted, and what could not be shown.
+        flags: what is flagged and what a flag is worth, a paragraph each.
+        reliability_words: how far `label_score` is to be believed, a paragraph each.
         sampled: rows that the plots are made of.
         classes_left_out: classes that are not listed, since there are too many.
         heat_note: what the heat map of labels shows.
@@ -172,6 +175,7 @@ class Report:
     version: str
     true_noise_rate: float | None
     warnings: list[str]
+    flags: list[str]
     verified: int
     kinds: Mapping[str, int]
     class_lines: list[ClassLine]
@@ -182,7 +186,8 @@ class Report:
     scores: list[ScoreView]
     agreement: Markup | None
     reliability: Markup | None
-    reliability_note: str
+    reliability_bins: list[Bin]
+    reliability_words: list[str]
     sampled: int
     samples: list[Sample]
     copies: list[CopyGroup]

@@ -1,4 +1,4 @@
-"""The plots of the report as inline SVG; colours and fonts are the style sheet's.
+"""The plots of the report as inline SVG; colours and fonts are the style sheet's, which has them light and dark.
 
 Text is escaped by `Markup.format`, numbers are written short.
 """
@@ -18,8 +18,10 @@ from rayclean.schema import Array
 WIDTH, HEIGHT = 340, 190
 LEFT, RIGHT_EDGE, TOP, BOTTOM = 8, 332, 10, 160
 GROUPS = {RIGHT: "right", WRONG: "wrong", NO_TRUTH: "unknown"}
-# Blue and vermilion of Okabe and Ito, told apart by colour-blind people; a low value is nearly white.
-BLUE, VERMILION, WHITE = (0, 94, 162), (213, 94, 0), (250, 251, 252)
+# Blue and vermilion of Okabe and Ito, told apart by colour-blind people, as the light style sheet has them.
+BLUE, VERMILION = (0, 94, 162), (213, 94, 0)
+FAINTEST = 0.03  # opacity of a cell of nearly nothing, so that the matrix is seen to have one there
+BLACK_ON = 0.179  # luminance from which black text has more contrast than white: 4.6 or better either way
 CELL, MOST_NUMBERS = 34, 16  # more columns than this have colours alone
 MAX_SIDE = 760.0
 
@@ -83,7 +85,7 @@ def heat_map(
     number: Callable[[float], str],
     power: float = 0.5,
 ) -> Markup:
-    """A matrix in colours: white at 0, blue above and vermilion below.
+    """A matrix in colours: that of the page at 0, blue above and vermilion below.
 
     Args:
         values: (R, C), -1 to 1; NaN stays empty.
@@ -109,21 +111,25 @@ def heat_map(
         if math.isnan(value):
             continue
         x, y = left + j * side, top + i * side
-        cell = Markup('<rect x="{}" y="{}" width="{}" height="{}" fill="{}"><title>{}</title></rect>')
-        size = f"{side - 1:.1f}"
-        parts.append(cell.format(f"{x:.1f}", f"{y:.1f}", size, size, _colour(value, power), tell(i, j)))
+        sign, share = "up" if value > 0 else "down", min(abs(value), 1.0) ** power
+        opacity = max(share, FAINTEST)
+        cell = Markup(
+            '<rect class="{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" fill-opacity="{:.3f}">{}</rect>'
+        )
+        told = Markup("<title>{}</title>").format(tell(i, j))
+        parts.append(cell.format(sign, x, y, side - 1, side - 1, opacity, told))
         if written:
-            dark = " light" if abs(value) ** power > 0.7 else ""
+            dark = " light" if luminance(BLUE if value > 0 else VERMILION, share) < BLACK_ON else ""
             label = Markup('<text class="cell{}" x="{}" y="{}" text-anchor="middle">{}</text>')
             parts.append(label.format(dark, f"{x + side / 2:.1f}", f"{y + side / 2 + 3.5:.1f}", number(value)))
     return _svg(left + len(columns) * side + 4, top + len(rows) * side + 4, title, parts)
 
 
-def _colour(value: float, power: float) -> str:
-    """White to a colour."""
-    end, share = BLUE if value > 0 else VERMILION, min(abs(value), 1.0) ** power
-    red, green, blue = (round(start + (stop - start) * share) for start, stop in zip(WHITE, end, strict=True))
-    return f"rgb({red},{green},{blue})"
+def luminance(colour: tuple[int, int, int], share: float) -> float:
+    """Relative luminance, 0 to 1 (WCAG 2), of a colour of this opacity on white."""
+    mixed = ((255 + (part - 255) * share) / 255 for part in colour)
+    linear = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in mixed)
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
 def _short(name: str) -> str:

@@ -16,6 +16,7 @@ import pyarrow.dataset as ds
 
 from rayclean.merge.kinds import KIND_NAMES, Kind
 from rayclean.report.page_numbers import Worst
+from rayclean.report.page_words import Expected
 from rayclean.schema import NO_ROW, NONE_OF_CLASSES, Array
 
 SAMPLE_ROWS = 100_000
@@ -51,6 +52,7 @@ class Seen:
         flagged: (M, M + 1) flagged ones of these.
         copies: the first groups of copies with different labels, by their first row.
         num_groups: how many such groups there are.
+        expected: what the rows' probabilities say of the flags.
     """
 
     stride: int
@@ -62,6 +64,7 @@ class Seen:
     kinds: Counter[str] = field(default_factory=Counter)
     copies: dict[int, Copies] = field(default_factory=dict)
     num_groups: int = 0
+    expected: Expected = field(default_factory=Expected)
 
 
 def scan(table: ds.Dataset, num_rows: int, scores: Sequence[str], shares: Array, shown: Array) -> Seen:
@@ -84,6 +87,7 @@ def scan(table: ds.Dataset, num_rows: int, scores: Sequence[str], shares: Array,
         facts = {name: _numbers(batch[name]) for name in FACTS}
         worst.add(facts["row"], facts["given_label"], facts["label_score"])
         seen.verified += len(batch) - batch["verified_label"].null_count
+        seen.expected.add(facts["label_score"], facts["is_label_issue"] > 0)
         _count_confused(seen, facts, places)
         _count_kinds(seen, batch)
         here = np.flatnonzero(facts["row"] % stride == 0)

@@ -72,6 +72,28 @@ def truth_groups(given: Array, truth: Array) -> dict[str, Array]:
 
 
 @dataclass(frozen=True)
+class Known:
+    """Rows of which it is known whether their label is right.
+
+    Attributes:
+        scores: (V,) `label_score`, as the model judges by itself.
+        right: (V,) bool.
+        by_truth: whether a truth says so; else people do.
+    """
+
+    scores: Array
+    right: Array
+    by_truth: bool
+
+    @property
+    def source(self) -> str:
+        """Where it is known from, for people."""
+        if self.by_truth:
+            return f"the truth of {len(self.right):,} rows"
+        return f"{len(self.right):,} verified rows, as judged before people's word was taken"
+
+
+@dataclass(frozen=True)
 class Reliability:
     """How often labels are right, by the `label_score` that they have.
 
@@ -86,10 +108,10 @@ class Reliability:
     source: str
 
 
-def reliability(scores: Array, right: Array, source: str) -> Reliability | None:
-    """Bins of probabilities (N,) beside the share of labels that are right; None where nothing is known."""
-    if not len(scores):
+def reliability(known: Known | None) -> Reliability | None:
+    """Bins of probabilities beside the share of labels that are right; None where nothing is known."""
+    if known is None:
         return None
-    found = expected_calibration_error(scores, right)
+    found = expected_calibration_error(known.scores, known.right)
     columns = found.num_rows.tolist(), found.mean_probability.tolist(), found.clean_share.tolist()
-    return Reliability([Bin(*each) for each in zip(*columns, strict=True) if each[0]], found.error, source)
+    return Reliability([Bin(*each) for each in zip(*columns, strict=True) if each[0]], found.error, known.source)

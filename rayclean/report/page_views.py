@@ -16,7 +16,7 @@ from rayclean.report.page_near import NearPairs
 from rayclean.report.page_numbers import Spread, agreement, spread
 from rayclean.report.page_svg import heat_map, histogram
 from rayclean.report.page_table import Seen
-from rayclean.report.page_truth import Reliability, Truth, truth_groups
+from rayclean.report.page_truth import Truth, truth_groups
 from rayclean.schema import NONE_NAME, NONE_OF_CLASSES, UNKNOWN, Array
 
 HEAT_CLASSES = 40
@@ -157,16 +157,3 @@ def near_samples(found: NearPairs | None, samples: Mapping[int, Sample]) -> list
         return []
     pairs = zip(found.rows.tolist(), found.closeness.tolist(), strict=True)
     return [NearPair(samples[first], samples[second], closeness) for (first, second), closeness in pairs]
-
-
-def reliability_note(found: Reliability | None) -> str:
-    """What the calibration's plot is of, in words."""
-    if found is None:
-        return (
-            "Nothing is known to be right or wrong in this run. Name labels that people have checked (merge.verified), "
-            "and this shows how far label_score is to be believed."
-        )
-    return (
-        f"On the dashed line a label_score of .8 means that 80% of such labels are right. By {found.source}; the "
-        f"expected calibration error is {found.error:.3f}. The size of a dot is its number of rows."
-    )

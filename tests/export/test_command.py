@@ -17,6 +17,7 @@ import pyarrow as pa
 import pytest
 
 from rayclean.catalog.labels import ClassList, LabelField
+from rayclean.catalog.table import SHARDS_FILE, SOURCES_FILE
 from rayclean.cluster.pool import UnitActor
 from rayclean.cluster.sizing import Workers
 from rayclean.config import Config, Pool
@@ -313,11 +314,12 @@ def on_object_store(config: Config, bucket: str) -> Config:
     fs.put(before(config), f"{bucket}/shards/")
     fs.put(config.run.dir, f"{bucket}/run", recursive=True)
     table = catalog.shards
-    there = [stat_shard(f"{bucket}/shards/{Path(url).name}") for url in before(config)]
-    for name, values in (("url", [s.url for s in there]), ("tag", [s.tag for s in there])):
+    found = [stat_shard(f"{bucket}/shards/{Path(url).name}") for url in before(config)]
+    for name, values in (("url", [s.url for s in found]), ("tag", [s.tag for s in found])):
         table = table.set_column(table.schema.get_field_index(name), name, pa.array(values))
-    file = f"{catalog.folder}/shards.parquet"
-    Store(f"{bucket}/run").publish(file, encode(file, table, "{}"))
+    for name, there in ((SHARDS_FILE, table), (SOURCES_FILE, table.select(["url", "name", "size", "tag"]))):
+        file = f"{catalog.folder}/{name}"
+        Store(f"{bucket}/run").publish(file, encode(file, there, "{}"))
     return config.model_copy(update={"run": config.run.model_copy(update={"dir": f"{bucket}/run"})})
 
 

@@ -233,7 +233,7 @@ def test_it_lies_in_the_run_by_default_and_without_a_truth_says_nothing_of_it(ho
     text = Page(tmp_path / "run/report/index.html").text
     assert "true noise rate" not in text
     assert "AUROC" not in text
-    assert "Nothing is known to be right or wrong" in text
+    assert "no label of this run is known to be right or wrong" in text
     assert "truth:" not in Page(tmp_path / "run/report/samples.html").text
 
 

@@ -7,10 +7,12 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rayclean.evaluate.evaluate import Bin
 from rayclean.report.page_numbers import NO_TRUTH, RIGHT, WRONG, spread
-from rayclean.report.page_svg import heat_map, histogram, reliability
+from rayclean.report.page_svg import BLACK_ON, BLUE, VERMILION, heat_map, histogram, luminance, reliability
 
 HOSTILE = ['<script>alert("1")</script>', "a & b", "'quoted'", "x" * 40]
 
@@ -50,10 +52,16 @@ def test_a_cell_for_each_number_but_nan(size: int) -> None:
 
 def test_blue_is_above_nothing_and_vermilion_below() -> None:
     root = parsed(heat_map(np.array([[-1.0, 0.0, 1.0]]), ["r"], ["a", "b", "c"], "t", lambda i, j: "", str))
-    low, none, high = (re.findall(r"\d+", cell.attrib["fill"]) for cell in root.iter("rect"))
-    assert int(low[0]) > int(low[2])
-    assert int(high[2]) > int(high[0])
-    assert min(map(int, none)) > 240
+    low, none, high = ((cell.attrib["class"], float(cell.attrib["fill-opacity"])) for cell in root.iter("rect"))
+    assert (low, high) == (("down", 1.0), ("up", 1.0))
+    assert 0 < none[1] < 0.1
+
+
+@given(st.floats(0, 1), st.sampled_from([BLUE, VERMILION]))
+def test_numbers_are_black_or_white_whatever_has_more_contrast(share: float, colour: tuple[int, int, int]) -> None:
+    found = luminance(colour, share)
+    light = found < BLACK_ON
+    assert (1.05 / (found + 0.05) if light else (found + 0.05) / 0.05) >= 4.5
 
 
 def test_a_histogram_has_a_bar_for_each_filled_bin_and_two_curves() -> None:

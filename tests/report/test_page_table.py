@@ -16,7 +16,7 @@ from rayclean.report import page_near, page_table
 from rayclean.report.page_facts import Classes
 from rayclean.report.page_near import near_pairs
 from rayclean.report.page_table import Seen, scan
-from rayclean.report.page_truth import no_truth, read_some_truth, reliability, truth_groups
+from rayclean.report.page_truth import Known, no_truth, read_some_truth, reliability, truth_groups
 from rayclean.report.page_views import confusions, label_heat_map
 from rayclean.run.run import Run
 from rayclean.schema import UNKNOWN, Array
@@ -144,11 +144,12 @@ def test_truth_is_counted_by_class_and_kept_where_it_is_asked_for(trained: Run) 
 
 
 def test_reliability_has_the_share_of_right_labels() -> None:
-    found = reliability(np.array([0.1, 0.11, 0.9, 0.9]), np.array([False, False, True, False]), "the truth")
+    found = reliability(Known(np.array([0.1, 0.11, 0.9, 0.9]), np.array([False, False, True, False]), by_truth=True))
     assert found is not None
     assert [(each.rows, each.clean_share) for each in found.bins] == [(2, 0), (2, 0.5)]
     assert found.error == pytest.approx((0.105 * 2 + 0.4 * 2) / 4)
-    assert reliability(np.empty(0), np.empty(0, bool), "") is None
+    assert found.source == "the truth of 4 rows"
+    assert reliability(None) is None
 
 
 @pytest.mark.parametrize("pairs", [60, 2])

@@ -125,7 +125,7 @@ function draw() {
     large.hidden = false;
     at("no-picture").hidden = true;
     large.src = picture(item.row, LARGE);
-    large.alt = item.key;
+    large.alt = `sample ${item.key}`;
   }
   at("key").textContent = at("key").title = item.key;
   at("shard").textContent = at("shard").title = item.shard;
@@ -186,7 +186,7 @@ function neighbor(near, before) {
   const image = element("img");
   image.addEventListener("load", () => pixelate(image));
   image.src = picture(near.row, SMALL);
-  image.alt = "";
+  image.alt = `nearest: ${near.key}`;
   image.addEventListener("error", () => { image.alt = "cannot be read"; });
   figure.append(image, caption);
   return figure;
