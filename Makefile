@@ -18,6 +18,8 @@ setup: $(STAMP) ## Build .venv with the pinned versions (needs Python 3.11-3.13;
 # uv installs about six times faster than pip, and as pip does compiles, since some machines write no bytecode later and
 # each of Ray's processes would then compile what it imports; where it cannot be had or cannot reach the packages, pip does it.
 $(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/pip || $(PYTHON) -c '' 2>/dev/null || { \
+		echo "$(PYTHON) is not found, or does not start; name a Python 3.11, 3.12 or 3.13: make setup PYTHON=/path/to/it" >&2; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
 		echo "$(PYTHON) is not Python 3.11, 3.12 or 3.13; name one: make setup PYTHON=python3.12" >&2; exit 1; }
 	test -x $(BIN)/pip || $(PYTHON) -m venv .venv

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -137,3 +138,14 @@ def test_the_version_is_the_projects_and_the_changelog_leads_to_it() -> None:
     titles = re.findall(r"^## \[([^\]]+)\]", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
     assert titles, "CHANGELOG.md has no section '## [...]'"
     assert titles[0] in ("Unreleased", PROJECT["version"])
+
+
+@pytest.mark.parametrize("program", ["python3.99", "/no/such/python3"])
+def test_setup_names_a_python_that_is_not_there(program: str, tmp_path: Path) -> None:
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    ended = subprocess.run(["make", "setup", f"PYTHON={program}"], cwd=tmp_path, capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines()[0].startswith(f"{program} is not found")
+    assert "is not Python" not in ended.stderr
+    assert not (tmp_path / ".venv").exists()

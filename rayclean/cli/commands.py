@@ -13,11 +13,24 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.logging import RichHandler
 
 from rayclean import __version__
-from rayclean.cli import converting, fields, results
-from rayclean.cli.common import AsJson, ConfigPath, Overrides, RunDir, Verbose, err, listing, out, print_json
+from rayclean.cli import converting, fields, results, starting
+from rayclean.cli.common import (
+    AsJson,
+    ConfigPath,
+    Lines,
+    Overrides,
+    RunDir,
+    Verbose,
+    all_stages,
+    beginning,
+    err,
+    listing,
+    out,
+    print_json,
+)
+from rayclean.cli.interrupts import INTERRUPTED, raise_interrupts
 from rayclean.config import load_config
 from rayclean.config.noise_kinds import IMBALANCES, NOISE_KINDS
 from rayclean.config.reference import Sections
@@ -30,10 +43,8 @@ app = typer.Typer(
     name="rayclean",
     help="Finds the wrong labels in web-scale image data sets.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
-INTERRUPTED = 130
 
 
 def _version(show: bool) -> None:
@@ -55,20 +66,26 @@ def _root(
 def run(
     config: ConfigPath,
     overrides: Overrides = None,
-    until: Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage.")] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="STAGE", help="Stop after this stage.", autocompletion=beginning(all_stages))
+    ] = None,
     verbose: Verbose = False,
 ) -> None:
     """Do the job: shards in, a table of label scores out. The same command continues it."""
     started_s = time.monotonic()
     loaded = load_config(config, overrides or [])  # what is wrong with it is said before torch and Ray are loaded
-    from rayclean.evaluate import results
-    from rayclean.report.text import print_summary
     from rayclean.run import pipeline
 
     this, summary = pipeline.run(loaded, until, err, verbose)
+    from rayclean.evaluate import results
+    from rayclean.report.text import print_summary
+
     if summary is None:
-        out.print(f"done until {until}; the same command without --until goes on")
-        return
+        from rayclean.report.run_text import print_until
+
+        counts = dict(zip(this.classes.names, this.catalog.class_counts.tolist(), strict=True))
+        print_until(out, str(until), this.catalog.summary, counts)
+        raise typer.Exit(results.exit_code(this.config, this.catalog.summary))
     truth = results.true_noise_rate(this)
     print_summary(out, this.store.root, summary, time.monotonic() - started_s, truth)
     for warning in [*results.doubts(summary), *results.warnings(this)]:
@@ -187,29 +204,22 @@ def plan(
 def doctor(config: ConfigPath, overrides: Overrides = None) -> None:
     """Check the shards and the cluster."""
     loaded = load_config(config, overrides or [])
-    from rayclean.inspect import doctor as checks
+    from rayclean.inspect.doctor import examine
+    from rayclean.report.run_text import print_findings
 
-    failed = False
-    for finding in checks.examine(loaded):
-        out.print(f"{finding.level:<8}{finding.text}", markup=False)
-        failed |= finding.level == "error"
-    raise typer.Exit(2 if failed else 0)
+    raise typer.Exit(2 if print_findings(out, examine(loaded)) else 0)
 
 
 fields.register(app)
 results.register(app)
 converting.register(app)
+starting.register(app)
 
 
 def call() -> int:
     """Does what the command line says, and turns errors into an exit code."""
-    # A driver that a script starts in the background ignores SIGINT; ours must not.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(message)s",
-        handlers=[RichHandler(console=err, show_time=False, show_path=False, show_level=False, markup=False)],
-    )
+    raise_interrupts()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[Lines()])
     for name in ("ray", "fsspec", "PIL", "faiss", "botocore", "aiobotocore", "s3fs", "gcsfs"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
@@ -226,10 +236,10 @@ def call() -> int:
     except typer.TyperException as e:  # usage: what, and how it is meant
         e.show()  # type: ignore[attr-defined]
         code = e.exit_code
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):  # the second where somebody is asked
         code = INTERRUPTED
     except SystemExit as e:
-        if e.code != signal.SIGTERM:  # which Ray turns into this
+        if e.code != signal.SIGTERM:  # which Ray turns into this while it starts
             raise
         code = INTERRUPTED
     if code == INTERRUPTED:  # which Typer returns for an interrupt in a command

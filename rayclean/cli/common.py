@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,6 +46,30 @@ def listing(*registries: Registry[Any] | Sections) -> type[TyperCommand]:
                 )
 
     return Listing
+
+
+def beginning(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """What a shell completes an option's value to: the names that begin as it does."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in names() if name.startswith(incomplete)]
+
+    return complete
+
+
+def all_stages() -> tuple[str, ...]:
+    """What `--until` may be."""
+    from rayclean.run.grow import stages
+
+    return stages()
+
+
+class Lines(logging.Handler):
+    """Prints what is logged to stderr, a line each, above the bars that may be there."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Prints a record."""
+        err.print(self.format(record), markup=False)
 
 
 def print_json(value: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rayclean.cli.common import AsJson, Overrides, RunDir, Verbose, err, listing, out, print_json
+from rayclean.cli.common import AsJson, Overrides, RunDir, Verbose, beginning, err, listing, out, print_json
 from rayclean.config import override_config
 from rayclean.config.reference import Sections
 from rayclean.errors import ConfigError
@@ -19,7 +19,9 @@ from rayclean.run.saved import load_run
 def learn(
     folder: RunDir,
     overrides: Overrides = None,
-    method: Annotated[str, typer.Option(metavar="METHOD", help="How, see below.")] = "retrain",
+    method: Annotated[
+        str, typer.Option(metavar="METHOD", help="How, see below.", autocompletion=beginning(METHODS.names))
+    ] = "retrain",
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
@@ -71,7 +73,10 @@ def review(
 
 def export(
     folder: RunDir,
-    to: Annotated[str, typer.Option("--to", metavar="KIND", help="The form, see below.")],
+    to: Annotated[
+        str,
+        typer.Option("--to", metavar="KIND", help="The form, see below.", autocompletion=beginning(EXPORT_KINDS.names)),
+    ],
     output: Annotated[str, typer.Option("--out", metavar="PATH", help="Folder or URL, new or of the same export.")],
     cut: Annotated[float | None, typer.Option(help="Keep rows with label_score of at least this.")] = None,
     budget: Annotated[int | None, typer.Option(help="Keep so many rows, or with --removed remove so many.")] = None,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -38,7 +40,7 @@ def connect(verbose: bool = False) -> Iterator[None]:
             stack.enter_context(closed())
             options = {"include_dashboard": False, "object_store_memory": 256 * 2**20, "_temp_dir": private_folder()}
         try:
-            with contextlib.nullcontext() if verbose else _stderr_closed():
+            with _same_sigterm(), contextlib.nullcontext() if verbose else _stderr_closed():
                 level = "info" if verbose else "error"
                 ray.init(address=address, log_to_driver=verbose, logging_level=level, **options)
         except Exception as e:  # Ray's own start raises bare ones, as where a busy machine takes over 30 s
@@ -50,6 +52,17 @@ def connect(verbose: bool = False) -> Iterator[None]:
             raise
         stack.callback(ray.shutdown)
         yield
+
+
+@contextlib.contextmanager
+def _same_sigterm() -> Iterator[None]:
+    """Puts the handler of SIGTERM back that Ray, or its core with a stack trace, sets in its place."""
+    kept = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, kept)
 
 
 @contextlib.contextmanager

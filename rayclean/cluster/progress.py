@@ -1,4 +1,7 @@
-"""How far a stage is: a bar on a terminal, one plain line each 30 s elsewhere, and metrics where Ray is connected."""
+"""How far a stage is: a bar on a terminal, plain lines elsewhere, and metrics where Ray is connected.
+
+A line comes when a stage begins, and each 30 s while it is at work, whether or not any of its units has ended.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ class Meter:
     Args:
         label: what is being done.
         total: units to do.
-        console: where it is shown; without a terminal as lines, else as a bar.
+        console: where it is shown.
         metrics: where it is shown beside; None where no Ray is connected.
     """
 
@@ -54,12 +57,18 @@ class Meter:
         self.failed += failed
         self.bad += bad
         self._tell()
-        now = time.monotonic()
         if self.bar is not None and self.task is not None:
             self.bar.update(self.task, completed=self.done, rate=self._rate())
-        elif now - self.last_line_s >= LINE_INTERVAL_S:
-            self.last_line_s = now
-            self.console.print(self.line(), highlight=False, soft_wrap=True)
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether units are left that can run."""
+        return self.done + self.failed < self.total
+
+    def say(self) -> None:
+        """Prints a plain line."""
+        self.last_line_s = time.monotonic()
+        self.console.print(self.line(), markup=False, highlight=False, soft_wrap=True)
 
     def _tell(self) -> None:
         if self.metrics is not None:
@@ -81,22 +90,26 @@ class Meter:
 
 
 @contextmanager
-def watched(shown: executor.Meter, num_done: Callable[[], int], rows: int) -> Iterator[None]:
+def watched(shown: executor.Meter, num_done: Callable[[], int], rows: int, total: int) -> Iterator[None]:
     """Advances a meter while the block runs, by what others publish meanwhile.
 
     Args:
         shown: the meter.
         num_done: how many units are done by now.
         rows: samples of a unit.
+        total: units that are done once the block has ended, whatever could be seen of the last ones.
     """
-    stop = threading.Event()
+    stop, told = threading.Event(), 0
+
+    def tell(done: int) -> None:
+        nonlocal told
+        new = max(0, done - told)
+        shown.advance(new, rows=new * rows)
+        told += new
 
     def watch() -> None:
-        told = 0
         while not stop.wait(POLL_S):
-            done = num_done()
-            shown.advance(max(0, done - told), rows=max(0, done - told) * rows)
-            told = max(told, done)
+            tell(num_done())
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -105,6 +118,7 @@ def watched(shown: executor.Meter, num_done: Callable[[], int], rows: int) -> It
     finally:
         stop.set()
         thread.join()
+    tell(total)
 
 
 class Board(Watcher, AbstractContextManager["Board"]):
@@ -120,6 +134,7 @@ class Board(Watcher, AbstractContextManager["Board"]):
         self.meters: dict[str, Meter] = {}
         self._stack = ExitStack()
         self._bars: Progress | None = None
+        self._stop = threading.Event()
 
     def __enter__(self) -> Board:
         if self.console.is_terminal:
@@ -128,6 +143,11 @@ class Board(Watcher, AbstractContextManager["Board"]):
             columns = (TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn())
             bars = Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[rate]}"), console=self.console)
             self._bars = self._stack.enter_context(bars)
+        else:
+            thread = threading.Thread(target=self._say_lines, daemon=True)
+            thread.start()
+            self._stack.callback(thread.join)
+            self._stack.callback(self._stop.set)
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -142,13 +162,26 @@ class Board(Watcher, AbstractContextManager["Board"]):
             found = self.meters[stage] = Meter(stage, total, self.console, metrics)
             if self._bars is not None:
                 found.bar, found.task = self._bars, self._bars.add_task(stage, total=total, rate="")
+            elif total:
+                found.say()
         return self.meters[stage]
 
     def opened(self, counts: Mapping[str, int]) -> None:
         """Takes in, by stage, how many units can run by now and are not done."""
         for stage, count in counts.items():
-            found = self.meter(stage)
-            found.expect(found.done + found.failed + count)
+            if stage in self.meters:
+                found = self.meters[stage]
+                found.expect(found.done + found.failed + count)
+            elif count:
+                self.meter(stage, count)
+
+    def _say_lines(self) -> None:
+        """The lines of stages whose last one is old, until the block ends."""
+        while not self._stop.wait(POLL_S):
+            now = time.monotonic()
+            for each in list(self.meters.values()):
+                if each.is_at_work and now - each.last_line_s >= LINE_INTERVAL_S:
+                    each.say()
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +21,7 @@ from rayclean.storage.draws import pixel_digest
 from rayclean.storage.fingerprint import fingerprint
 
 VERSION = 1
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -189,6 +191,7 @@ def feature_source(config: Config, device: str, precision: str) -> FeatureSource
     """
     data = config.data
     if config.model.frozen:
+        log.info("loading the weights of %s, or fetching them where they are not here", config.model.name)
         settings = frozen_settings(config.model, data, device, precision, config.score.batch_size)
         pixels = PixelLook(data.image_extensions, data.max_pixels, data.max_scans)
         how = {"images": list(pixels.images), "max_pixels": pixels.max_pixels, "max_scans": pixels.max_scans}

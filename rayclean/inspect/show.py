@@ -21,6 +21,7 @@ from rayclean.catalog.table import SHARDS_FILE, Catalog
 from rayclean.config import Config
 from rayclean.errors import InputError, LostFile, RaycleanError
 from rayclean.inspect.errors import shard_names, shards_with_quarantine
+from rayclean.inspect.nearness import distances
 from rayclean.run.run import Run
 from rayclean.run.start import is_current, look
 from rayclean.schema import NO_ROW, NONE_NAME, NONE_OF_CLASSES
@@ -71,10 +72,20 @@ def describe(config: Config, key: str, shard: str | None = None) -> Facts:
     facts |= _of_catalog(catalog, chosen, key, table.names if table else this.classes.names)
     if table is not None:
         age = {"merge": table.merge, "is_current": is_current(this, table.published)}
-        return facts | table.facts(places[chosen]) | {"table": age}
+        facts |= table.facts(places[chosen]) | {"table": age}
+        return _with_distances(this, facts) if age["is_current"] else facts
     if "row" in facts and catalog is this.catalog:
         facts |= _scores_so_far(this, facts["row"])
+        return _with_distances(this, facts)
     return facts
+
+
+def _with_distances(this: Run, facts: Facts) -> Facts:
+    """Facts with the distance of each neighbour; None where the features are not there."""
+    near = facts.get("neighbors", [])
+    found = distances(this, facts["row"], [each["row"] for each in near])
+    told = [each | {"distance": found and found[place]} for place, each in enumerate(near)]
+    return facts | ({"neighbors": told} if near else {})
 
 
 def _scanner(tables: ds.Dataset, columns: Sequence[str], only: pc.Expression | None = None) -> ds.Scanner:
@@ -155,8 +166,9 @@ class FinalTable:
         """A row, with what its neighbours are and how each score ranks."""
         (line,) = self._lines([row], self.rows.schema.names)
         near, twin = line.pop("neighbor_rows"), line.pop("duplicate_of")
-        others = self._lines({*near, twin} - {None}, ["row", "shard", "key", "given_label"])
-        known = {each["row"]: each | {"given_label": class_of(each["given_label"], self.names)} for each in others}
+        labels = ("given_label", "predicted_label")
+        others = self._lines({*near, twin} - {None}, ["row", "shard", "key", *labels])
+        known = {each["row"]: each | {name: class_of(each[name], self.names) for name in labels} for each in others}
         scores = {name: line.pop(name) for name in list(line) if name.startswith("score_")}
         ranks = self._ranks({"label_score": line["label_score"], **scores})
         for name in ("given_label", "predicted_label", "verified_label"):

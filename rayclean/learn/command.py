@@ -205,7 +205,7 @@ def _train(this: Run, phase: Graded, function: TrainFunction, train: Trainer, co
     name = f"learn: {phase.name}"
     with noted_failures(store, RESULTS, phase.name), meter(name, phase.stop, console) as progress:
         num_rows = this.catalog.num_rows
-        with watched(progress, lambda: len(store.list(f"{phase.folder}/accuracy")), num_rows):
+        with watched(progress, lambda: len(store.list(f"{phase.folder}/accuracy")), num_rows, phase.stop):
             train(function, phase, store, phase.folder)
     note_failures(store, RESULTS, {})
     write(store, done, {"name": phase.name, "epochs": phase.stop})

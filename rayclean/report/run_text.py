@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
+from rayclean.catalog.table import STRAYS, counted
 from rayclean.report.amounts import duration
 
 SHOWN_TEXT = 300  # of an error that is one of many
@@ -33,6 +34,52 @@ def print_status(console: Console, status: Any) -> None:
         _print(console, f"{'driver':<12} process {status.driver.pid} on {status.driver.host}, {state}")
     elif not status.is_done:
         _print(console, f"{'driver':<12} none; the run's `rayclean run` command goes on")
+
+
+def print_until(console: Console, until: str, summary: dict[str, Any], class_counts: Mapping[str, int]) -> None:
+    """What the samples are, where a run ends before its table.
+
+    Args:
+        console: where it is printed.
+        until: the last stage that was done.
+        summary: of the catalog.
+        class_counts: rows by the name of their given label, of all classes.
+    """
+    console.print(f"done until {until}; the same command without --until goes on")
+    num_shards, num_classes = summary["shards"], len(class_counts)
+    console.print(f"{summary['rows']:,} rows of {num_shards:,} shards, {summary['duplicates']:,} duplicates among them")
+    few, many = (pick(class_counts, key=class_counts.__getitem__) for pick in (min, max))
+    sizes = f"of {class_counts[few]:,} ({few!r}) to {class_counts[many]:,} ({many!r}) rows"
+    empty = sum(not count for count in class_counts.values())
+    lacking = f"; {empty:,} have none" if empty else ""
+    _print(console, f"{num_classes:,} classes {sizes}{lacking}")
+    print_left(console, summary)
+
+
+def print_left(console: Console, summary: dict[str, Any]) -> None:
+    """What of the samples and shards is no row, by reason."""
+    if quarantined := sum(summary["quarantined"].values()):
+        reasons = counted(summary["quarantined"])
+        console.print(f"quarantined: {quarantined:,} of {summary['samples']:,} samples ({reasons})", markup=False)
+    if strays := summary.get(STRAYS):
+        console.print(f"files of no sample: {sum(strays.values()):,} ({counted(strays)})", markup=False)
+    if summary["left_out"]:
+        reasons = counted(summary["left_out"])
+        console.print(f"left out on purpose: {sum(summary['left_out'].values()):,} samples ({reasons})", markup=False)
+    if unused := summary.get("unused_features"):
+        console.print(f"features of no sample: {unused:,}; are these the shards that they were made of?")
+    for name, text in (("truncated_shards", "cut short"), ("empty_shards", "empty")):
+        if summary[name]:
+            console.print(f"{summary[name]:,} of {summary['shards']:,} shards are {text}")
+
+
+def print_findings(console: Console, findings: Iterable[Any]) -> bool:
+    """One line each as it comes, whether it is sound first; returns whether one of them is an error."""
+    failed = False
+    for finding in findings:
+        console.print(f"{finding.level:<8}{finding.text}", markup=False)
+        failed |= finding.level == "error"
+    return failed
 
 
 def print_graph(console: Console, lines: Sequence[Any], unnamed: Sequence[Any]) -> None:
@@ -125,7 +172,9 @@ def _rank(score: dict[str, Any]) -> str:
 
 
 def _who(row: dict[str, Any]) -> str:
-    return f"row {row['row']} {row['key']!r} of {row['shard']}, given label {_class(row['given_label'])}"
+    text = f"row {row['row']} {row['key']!r} of {row['shard']}, given label {_class(row['given_label'])}"
+    text += f", predicted {_class(row['predicted_label'])}" if row.get("predicted_label") else ""
+    return text + (f", distance {row['distance']:.4g}" if row.get("distance") is not None else "")
 
 
 def print_garbage(console: Console, garbage: Any, dry_run: bool) -> None:

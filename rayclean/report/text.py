@@ -9,13 +9,13 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
-from rayclean.catalog.table import STRAYS, counted
 from rayclean.config.score_families import score_of
 from rayclean.evaluate.evaluate import Evaluation
 from rayclean.evaluate.noise_words import rate_notes
 from rayclean.inspect.plan import Plan, SearchPlan
 from rayclean.inspect.plan_features import FeaturePlan
 from rayclean.report.amounts import duration, size
+from rayclean.report.run_text import print_left
 from rayclean.schema import NONE_OF_CLASSES
 from rayclean.storage.published import Published
 from rayclean.storage.store import Store
@@ -32,7 +32,6 @@ def print_summary(
 ) -> None:
     """Where the table is and what it says; the true noise rate beside the estimate where it is known."""
     notes = "; ".join(rate_notes(summary, true_noise_rate))
-    quarantined = sum(summary["quarantined"].values())
     console.print(
         f"done in {seconds:.0f} s: {root}/labels (part-*.parquet; classes and summary in tables/)", markup=False
     )
@@ -44,19 +43,7 @@ def print_summary(
         console.print(f"{summary['clips']:,} clips (clips-*.parquet), {summary['clip_issues']:,} flagged")
     if not summary["reliable"]:
         console.print(f"unreliable: {summary['reason']}; rank by label_score rather than trust its value", markup=False)
-    if quarantined:
-        reasons = counted(summary["quarantined"])
-        console.print(f"quarantined: {quarantined:,} of {summary['samples']:,} samples ({reasons})", markup=False)
-    if strays := summary.get(STRAYS):
-        console.print(f"files of no sample: {sum(strays.values()):,} ({counted(strays)})", markup=False)
-    if summary["left_out"]:
-        reasons = counted(summary["left_out"])
-        console.print(f"left out on purpose: {sum(summary['left_out'].values()):,} samples ({reasons})", markup=False)
-    if unused := summary.get("unused_features"):
-        console.print(f"features of no sample: {unused:,}; are these the shards that they were made of?")
-    for name, text in (("truncated_shards", "cut short"), ("empty_shards", "empty")):
-        if summary[name]:
-            console.print(f"{summary[name]:,} of {summary['shards']:,} shards are {text}")
+    print_left(console, summary)
 
 
 def print_evaluation(console: Console, result: Evaluation) -> None:

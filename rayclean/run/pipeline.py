@@ -54,7 +54,9 @@ def run(
     if until is not None and until not in stages():
         raise ConfigError(f"--until {until}: no such stage; stages: {', '.join(stages())}")
     config.merge_score()
+    log.info("run %s: looking for its shards", config.run.dir)
     sources = find_sources(config.data)  # what cannot be read fails before anything starts
+    log.info("shards: %s, %s MB", f"{sources.num_rows:,}", f"{sum(sources['size'].to_pylist()) / 1e6:,.1f}")
     place = Store(config.run.dir)
     place.check()
     with hold(place) as store, opened(config, store, verbose) as site:

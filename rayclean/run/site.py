@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from rayclean.run.start import ONE_WORKER, precision_here
 from rayclean.storage.executor import Executor, Inline
 from rayclean.storage.fingerprint import environment_stamp
 from rayclean.storage.store import Store
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ def opened(config: Config, store: Store, verbose: bool = False, mixes: bool | No
         threads = int(os.environ.get("OMP_NUM_THREADS") or 1)
         yield Site(Inline(environment_stamp(threads, "cpu"), mixes=mixes), ONE_WORKER)
         return
+    log.info("connecting to the cluster of RAY_ADDRESS" if os.environ.get("RAY_ADDRESS") else "starting Ray")
     from rayclean.cluster import nodes
     from rayclean.cluster.actors import Actors
     from rayclean.cluster.connect import connect

@@ -208,7 +208,7 @@ def train_role(task: RoleTask, workers: Workers, trainer: Trainer, meter: Meter)
             task.publish_untrained()
         else:
             _note_workers(task, workers)
-            with watched(meter, lambda: _num_finished(task), task.catalog.num_rows):
+            with watched(meter, lambda: _num_finished(task), task.catalog.num_rows, task.epochs):
                 first = next((epoch for epoch in range(1, task.epochs + 1) if task.missing_of(epoch)), None)
                 stop = lost[-1] if lost else None
                 trainer(_train_on_rank, task, task.store, task.folder, first, stop)

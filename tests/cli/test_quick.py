@@ -16,12 +16,14 @@ from tests.feature_runs import clusters, feature_config, key_of, write_feature_s
 
 # What takes from half a second to three to import.
 HEAVY = ("torch", "ray", "faiss", "sklearn", "torchvision", "matplotlib", "scipy.special", "scipy.stats")
+# It leaves as `main` does: threads of libraries may abort at the interpreter's own end.
 CALL = """
-import sys
+import os, sys
 from rayclean.cli import commands
 code = commands.call()
-print(*sorted(set(commands.sys.stdin.read().split()) & set(sys.modules)), file=sys.stderr)
-sys.exit(code)
+print(*sorted(set(commands.sys.stdin.read().split()) & set(sys.modules)), file=sys.stderr, flush=True)
+sys.stdout.flush()
+os._exit(code)
 """
 HELP = (("--version",), ("--help",), ("run", "--help"), ("export", "--help"), ("learn", "--help"))
 KEYS = {"network": "k03", "features": key_of(3)}
@@ -59,11 +61,7 @@ def test_looking_at_a_run_loads_nothing_heavy(command: tuple[str, ...], kind: st
     assert _loaded(name, done[kind], *key, *options) == set()
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [("--version",), ("--help",), ("run", "--help"), ("export", "--help"), ("learn", "--help")],
-    ids=" ".join,
-)
+@pytest.mark.parametrize("arguments", HELP, ids=" ".join)
 def test_help_and_version_load_nothing_heavy(arguments: tuple[str, ...]) -> None:
     assert _loaded(*arguments) == set()
 

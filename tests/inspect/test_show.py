@@ -67,7 +67,19 @@ def who(line: Facts) -> Facts:
         "shard": line["shard"],
         "key": line["key"],
         "given_label": label_of(line["given_label"]),
+        "predicted_label": label_of(line["predicted_label"]),
     }
+
+
+def without(neighbors: Sequence[Facts], *names: str) -> list[Facts]:
+    return [{name: value for name, value in each.items() if name not in names} for each in neighbors]
+
+
+def plain_distances(run: Run, line: Facts) -> list[float]:
+    """In float64, of the features of the last snapshot."""
+    space = run.main.near(run.main.last).embedding
+    here, *there = space.features(np.array([line["row"], *line["neighbor_rows"]])).astype(np.float64)
+    return [float(np.linalg.norm(each - here)) for each in there]
 
 
 def test_a_row_is_told_as_the_table_has_it(found: list[Facts], table: list[Facts]) -> None:
@@ -80,13 +92,29 @@ def test_a_row_is_told_as_the_table_has_it(found: list[Facts], table: list[Facts
         scores = {name.removeprefix("score_"): value for name, value in line.items() if name.startswith("score_")}
         assert {name: score["value"] for name, score in facts["scores"].items()} == scores
         assert facts["odd_drop"] == line["odd_drop"]
-        assert facts["neighbors"] == [who(table[row]) for row in line["neighbor_rows"]]
+        assert without(facts["neighbors"], "distance") == [who(table[row]) for row in line["neighbor_rows"]]
         assert [each["given_label"]["label"] for each in facts["neighbors"]] == line["neighbor_labels"]
         twin = line["duplicate_of"]
         assert facts["duplicate_of"] == (None if twin is None else who(table[twin]))
         assert facts["aside"] == []
     assert sum(facts["duplicate_of"] is not None for facts in found) == 5
     assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_neighbours_have_their_distance_nearest_first(found: list[Facts], table: list[Facts], trained: Run) -> None:
+    for facts, line in zip(found, table, strict=True):
+        told = [each["distance"] for each in facts["neighbors"]]
+        assert told == pytest.approx(plain_distances(trained, line), rel=1e-9)
+        assert told == sorted(told)
+    assert len({facts["neighbors"][0]["distance"] for facts in found}) > len(found) / 2
+
+
+def test_without_features_neighbours_have_no_distance(copied: Config, trained: Run) -> None:
+    Store(copied.run.dir).remove(trained.main.near(trained.main.last).folder)
+    facts = describe(copied, "k03")
+    assert [each["distance"] for each in facts["neighbors"]] == [None] * 3
+    assert "distance" not in printed(facts)
+    assert ", predicted " in printed(facts)
 
 
 def test_ranks_are_those_of_the_whole_column(found: list[Facts], table: list[Facts]) -> None:
@@ -238,7 +266,16 @@ def test_what_is_printed_is_all_of_it_and_no_markup(strange: Run, found: list[Fa
     assert any("2 [red]c" in printed(describe(strange.config, line["key"], line["shard"])) for line in rows(strange))
     twin = next(facts for facts in found if facts["duplicate_of"])
     text = printed(twin)
-    for shown in ("given label", "truth", "not seen by any score", "label_score", "iofm", "rank", "neighbour"):
+    for shown in (
+        "given label",
+        "truth",
+        "not seen by any score",
+        "label_score",
+        "iofm",
+        "rank",
+        "neighbour",
+        "distance",
+    ):
         assert shown in text
     assert f"equal pixels     row {twin['duplicate_of']['row']} " in text
     assert "missing_label" in printed({"key": "bad", "shard": "s", "aside": [{"reason": "missing_label", "text": ""}]})
@@ -255,8 +292,10 @@ def test_before_the_merge_there_is_what_the_finished_stages_say(
     key = after["key"]
     store.remove("tables/_manifest.json")
     facts = describe(copied, key)
-    for name in ("row", "shard", "given_label", "truth", "neighbors", "duplicate_of"):
+    for name in ("row", "shard", "given_label", "truth"):
         assert facts[name] == after[name]
+    assert facts["neighbors"] == without(after["neighbors"], "predicted_label")
+    assert (facts["duplicate_of"] or {}).get("row") == (after["duplicate_of"] or {}).get("row")
     assert {"loss", "ens_loss", "margin", "aum", "wrong_events", "vote"} <= set(facts["scores"])
     for name, score in facts["scores"].items():
         assert score["value"] == pytest.approx(after["scores"][name]["value"], rel=1e-6)
@@ -267,7 +306,7 @@ def test_before_the_merge_there_is_what_the_finished_stages_say(
     store.remove(f"{trained.main.task.folder}/trained.json")
     facts = describe(copied, key)
     assert "scores" not in facts
-    assert facts["duplicate_of"] == after["duplicate_of"]
+    assert (facts["duplicate_of"] is None) == (after["duplicate_of"] is None)
     for name in (SHARDS_FILE, COLUMNS_FILE):
         store.remove(f"{trained.catalog.folder}/{name}")
     facts = describe(copied, key)
