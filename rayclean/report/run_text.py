@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from rayclean.catalog.table import STRAYS, counted
-from rayclean.report.amounts import duration
+from rayclean.storage.amounts import duration
 
 SHOWN_TEXT = 300  # of an error that is one of many
 
