@@ -56,7 +56,7 @@ _ROW_COLUMNS = ["label", "offset", "size", "digest", "draw_id"]
 def _join(store: Store, folder: str, classes: Sequence[str], is_scanned: bool) -> UnitResult:
     """Columns by row, the shards' table and the summary.
 
-    Holds about 60 bytes a row; the tables of the shards pass one by one.
+    Holds about 60 bytes per row; the tables of the shards pass one by one.
     """
     sources = read_table(store, f"{folder}/{SOURCES_FILE}")
     parts: dict[str, list[Array]] = {name: [] for name in [*_ROW_COLUMNS, "shard"]}

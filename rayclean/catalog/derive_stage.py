@@ -39,7 +39,7 @@ class Derivation:
     Attributes:
         noise: imbalance and wrong labels.
         seed: of every draw.
-        held_out: rows of each class that are kept apart, as verified.
+        held_out: rows per class that are kept apart, as verified.
         keeps: the `rest` for training and scoring, or what is `held_out`, with its verified labels.
         threshold_part: which rows get the class of AUM's threshold samples, one more than there are; None for none.
         size: of the images that `instance` looks at.
@@ -145,7 +145,7 @@ class DeriveJob(Job):
     derivation: Derivation
 
     def units(self) -> Sequence[str]:
-        """A unit a shard."""
+        """One unit per shard."""
         return [f"rows/{block_name(i)}" for i in range(self.source.shards.num_rows)]
 
     def beside(self, unit: str) -> Sequence[str]:

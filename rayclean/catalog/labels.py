@@ -138,7 +138,7 @@ class ClassList:
         """Reads `data.classes`.
 
         Args:
-            spec: number of classes, their names, or the path (or URL) of a file of names: one a line, or JSON (a list
+            spec: number of classes, their names, or the path (or URL) of a file of names: one per line, or JSON (a list
                 of names, or an object of names and labels, either way round).
             field: of the config, for errors.
             offset: of the numbers in the shards.
@@ -262,7 +262,7 @@ def _read_names(path: str, field: str) -> list[str]:
         with open_shard(path) as file:
             text = file.read().decode("utf-8-sig")
     except (InputError, OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{field}: {error}; expected a file with one name a line, a list or a count") from error
+        raise ConfigError(f"{field}: {error}; expected a file with one name per line, a list or a count") from error
     if text.lstrip().startswith(("[", "{")):
         return _names_of_json(text, f"{field}: {path}")
     return [line.strip() for line in text.rstrip().splitlines()]
@@ -273,7 +273,7 @@ def _names_of_json(text: str, where: str) -> list[str]:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{where}: is not JSON ({error}); expected a list of names, or one name a line") from error
+        raise ConfigError(f"{where}: is not JSON ({error}); expected a list of names, or one name per line") from error
     return list(_ordered(found, where) if isinstance(found, dict) else found)
 
 

@@ -1,6 +1,6 @@
 """What a scan makes of each sample beside its label: a digest of what it shows, and with features these, once.
 
-Features lie in a file a shard, apart from the catalogs: one that is there is not made again, whatever else of a run
+Features lie in one file per shard, apart from the catalogs: one that is there is not made again, whatever else of a run
 changes, so an image is decoded and goes through a frozen network once.
 """
 

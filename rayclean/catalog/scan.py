@@ -84,7 +84,7 @@ class ShardScan:
 
     Attributes:
         rows: ROWS_SCHEMA, the clip where the data have clips, the place of the features where there are any.
-        truth: TRUTH_SCHEMA, a line a row; `NONE_OF_CLASSES` where the sample is of none of the classes, null where
+        truth: TRUTH_SCHEMA, one line per row; `NONE_OF_CLASSES` where the sample is of none of the classes, null where
             the truth is missing, null or unreadable; None without truth.
         verified: the same of verified labels, which always name a class.
         quarantine: QUARANTINE_SCHEMA.

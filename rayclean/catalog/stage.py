@@ -116,7 +116,7 @@ class CatalogJob(Job):
         return {name: value for name, value in self.__dict__.items() if name != "feature_files"}
 
     def units(self) -> Sequence[str]:
-        """A unit a shard."""
+        """One unit per shard."""
         return [f"rows/{block_name(i)}" for i in range(self.num_shards)]
 
     def beside(self, unit: str) -> Sequence[str]:

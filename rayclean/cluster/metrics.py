@@ -17,7 +17,7 @@ GAUGES = {
     "rayclean_failed_units": "Units of the step at work that have failed in this start.",
     "rayclean_bad_samples": "Samples that the step at work has put in quarantine in this start.",
 }
-SAMPLES = "rayclean_samples_total", "Samples that units of this start have covered, once a unit."
+SAMPLES = "rayclean_samples_total", "Samples that units of this start have covered, once per unit."
 REFRESH_S = 5.0  # Ray 2.60 sends a gauge once after it was set, and drops it after 20 s
 
 

@@ -60,7 +60,7 @@ class UnitActor:
         self.stamp = environment_stamp(threads, _device_name(workers.device))
 
     def take(self, job: Job) -> None:
-        """A job whose units follow; it travels once an actor."""
+        """A job whose units follow; it travels once per actor."""
         self.jobs[job.key] = job
 
     def run(self, key: Key, unit: str) -> Row:

@@ -151,9 +151,9 @@ class NoiseSection(Section):
     rate: Share | None = None
     """The rate r of `kind`; which share of the labels is then wrong, the kind says."""
     rates: list[Share] | None = None
-    """For `per_class`: a rate for each true class, in their order, instead of `rate`."""
+    """For `per_class`: one rate per true class, in their order, instead of `rate`."""
     matrix: list[list[Share]] | None = None
-    """For `matrix`: P(given | true), a row for each true class; rows sum to 1."""
+    """For `matrix`: P(given | true), one row per true class; rows sum to 1."""
     imbalance: Annotated[str, AfterValidator(IMBALANCES.check)] | None = None
     """How rows are left out, by true class, before labels go wrong; the kinds are below."""
     ratio: float = Field(default=10.0, ge=1)

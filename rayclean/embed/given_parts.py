@@ -38,7 +38,7 @@ class Part(Protocol):
     names: pa.Table
 
     def width(self) -> int:
-        """Numbers a row, 0 where no row has any."""
+        """Numbers per row, 0 where no row has any."""
 
     def read(self, rows: Array, dim: int) -> Array:
         """(n, dim) float32 of rows in any order, NaN where one has no `dim` numbers."""

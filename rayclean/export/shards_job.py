@@ -1,4 +1,4 @@
-"""New shards with the samples that were chosen: an input shard a unit, in parallel, and resumed where it stopped."""
+"""New shards with the samples that were chosen: one unit per input shard, in parallel, and resumed where it stopped."""
 
 from __future__ import annotations
 

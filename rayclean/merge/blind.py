@@ -26,16 +26,16 @@ import numpy as np
 from rayclean.merge.joint import Float64, Ints, JointModel
 from rayclean.merge.maximise import Fit, How, Start, maximise, odds, start_of
 
-COUNTED = 0.05  # nats a row that counts must explain better than the anchors' T, to be believed
+COUNTED = 0.05  # nats per row that counts must explain better than the anchors' T, to be believed
 # Belief and label err together on what is hard for both, the more of them the more classes there are.
 TEMPER = 0.8  # of 10 classes
 TEMPER_POWER = 0.15
 # Within these factors of the sharpness the noise rate lies.
 NOISE_FACTORS = (0.6, 3.0)
 NOISE_SLACK = 0.1  # of either end: labels that are wrong where belief is wrong alike
-BALANCED = 0.02  # nats a row that classes of unequal shares must explain better, to be believed
+BALANCED = 0.02  # nats per row that classes of unequal shares must explain better, to be believed
 LEAST_NONE = 0.022  # share of rows of none of the classes, from which on they are believed in
-NONE_GAIN = 0.0035  # nats a row that they must explain better
+NONE_GAIN = 0.0035  # nats per row that they must explain better
 
 
 def fit_blind(
@@ -91,7 +91,7 @@ def _interval(rates: Sequence[float]) -> tuple[float, float]:
 
 
 def explained(beliefs: Float64, given: Ints, base: float) -> float:
-    """How well beliefs explain labels: mean log likelihood a row, of the model that is fitted to them."""
+    """How well beliefs explain labels: mean log likelihood per row, of the model that is fitted to them."""
     return _best(start_of(beliefs, given, base, None))[0].log_likelihood
 
 

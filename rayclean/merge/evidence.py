@@ -26,7 +26,7 @@ from rayclean.schema import Array
 from rayclean.scores.sources import BELIEF_FLOOR
 
 MAX_NUMBERS = 2**19  # beliefs that one mixture is judged by
-LEVEL = 0.005  # nats a label: of mixtures that are as good but for this the one of most sources is taken
+LEVEL = 0.005  # nats per label: of mixtures that are as good but for this the one of most sources is taken
 TEMPERATURES = (-3.0, 3.0)  # logarithms
 
 

@@ -28,7 +28,7 @@ KIND_NAMES = ("wrong_label", "ambiguous", "none_of_the_classes", "duplicate_with
 
 
 def issue_kinds(seen: Array, given: Array, is_issue: Array, conflicts: Array) -> Array:
-    """A `Kind` a row, (N,) int32.
+    """One `Kind` per row, (N,) int32.
 
     A flagged row is of none of the classes where the networks are sure of none, ambiguous between two where the
     second is at least half as likely as the first and both together are likely; else its label is wrong. Equal pixels

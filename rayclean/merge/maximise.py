@@ -156,7 +156,7 @@ class Fit:
         none: its weight in the prior.
         none_share: of the rows.
         wrong: share of wrong labels.
-        log_likelihood: mean a row.
+        log_likelihood: mean per row.
     """
 
     transition: Float64

@@ -146,7 +146,7 @@ class FitJob(Job):
 
 @dataclass(frozen=True)
 class ApplyJob(Job):
-    """Writes the parts of the final table, with counts a class beside each.
+    """Writes the parts of the final table, with counts per class beside each.
 
     Attributes:
         has_verified: whether people have verified rows of it.
@@ -237,7 +237,7 @@ def _identity(catalog: Catalog, start: int, stop: int, shard_names: list[str]) -
 
 
 def _class_counts(table: pa.Table, num_classes: int) -> dict[str, Array]:
-    """Sums a class, which the parts add up to the table of classes."""
+    """Sums per class, which the parts add up to the table of classes."""
     given = table["given_label"].to_numpy()
     wrong = 1 - table["label_score"].to_numpy().astype(np.float64)
     issue = table["is_label_issue"].to_numpy()

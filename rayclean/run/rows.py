@@ -21,7 +21,7 @@ class Rows:
 
     Attributes:
         source: the rows as the shards have them.
-        validation: verified rows from shards of their own; None without.
+        validation: verified samples, from shards of their own; None without.
     """
 
     config: Config
@@ -41,7 +41,7 @@ class Rows:
         return ClassList.of(self.config.data)
 
     def derivation(self, keeps: str) -> Derivation:
-        """How rows and labels differ from the shards': of the rest, or of the validation rows held out."""
+        """How rows and labels differ from the shards': of the rest, or of the verified rows held out."""
         config = self.config
         size = network_spec(config, self.source_classes.num_classes).size
         # Part of the name alone: before, `truth` was what its rows were held out by where there was one.

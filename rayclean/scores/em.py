@@ -1,7 +1,7 @@
 """Expectation maximisation for two components of one score, for all that need it: the merge, votes, learning.
 
 Letters: N rows, sorted by score; F features of a score, in which a component's log density is linear or
-quadratic: (log s, -log(1 - s)) for beta densities, the standardised score itself for Gaussians. With weights a row
+quadratic: (log s, -log(1 - s)) for beta densities, the standardised score itself for Gaussians. With weights, a row
 stands for many: a bin of a histogram for the rows in it.
 """
 
@@ -32,7 +32,7 @@ class Ending(NamedTuple):
     """When the iteration ends, in sklearn's words."""
 
     max_iter: int
-    tol: float  # change of the mean log-likelihood a row
+    tol: float  # change of the mean log-likelihood per row
 
 
 ENDING = Ending(500, 1e-7)
@@ -59,7 +59,7 @@ class TwoComponents(NamedTuple):
     noisy: Component
     clean_weight: float
     responsibilities: Float64  # (N,) P(clean component | score)
-    log_likelihood: float  # mean a row
+    log_likelihood: float  # mean per row
 
     def clean_first(self) -> TwoComponents:
         """The same with the component of the larger mean first."""

@@ -55,7 +55,7 @@ class Added(NamedTuple):
 
 @dataclass(frozen=True)
 class BlockFiles:
-    """The usual reader: a file of arrays a block of rows, named by scores and facts, a folder an epoch.
+    """The usual reader: one file of arrays per block of rows, named by scores and facts, one folder per epoch.
 
     Attributes:
         mark: what the folders are, for fingerprints.

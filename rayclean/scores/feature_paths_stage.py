@@ -150,7 +150,7 @@ class BlindPathsJob(FeaturePathsJob):
         return lambda rows: self._lists(f"any/{block_name(int(rows[0]) // self.block_rows)}")["rows"]
 
     def heads(self) -> Sequence[tuple[Array, Head]]:
-        """One a fold."""
+        """One per fold."""
         heads, decay = load_heads(replace(self.task, device=self.device)), self.task.chosen()
         folds = range(self.task.settings.folds)
         return [(heads.folds == fold, heads.head(heads.blind_to(fold, decay))) for fold in folds]

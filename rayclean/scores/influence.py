@@ -6,7 +6,7 @@ stored: every linear functional <U, g_i> is r_i^T U h~_i. H is the damped Hessia
 
 A high influence is suspicious; the scores made of it are negated, so that higher is cleaner.
 
-Letters: N rows, K classes, d features, p = K(d+1) parameters, V validation rows, B matrices, C clips. Arrays of
+Letters: N rows, K classes, d features, p = K(d+1) parameters, V verified rows, B matrices, C clips. Arrays of
 parameters are (K, d+1), the bias last; flattened, entry (k, j) is at k(d+1) + j. Sums are in float64.
 """
 
@@ -101,7 +101,7 @@ def validation_influence(solved: Array, residual: Array, features: Array) -> Flo
     Taking a row of N out of the training set changes v's loss by about -I_D(i, v) / N.
 
     Args:
-        solved: (V, K, d+1), H^-1 g_v of the validation rows.
+        solved: (V, K, d+1), H^-1 g_v of the verified rows.
         residual: (N, K) r.
         features: (N, d) h.
 
@@ -142,7 +142,7 @@ def _clip_order(clips: Array, num_rows: int) -> tuple[Array, Array, Array]:
 
 
 def influence_norms(inverse: Array, residual: Array, features: Array, clips: Array | None = None) -> Float64:
-    """||I_M(i)|| = ||H^-1 g_i||, exact: p^2 multiplications a row (Influential Rank, Eq. 3 before its z-score).
+    """||I_M(i)|| = ||H^-1 g_i||, exact: p^2 multiplications per row (Influential Rank, Eq. 3 before its z-score).
 
     Args:
         inverse: (p, p) H^-1.
@@ -199,7 +199,7 @@ def damping_share(norms: Array, gradient_norms: Array, damping: float) -> float:
 
 
 def class_deviation(influence: Array, validation_labels: Array, num_classes: int) -> Float64:
-    """sigma_k(i): the standard deviation of I_D(i, v) over the validation rows v of class k (Influential Rank, Eq. 4).
+    """sigma_k(i): the standard deviation of I_D(i, v) over the verified rows v of class k (Influential Rank, Eq. 4).
 
     Args:
         influence: (N, V) I_D, or its clips' means.
@@ -208,7 +208,7 @@ def class_deviation(influence: Array, validation_labels: Array, num_classes: int
 
     Returns:
         (N, K) float64, 0 or more, high = suspicious: the population's deviation (divided by V_k). NaN for a class with
-        fewer than two validation rows, of which there is none.
+        fewer than two verified rows, of which there is none.
     """
     result = np.full((len(influence), num_classes), np.nan)
     for k in np.flatnonzero(np.bincount(validation_labels, minlength=num_classes) > 1):

@@ -58,7 +58,7 @@ def solve(
 
     Args:
         sample: rows of all classes in their shares, with their given labels.
-        verified: validation rows with labels that are right; None without.
+        verified: rows whose labels are right; None without.
         damping: added to the Hessian's diagonal.
         probes: Rademacher probes, where the Hessian is too large to be inverted.
         seed: of the probes.
@@ -98,7 +98,7 @@ def raw_influence(solved: Mapping[str, Array], rows: LastLayer, clips: Array | N
     Args:
         solved: of `solve`.
         rows: to be judged.
-        clips: (N,) dense ids; with them a value a clip, of the mean of its frames' gradients (Influential Rank, 4.4).
+        clips: (N,) dense ids; with them one value per clip, of its frames' mean gradient (Influential Rank, 4.4).
     """
 
     def whole(products: Array) -> Array:

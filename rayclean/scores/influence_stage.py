@@ -47,7 +47,7 @@ class InfluenceJob(Job):
 
     Attributes:
         embedding: of the snapshot.
-        verified: the validation rows; None without, and then there is no OSD.
+        verified: None without any, and then there is no OSD.
         by_clip: whether a row's influence is that of its clip's mean gradient, and z-scores run over clips.
         among: a file of labels by row, `LEFT_OUT` for rows that are not trained on and count nowhere; None for all.
     """
@@ -105,7 +105,7 @@ class SolveJob(InfluenceJob):
 
 
 def verified_rows(catalog: Catalog, settings: InfluenceSection, seed: int) -> Array:
-    """The validation rows: `validation_num` a class, drawn by what they are.
+    """The verified rows: `validation_num` per class, drawn by what they are.
 
     Raises:
         InputError: there is none.
@@ -123,7 +123,7 @@ def _last_layer(embedding: Embedding, catalog: Catalog, rows: Array) -> LastLaye
 
 @dataclass(frozen=True)
 class RawJob(InfluenceJob):
-    """The norms of the influence on the model, and its deviations over validation rows, one block of rows per unit."""
+    """The norms of the influence on the model, and its deviations over verified rows, one block of rows per unit."""
 
     def units(self) -> Sequence[str]:
         """One unit per block of rows."""

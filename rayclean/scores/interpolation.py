@@ -40,7 +40,7 @@ def interior_sums(
         left: (P,) index of each path's start in `images`.
         right: (P,) index of each path's end.
         steps: H, at least 2.
-        batch_size: images a forward.
+        batch_size: images per forward.
 
     Returns:
         (P, K) float64.
@@ -119,7 +119,7 @@ def walk_block(
         beliefs: rows (R,) to their own probabilities (R, K + 1), the last column what a file dropped.
         probabilities: the network with its softmax.
         steps: H.
-        batch_size: images a forward.
+        batch_size: images per forward.
         end_weight: as in `partial_sums`.
 
     Returns:

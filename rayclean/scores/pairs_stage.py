@@ -57,7 +57,7 @@ class PairsJob(Job):
 
 @dataclass(frozen=True)
 class SameLabelPairsJob(PairsJob):
-    """The pairs of same-label lists, a group of whole labels a unit."""
+    """The pairs of same-label lists, one unit per group of whole labels."""
 
     def groups(self) -> list[tuple[int, ...]]:
         """The labels of each unit."""
@@ -98,7 +98,7 @@ class AnyLabelPairsJob(PairsJob):
     """The pairs of lists of any label, one range of their smaller rows per unit."""
 
     def units(self) -> Sequence[str]:
-        """A unit a range of rows."""
+        """One unit per range of rows."""
         return block_names(self.catalog.num_rows, self.group_rows)
 
     def open(self) -> Callable[[str], UnitResult]:

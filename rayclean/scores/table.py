@@ -26,7 +26,7 @@ class BlindFiles:
     """Where such beliefs lie.
 
     Attributes:
-        heads: of the blind heads, one a weight decay.
+        heads: of the blind heads, one per weight decay.
         vote_folder: the labels of the nearest rows of each row; None where these are not to be believed.
     """
 

@@ -1,4 +1,4 @@
-"""Shards whose URLs are secrets: `env:NAME` stands for the patterns in an environment variable, one a line.
+"""Shards whose URLs are secrets: `env:NAME` stands for the patterns in an environment variable, one per line.
 
 A signed URL is a key, and what the config says is written to the run folder, to logs and into errors. So from here on
 such a shard is called `env://NAME/FILE`, by its base name alone. This file system finds what it stands for, in each
@@ -88,7 +88,7 @@ def _files_of(variable: str) -> Mapping[str, str]:
     if not os.environ.get(variable, "").strip():
         raise ConfigError(
             f"{ENVIRONMENT}{variable}: the environment has no {variable}, or nothing in it; set it to the shards' "
-            "URLs, one a line, on every node"
+            "URLs, one per line, on every node"
         )
     return _expanded(variable, os.environ[variable])
 

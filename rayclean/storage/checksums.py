@@ -34,7 +34,7 @@ _DTYPES |= {"U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?"}
 
 @functools.cache
 def note_unchecked() -> None:
-    """Says once a process that files without checksums are read."""
+    """Says once per process that files without checksums are read."""
     log.warning("files of this run were written by an earlier release and have no checksums; they are read as they are")
 
 

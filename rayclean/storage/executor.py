@@ -165,7 +165,7 @@ class Executor(Protocol):
             watcher: is told of each unit that ended.
 
         Returns:
-            One report a job of which anything was done. Only counters travel: the published files are the truth.
+            One report per job of which anything was done. Only counters travel: the published files are the truth.
 
         Raises:
             StageError: nothing runs at all.

@@ -1,4 +1,4 @@
-"""One driver a run: numbered files, each created only if absent; the one with the highest number holds.
+"""One driver per run: numbered files, each created only if absent; the one with the highest number holds.
 
 Units are pure and named by what they are made of, so a driver that was taken over does no harm by them. What changes
 under one name (config, records, precision, the table's manifest, removals) is written through `HeldStore`, which looks

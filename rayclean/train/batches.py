@@ -58,7 +58,7 @@ def cached_rows(rows: Array, seed: int, epoch: int, batch_size: int, rank: int =
         rows: (R,) those that are trained on.
         seed: of the permutation.
         epoch: counted from 1.
-        batch_size: at most so many a batch.
+        batch_size: at most so many per batch.
         rank: this process.
         ranks: how many there are.
     """

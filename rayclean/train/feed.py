@@ -143,7 +143,7 @@ class Feed:
             rows: (R,) distinct rows, ascending.
             seed: of the order; two passes of an epoch take two seeds.
             epoch: counted from 1.
-            batch_size: at most so many a batch.
+            batch_size: at most so many per batch.
         """
         if self.cache is not None:
             cache = self.cache

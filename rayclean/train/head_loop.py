@@ -1,6 +1,6 @@
 """Trains heads on features that are read in blocks, on any number of ranks, to the same bytes.
 
-Heads have nothing to do with each other, so the ranks share them out in fixed groups and meet once an epoch; one
+Heads have nothing to do with each other, so the ranks share them out in fixed groups and meet once per epoch; one
 product gives the logits of a group, a mask tells which rows a head learns from. They learn by MixUp between features,
 whose partners are drawn within a fold, so that no row of a fold reaches the head that is blind to it.
 

@@ -74,7 +74,7 @@ class HeadSettings:
         return max(min(self.epochs, MOST_STEPS // steps), -(-LEAST_STEPS // steps))
 
     def steps_of(self, num_rows: int) -> int:
-        """Steps an epoch; at least 1."""
+        """Steps per epoch; at least 1."""
         return max(-(-num_rows // self.batch_size), 1)
 
 

@@ -74,7 +74,7 @@ def plan_stream(seed: int, epoch: int, ranks: int, shard_rows: Array, batch_size
         batch_size: rows of a step and rank, at most.
 
     Returns:
-        One plan a rank; shares differ by one row at most.
+        One plan per rank; shares differ by one row at most.
 
     Raises:
         ConfigError: there are fewer rows than ranks.

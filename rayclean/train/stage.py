@@ -1,4 +1,4 @@
-"""Training on Ray Train: one TorchTrainer a role, a checkpoint each epoch, one file when it is done."""
+"""Training on Ray Train: one TorchTrainer per role, one checkpoint each epoch, one file when it is done."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""`rayclean` of a revision as its users start it: a tree, a process, an environment of its own.
+"""`rayclean` of a revision as its users start it: one tree, one process, an environment of its own.
 
 Only the command line is used, whose entry point stands in the revision's `pyproject.toml`; so revisions whose modules
 lie elsewhere can be run by the same tool. Nothing that one revision leaves on the machine reaches another: Ray's files,
-pictures decoded once a node and copies of remote files lie in a folder that goes away with the run.
+pictures decoded once per node and copies of remote files lie in a folder that goes away with the run.
 """
 
 from __future__ import annotations

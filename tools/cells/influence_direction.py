@@ -4,8 +4,8 @@
 
 `harm` of a row is the largest mean influence, with its sign, on the loss of one class's verified samples: above 0 the
 row, as it is labelled, does harm to a class. It is a mean and a maximum on what OSD solves. Beside it OSM, OSD and the
-loss by heads that have not seen the label; five verified samples a class, of the test images. AUROC of finding the
-wrong labels, a line a cell.
+loss by heads that have not seen the label; five verified samples per class, of the test images. AUROC of finding the
+wrong labels, one line per cell.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ def torchvision_images(name: str, weights: str | None) -> Images:
 
 
 def autoaugment_cifar10(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """AutoAugment's CIFAR-10 policy (Cubuk et al., CVPR 2019), a draw for each image.
+    """AutoAugment's CIFAR-10 policy (Cubuk et al., CVPR 2019), one draw per image.
 
     Args:
         images: (N, H, W, 3) uint8.
