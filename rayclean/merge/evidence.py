@@ -66,6 +66,7 @@ def best_mixture(
     few, labels = {name: belief[some] for name, belief in sources.items()}, given[some]
     usual = temperature(mixture_of([few[name] for name in reference or sources]), labels)
     bases, likelihoods = {}, {}
+    # All 2^S - 1 mixtures are compared, which is cheap since sources are few: three decays and near rows by default.
     for size in range(1, len(sources) + 1):
         for names in combinations(sources, size):
             belief = mixture_of([few[name] for name in names])
@@ -91,6 +92,7 @@ def temperature(beliefs: Float64, given: Ints) -> float:
     logs = np.log(beliefs + BELIEF_FLOOR)
     at_label = logs[np.arange(len(given)), given].mean()
 
+    # Convex in the power, so a bounded search finds the one minimum.
     def cost(log_power: float) -> float:
         power = np.exp(log_power)
         return float(scipy.special.logsumexp(power * logs, axis=1).mean() - power * at_label)

@@ -44,6 +44,7 @@ def issue_kinds(seen: Array, given: Array, is_issue: Array, conflicts: Array) ->
     second, first = top[:, 0], top[:, 1]
     at_label = seen[np.arange(len(seen)), given]
     kinds = np.where(is_issue, Kind.WRONG_LABEL, Kind.NO_ISSUE)
+    # The given label is one of the two, and an even split of what both have would pass UNSURE.
     either = (second >= EITHER * first) & (at_label >= second) & (first + second > 2 * UNSURE)
     kinds[is_issue & either] = Kind.AMBIGUOUS
     kinds[is_issue & (first < UNSURE)] = Kind.NO_CLASS

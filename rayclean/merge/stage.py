@@ -107,6 +107,7 @@ class FitJob(Job):
         rows = fit_rows(self.score, self.sample_rows, files.catalog.num_classes)
         for block in range(num_blocks(num_rows, block_rows)):
             start, stop = block_range(block, block_rows, num_rows)
+            # Each row is drawn by itself, by what it is: the same rows in any sharding, about as many as are asked for.
             yield (
                 block,
                 start,
@@ -135,6 +136,7 @@ class FitJob(Job):
         rows, first, near = (np.concatenate(column) for column in zip(*found, strict=True))
         label = files.catalog.label
         given = label[rows]
+        # Trust is told by what was near at the first snapshot, before any label could be memorised (`trust`).
         first_labels, labels = (np.where(each >= 0, label[np.maximum(each, 0)], NO_LABEL) for each in (first, near))
         trust = trusted(
             {epoch: agreement(files.beliefs_of(rows, Sources(epoch)), given, first_labels) for epoch in files.epochs},
@@ -179,6 +181,7 @@ class ApplyJob(Job):
         def compute(unit: str) -> UnitResult:
             block_rows = self.files.block_rows
             start, stop = block_range(int(unit.removeprefix("part-")), self.table_rows, catalog.num_rows)
+            # A part holds whole blocks: the config has `blocks.table_rows` as a multiple of `blocks.rows`.
             tables = [
                 self._block(block, fitted, verified, conflicts, shard_names)
                 for block in range(start // block_rows, num_blocks(stop, block_rows))
@@ -201,6 +204,7 @@ class ApplyJob(Job):
         scores = self.files.read(block, fitted.sources)
         given = catalog.label[start:stop]
         neighbor_labels = np.where(scores.neighbors >= 0, catalog.label[np.maximum(scores.neighbors, 0)], NO_LABEL)
+        # Without paths nobody has counted neighbours: a label of at most L rows cannot give a row L others.
         few = (
             scores.num_paths < self.num_neighbors
             if scores.num_paths is not None

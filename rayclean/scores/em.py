@@ -149,6 +149,7 @@ def _iterate(
         first, second, weight = _maximised(values, upper, family, weights)
         log_first = family.log_density(features, first) + math.log(weight)
         log_second = family.log_density(features, second) + math.log1p(-weight)
+        # Bayes' rule in logarithms: far from both components each density is 0 in float64.
         upper = scipy.special.expit(log_first - log_second)
         log_likelihood = _mean(np.logaddexp(log_first, log_second), weights)
         if abs(log_likelihood - previous) < ending.tol:
@@ -184,5 +185,6 @@ def _component(values: Float64, responsibilities: Float64, family: Family, weigh
         responsibilities = responsibilities * weights
     total = responsibilities.sum()
     mean = float((responsibilities * values).sum() / total)
+    # Around the mean itself: a mean of squares less a squared mean loses the digits of a narrow component.
     variance = float((responsibilities * (values - mean) ** 2).sum() / total)
     return Component(mean, family.shape(mean, variance))

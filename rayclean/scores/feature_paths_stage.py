@@ -86,6 +86,7 @@ class FeaturePathsJob(Job):
             if not len(mine):
                 continue
             lists = near[mine]
+            # A row is an end of many paths; its features are read and multiplied once.
             read, places = np.unique(np.concatenate([rows[mine], lists[lists != NO_ROW]]), return_inverse=True)
             ends = head.ends(self.source.read(read))
             at = np.full(lists.shape, NO_ROW)

@@ -56,6 +56,7 @@ def residuals(logits: Array, labels: Array) -> Float64:
     at_label = np.arange(len(labels)), labels
     result: Float64 = scipy.special.softmax(logits.astype(np.float64), axis=1)
     result[at_label] = 0
+    # 0 - x, where -x would make -0.0 of a network that is sure of the label.
     result[at_label] = 0.0 - result.sum(axis=1)
     return result
 
@@ -89,6 +90,7 @@ def gradient_products(solved: Array, residual: Array, features: Array) -> Float6
     num_matrices, num_classes, num_columns = solved.shape
     flat = solved.reshape(-1, num_columns).astype(np.float64, copy=False).T
     result = np.empty((len(residual), num_matrices))
+    # One product with all matrices, then K numbers per row and matrix: no gradient of (K, d+1) is ever held.
     for rows in row_chunks(len(residual), num_matrices * num_classes + num_columns):
         at_rows = (with_bias(features[rows]) @ flat).reshape(-1, num_matrices, num_classes)
         result[rows] = np.matmul(at_rows, residual[rows, :, None])[..., 0]

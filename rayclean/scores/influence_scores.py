@@ -88,6 +88,7 @@ def solve(
     spectrum = solver.spectrum()
     facts["spectrum"] = dict(zip(map(str, SPECTRUM_QUANTILES), spectrum.quantiles.tolist(), strict=True))
     facts["mean_eigenvalue"] = spectrum.mean
+    # On an over-fitted network the damping alone decides, and OSM is the norm of the gradient: the record says how far.
     facts["damping_share"] = damping_share(norms, gradient_norms(residual, sample.features), damping)
     return solved, facts
 

@@ -98,6 +98,7 @@ class SolveJob(InfluenceJob):
         rows = np.flatnonzero(self.counted())
         share = min(1.0, self.settings.hessian_rows / max(len(rows), 1))
         ids, labels = self.catalog.draw_id[rows], self.catalog.label[rows]
+        # Rounded up, so that no class that has rows is without any.
         return rows[drawn_of_each_class(self.seed, HESSIAN_SALT, ids, labels, lambda count: math.ceil(share * count))]
 
     def _verified_rows(self, catalog: Catalog) -> Array:
@@ -193,6 +194,7 @@ def influence_jobs(
     among: str | None = None,
 ) -> tuple[SolveJob, RawJob, FitJob]:
     """The steps of a snapshot's influence, in order; `among` is as in `InfluenceJob`."""
+    # Left out is what the inputs' names say already, and gamma, which is asked for later and changes no file.
     fields = settings.model_dump(exclude={"role", "validation", "validation_label", "gamma", "epochs"}) | {"seed": seed}
     if by_clip:
         fields["by_clip"] = True

@@ -86,6 +86,7 @@ def standardized(values: Array, kind: Standardize = "samples", fit: Moments | No
     std = np.sqrt(fit.squares / np.maximum(fit.num, 1))
     centred = values.astype(np.float64) - fit.mean
     flat = std <= 1e-14 * np.abs(fit.mean)
+    # 0 * x and not 0: what is unknown stays NaN.
     result: Float64 = np.where(flat, 0.0 * centred, centred / np.where(flat, 1.0, std))
     return result
 

@@ -65,6 +65,7 @@ def reduce_by_row(files: Sequence[Mapping[str, Array]], start: int, stop: int, n
     """
     sums = np.zeros((stop - start, num_classes + 1))
     num_paths = np.zeros(stop - start, np.int64)
+    # Always in the order of the files: another one would change the sums' last bits.
     for file in files:
         first, last = np.searchsorted(file["rows"], [start, stop])
         here = file["rows"][first:last] - start

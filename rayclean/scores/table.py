@@ -151,6 +151,7 @@ class ScoreFiles:
             return mixed(found, sources) if sources.blind else combined(heads)
         start, stop = block_range(block, self.block_rows, self.num_rows)
         rows = np.arange(start, stop)
+        # The last column is what a file of beliefs dropped, which is no class.
         others = (self.others[role].beliefs(rows)[:, :-1] for role in sources.roles)
         return combined([self._belief_of_main(block, rows, sources.epoch), *others])
 

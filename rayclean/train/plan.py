@@ -89,6 +89,7 @@ def plan_stream(seed: int, epoch: int, ranks: int, shard_rows: Array, batch_size
     for shard in order:
         start = 0
         while start < shard_rows[shard]:
+            # This rank's share is full; the next one goes on in the same shard.
             rank += position == ends[rank]
             take = int(min(shard_rows[shard] - start, ends[rank] - position))
             parts[rank].append(Part(int(shard), start, start + take))

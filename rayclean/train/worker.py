@@ -108,6 +108,7 @@ def write_trajectories(
         if wanted is not None and name not in wanted:
             continue
         start, stop = block_range(block, task.block_rows, total)
+        # A pass of its own: the losses of the training batches are of augmented images, and mixed ones under MixUp.
         logits = forward.logits(forward.normalized(feed.images(np.arange(start, stop)))).float().cpu().numpy()
         if not np.isfinite(logits).all():
             raise UnitError(

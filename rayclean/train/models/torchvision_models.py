@@ -146,6 +146,7 @@ def _remove_head(model: nn.Module, name: str) -> tuple[str, int]:
     linear = [(path, module) for path, module in model.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
         raise ConfigError(f"model.name {name}: expected a network that ends in a linear layer, found none in it")
+    # By position: its name is fc, classifier or head, as the network has it.
     head_name, head = linear[-1]
     parent, _, child = head_name.rpartition(".")
     setattr(model.get_submodule(parent), child, nn.Identity())
