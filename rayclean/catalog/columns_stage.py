@@ -38,7 +38,6 @@ class ColumnsJob(Job):
     is_scanned: bool = False
 
     def units(self) -> Sequence[str]:
-        """The one unit."""
         return [COLUMNS_FILE.removesuffix(self.suffix)]
 
     def beside(self, unit: str) -> Sequence[str]:
@@ -46,7 +45,6 @@ class ColumnsJob(Job):
         return [SHARDS_FILE, SUMMARY_FILE]
 
     def open(self) -> Callable[[str], UnitResult]:
-        """Nothing to load."""
         return lambda _: _join(self.store, self.folder, self.classes, self.is_scanned)
 
 

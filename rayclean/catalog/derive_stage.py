@@ -91,8 +91,6 @@ class PlanJob(Job):
         return [PLAN] if self.derivation.leaves_out else []
 
     def open(self) -> Callable[[str], UnitResult]:
-        """Nothing to load."""
-
         def compute(_: str) -> UnitResult:
             labels, ids, seed = self.source.label, self.source.clip_id, self.derivation.seed
             num_classes, settings = self.source.num_classes, self.derivation.noise
@@ -145,7 +143,6 @@ class DeriveJob(Job):
     derivation: Derivation
 
     def units(self) -> Sequence[str]:
-        """One unit per shard."""
         return [f"rows/{block_name(i)}" for i in range(self.source.shards.num_rows)]
 
     def beside(self, unit: str) -> Sequence[str]:
@@ -153,7 +150,6 @@ class DeriveJob(Job):
         return [f"{kind}/{unit.removeprefix('rows/')}.parquet" for kind in ("left_out", "quarantine", "truth")]
 
     def open(self) -> Callable[[str], UnitResult]:
-        """Loads the plan."""
         plan: Mapping[str, Array] = {}
         if self.derivation.leaves_out:
             plan = map_arrays(self.store, f"{self.folder}/{PLAN}.safetensors")

@@ -17,7 +17,7 @@ from rayclean.shards.opening import open_shard
 
 LabelValue = int | float | str
 
-FOLDER = "folder"  # in the place of a member: the label is the name of the folder that the sample lies in
+FOLDER = "folder"  # in place of a member: the label is the name of the folder that the sample lies in
 _NONE = (str(NONE_OF_CLASSES), str(float(NONE_OF_CLASSES)))
 _OUT_OF_RANGE = re.compile(r"label (-?[0-9]+) is out of range: (-?[0-9]+) <= label < (-?[0-9]+)")
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}([.]0*)?")
@@ -162,7 +162,7 @@ class ClassList:
 
     @property
     def num_classes(self) -> int:
-        """K."""
+        """K, the number of classes."""
         return len(self.names)
 
     @cached_property
@@ -207,7 +207,7 @@ class ClassList:
         return NONE_OF_CLASSES if is_none else self.index_of(value)
 
     def written(self, label: int, old: object) -> object:
-        """How a label is written in the place of another one: by name or by number, as that was.
+        """How a label is written in place of another one: by name or by number, as that was.
 
         Args:
             label: the new one.

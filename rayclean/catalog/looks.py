@@ -81,12 +81,12 @@ class PixelLook:
 
     @property
     def members(self) -> frozenset[str]:
-        """Images."""
+        """Extensions of images."""
         return frozenset(self.images)
 
     @property
     def shows(self) -> frozenset[str]:
-        """Images."""
+        """Extensions of images: a picture of each sample."""
         return self.members
 
     def see(self, sample: int, key: str, contents: Mapping[str, bytes]) -> Seen:
@@ -188,7 +188,7 @@ class FeatureLook:
     Args:
         store: the run's files.
         file: of the shard's features.
-        url: of the shard; None where features do not hang on its content alone.
+        url: of the shard; None where features do not depend on its content alone.
         shard: its name.
         embedder: where they are not there yet, neither under this name nor of a shard of the same content.
     """

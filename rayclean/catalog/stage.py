@@ -116,7 +116,6 @@ class CatalogJob(Job):
         return {name: value for name, value in self.__dict__.items() if name != "feature_files"}
 
     def units(self) -> Sequence[str]:
-        """One unit per shard."""
         return [f"rows/{block_name(i)}" for i in range(self.num_shards)]
 
     def beside(self, unit: str) -> Sequence[str]:
@@ -131,7 +130,7 @@ class CatalogJob(Job):
 
     @cached_property
     def feature_files(self) -> list[str]:
-        """Of each shard."""
+        """Files of features of each shard."""
         found: list[str] = read_table(self.store, f"{self.folder}/{SOURCES_FILE}", ["features"])["features"].to_pylist()
         return found
 

@@ -16,7 +16,7 @@ from rayclean.convert.layouts import LAYOUTS, Layout, Option
 
 Root = Annotated[str, typer.Argument(metavar="ROOT", help="The data set, in its usual layout.")]
 Out = Annotated[str, typer.Argument(metavar="OUT", help="Where the shards go: a folder or URL.")]
-Seed = Annotated[int, typer.Option(help="Of the order of the samples.")]
+Seed = Annotated[int, typer.Option(help="Seed of the order of the samples.")]
 ShardSize = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Most samples per shard; without it 5,000, and about 256 MiB.")
 ]
@@ -25,7 +25,7 @@ MaxMissing = Annotated[int, typer.Option(min=0, metavar="N", help="Listed images
 
 WRITES = (
     "Writes OUT/classes.txt for data.classes, and for each split SPLIT-000000.tar and so on: the very bytes of the "
-    "images, and a JSON each with its path. The same command continues what was stopped."
+    "images, and one JSON each with its path. The same command continues what was stopped."
 )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 GAUGES = {
     "rayclean_units_done": "Units of the step at work that this start has finished; epochs in training.",
-    "rayclean_units_total": "Units of the step at work that were missing at its begin; epochs in training.",
+    "rayclean_units_total": "Units of the step at work that were missing when it began; epochs in training.",
     "rayclean_failed_units": "Units of the step at work that have failed in this start.",
     "rayclean_bad_samples": "Samples that the step at work has put in quarantine in this start.",
 }

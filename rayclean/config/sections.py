@@ -65,7 +65,7 @@ class RunSection(Section):
     dir: Annotated[str, AfterValidator(_a_folder)]
     """The folder or URL of the run. On a cluster one that all nodes see, or an object store."""
     seed: int = Field(default=0, ge=0, lt=2**63)
-    """Of all random draws. Run again with another one to see how much hangs on chance."""
+    """Of all random draws. Run again with another one to see how much depends on chance."""
     keep: Literal["default", "all"] = "default"
     """What stays once the table is published: by `default` snapshots, trajectories, scores, beliefs and the last
     embedding; with `all` also the embeddings, neighbours and paths of every snapshot, many times as much."""
@@ -205,7 +205,7 @@ class ScoreSection(Section):
     """Of the network but its last layer, which is always float32; `auto`: bfloat16 where the device
     computes in it natively."""
     batch_size: Positive = 64
-    """Images per forward; fixed, the last batch padded, so that results do not hang on it. More for large GPUs."""
+    """Images per forward; fixed, the last batch padded, so that results do not depend on it. More for large GPUs."""
 
 
 class BlocksSection(Section):

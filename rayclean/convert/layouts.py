@@ -161,7 +161,7 @@ LAYOUTS = Registry(
             "clean_label.",
             options=(
                 Option("source", "Where the images are from.", default="both", choices=("google", "flickr", "both")),
-                Option("classes", "The first so many; without it all.", metavar="N", counts=True),
+                Option("classes", "The first N; without it all.", metavar="N", counts=True),
                 Option("splits", "Without it all; may be given again.", choices=("train", "val"), many=True),
             ),
         ),

@@ -92,7 +92,7 @@ class MemberSource(FeatureSource):
     extension: str
 
     def open(self) -> Embedder:
-        """Nothing to load."""
+        """Opens nothing: there is no network to load."""
         return _Members(self.extension)
 
 

@@ -44,7 +44,6 @@ class ShardsJob(Job):
     source: ClassList
 
     def units(self) -> Sequence[str]:
-        """One unit per shard."""
         return [f"shards/{block_name(shard)}" for shard in range(self.chosen.catalog.shards.num_rows)]
 
     def missing(self) -> list[str]:
@@ -65,7 +64,6 @@ class ShardsJob(Job):
         return facts
 
     def open(self) -> Callable[[str], UnitResult]:
-        """Opens the table."""
         reader = ShardRowReader(self.chosen)
         to_source = source_labels(self.names, self.source.names)
 

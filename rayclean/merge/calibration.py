@@ -39,7 +39,7 @@ NO_CALIBRATION = Calibration()
 def fit_calibration(log_odds: Float64, clean: NDArray[np.bool_]) -> Calibration:
     """Platt's logistic regression with a Gaussian prior on both numbers, so that two verified rows do no harm.
 
-    Which rows were verified may hang on their log-odds (the most suspicious first), but not on more than these.
+    Which rows were verified may depend on their log-odds (the most suspicious first), but not on more than these.
 
     Args:
         log_odds: (V,) of the given labels being right.

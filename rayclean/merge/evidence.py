@@ -4,7 +4,7 @@ Heads that resist noise are better where there is much, and worse where there is
 neighbours. The geometric mean of some of them is taken, each divided by its own mean: of those under which the joint
 model gives the labels the highest likelihood. docs/results/honest.md has what each gives.
 
-How soft a belief is hangs on how it was made. Its temperature, at which it tells the labels best, undoes that: a
+How soft a belief is depends on how it was made. Its temperature, at which it tells the labels best, undoes that: a
 mixture's sharpness is as many times that of the reference mixture as its temperature is.
 
 Letters: N rows, K classes.

@@ -241,7 +241,7 @@ def _next_prior(posterior: Float64, seen: Float64, prior: Float64, balanced: boo
 
 
 def _confirm(posterior: Array, verified: Ints) -> None:
-    """Puts what people say in the place of what is believed."""
+    """Puts what people say in place of what is believed."""
     known = np.flatnonzero((verified >= 0) | (verified == DROPPED))
     posterior[known] = 0
     posterior[known, np.where(verified[known] == DROPPED, posterior.shape[1] - 1, verified[known])] = 1

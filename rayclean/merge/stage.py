@@ -50,7 +50,6 @@ class FitJob(Job):
     old: ScoreFiles | None = None
 
     def units(self) -> Sequence[str]:
-        """The model."""
         return [MODEL]
 
     def beside(self, unit: str) -> Sequence[str]:
@@ -58,8 +57,6 @@ class FitJob(Job):
         return [] if self.verified is None else [VERIFIED]
 
     def open(self) -> Callable[[str], UnitResult]:
-        """Nothing to load."""
-
         def compute(_: str) -> UnitResult:
             num_rows, found = self.files.num_rows, None
             if self.verified is not None:
@@ -163,7 +160,6 @@ class ApplyJob(Job):
     has_verified: bool = False
 
     def units(self) -> Sequence[str]:
-        """One unit per part of the table."""
         return [f"part-{i:05d}" for i in range(num_blocks(self.files.catalog.num_rows, self.table_rows))]
 
     def beside(self, unit: str) -> Sequence[str]:
@@ -171,7 +167,6 @@ class ApplyJob(Job):
         return [f"classes-{unit}.safetensors"]
 
     def open(self) -> Callable[[str], UnitResult]:
-        """Loads the model."""
         fitted = Fitted.from_json(read_json(self.store, f"{self.folder}/{MODEL}.json"))
         verified = read_verified(self.store, self.folder) if self.has_verified else NOTHING_VERIFIED
         catalog = self.files.catalog

@@ -93,7 +93,7 @@ def basis(summary: Mapping[str, Any]) -> str:
 
 
 def reliability_words(found: Reliability | None, things: str) -> list[str]:
-    """How far the probabilities are to be believed: a paragraph each.
+    """How far the probabilities are to be believed: one paragraph each.
 
     Args:
         found: of the rows of which it is known whether their label is right; None without any.

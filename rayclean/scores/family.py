@@ -73,16 +73,16 @@ class BlockFiles:
     facts: tuple[str, ...] = ()
 
     def inputs(self) -> list[str]:
-        """The folders."""
+        """The folders, each with its mark."""
         return [f"{self.mark} {folder}" for folder in self.folders.values()]
 
     def read(self, block: int) -> Values:
-        """Of the last folder."""
+        """The values in the last folder."""
         arrays = self.arrays(self.folders[max(self.folders)], block)
         return Values({name: arrays[name] for name in self.scores}, {}, {name: arrays[name] for name in self.facts})
 
     def courses(self, num_rows: int) -> Iterator[tuple[int, dict[str, Array]]]:
-        """Of each folder."""
+        """The values in each folder, by its epoch."""
         for epoch, folder in self.folders.items():
             yield epoch, {name: self.column(folder, name, num_rows) for name in self.scores}
 

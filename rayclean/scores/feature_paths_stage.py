@@ -59,11 +59,9 @@ class FeaturePathsJob(Job):
         return self.source.catalog
 
     def units(self) -> Sequence[str]:
-        """One unit per block of rows."""
         return block_names(self.catalog.num_rows, self.block_rows)
 
     def open(self) -> Callable[[str], UnitResult]:
-        """Loads the heads."""
         lists, logits_by = self.lists(), self.heads()
 
         def compute(unit: str) -> UnitResult:

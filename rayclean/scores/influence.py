@@ -108,7 +108,7 @@ def validation_influence(solved: Array, residual: Array, features: Array) -> Flo
         features: (N, d) h.
 
     Returns:
-        (N, V) float64; above 0 where the row, as it is labelled, does harm to v.
+        (N, V) float64; above 0 where the row, as it is labelled, harms v.
     """
     return 0.0 - gradient_products(solved, residual, features)
 

@@ -73,7 +73,6 @@ class SolveJob(InfluenceJob):
     """Solves with the Hessian of a stratified sample of rows. One unit."""
 
     def units(self) -> Sequence[str]:
-        """The one unit."""
         return [SOLVED]
 
     def beside(self, unit: str) -> Sequence[str]:
@@ -81,7 +80,6 @@ class SolveJob(InfluenceJob):
         return [SOLVER_FILE]
 
     def open(self) -> Callable[[str], UnitResult]:
-        """Nothing to load."""
         return lambda _: self._solve()
 
     def _solve(self) -> UnitResult:
@@ -127,11 +125,9 @@ class RawJob(InfluenceJob):
     """The norms of the influence on the model, and its deviations over verified rows, one block of rows per unit."""
 
     def units(self) -> Sequence[str]:
-        """One unit per block of rows."""
         return [f"{RAW}/{name}" for name in block_names(self.catalog.num_rows, self.embedding.block_rows)]
 
     def open(self) -> Callable[[str], UnitResult]:
-        """Maps what was solved."""
         solved = map_arrays(self.store, f"{self.folder}/{SOLVED}.safetensors")
 
         def compute(unit: str) -> UnitResult:
@@ -159,12 +155,9 @@ class FitJob(InfluenceJob):
     """Moments over all rows, and from where a class votes. One unit."""
 
     def units(self) -> Sequence[str]:
-        """The one unit."""
         return [FIT]
 
     def open(self) -> Callable[[str], UnitResult]:
-        """Nothing to load."""
-
         def compute(_: str) -> UnitResult:
             total, block_rows = self.catalog.num_rows, self.embedding.block_rows
             counted, blocks, sampled = self.counted(), [], []

@@ -38,7 +38,6 @@ class InterpolateJob(Job):
     end_weight: float
 
     def units(self) -> Sequence[str]:
-        """One unit per block of rows."""
         return block_names(self.catalog.num_rows, self.embedding.block_rows)
 
     def open(self) -> Callable[[str], UnitResult]:

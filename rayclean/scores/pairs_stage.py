@@ -64,11 +64,9 @@ class SameLabelPairsJob(PairsJob):
         return group_labels(self.catalog.class_counts, self.group_rows)
 
     def units(self) -> Sequence[str]:
-        """One unit per group of labels."""
         return [block_name(i) for i in range(len(self.groups()))]
 
     def open(self) -> Callable[[str], UnitResult]:
-        """Plans the groups."""
         groups = self.groups()
 
         def compute(unit: str) -> UnitResult:
@@ -98,7 +96,6 @@ class AnyLabelPairsJob(PairsJob):
     """The pairs of lists of any label, one range of their smaller rows per unit."""
 
     def units(self) -> Sequence[str]:
-        """One unit per range of rows."""
         return block_names(self.catalog.num_rows, self.group_rows)
 
     def open(self) -> Callable[[str], UnitResult]:

@@ -60,7 +60,6 @@ class PathsJob(Job):
         return map_arrays(self.store, f"{self.pairs_folder}/{block_name(group)}.safetensors")
 
     def open(self) -> Callable[[str], UnitResult]:
-        """Loads the network."""
         network = load_snapshot(self.store, self.snapshot.file, self.spec)
         forward = Forward(network, self.spec, self.forward)
         pixels = self.catalog.shared_pixels(self.spec.size, self.pixels)

@@ -57,7 +57,7 @@ def simulated_losses(
     """Return the losses of `num` random features under labels drawn uniformly over all K classes.
 
     The features x of a draw, by kind:
-    - `gauss`: max(g, 0), g ~ N(0, I) [Song et al.]. It suits layers behind BN and ReLU without pooling.
+    - `gauss`: max(g, 0), g ~ N(0, I) [Song et al.]. It suits layers after BN and ReLU without pooling.
     - `gauss_pooled`: independent features of `rectified_gaussian`, with the measured means and stds.
     - `empirical`: real features of a row drawn with replacement; all correlations are kept.
 

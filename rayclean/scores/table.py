@@ -73,7 +73,7 @@ class ScoreFiles:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the scores."""
+        """Names of the scores, in the table's order."""
         return tuple(score.name for score in self.scores)
 
     @property
@@ -83,7 +83,7 @@ class ScoreFiles:
 
     @property
     def num_rows(self) -> int:
-        """N."""
+        """N, the number of rows."""
         return self.catalog.num_rows
 
     @property

@@ -108,7 +108,7 @@ def _expanded(variable: str, content: str) -> Mapping[str, str]:
             kind = "no pattern of shards" if isinstance(e, ConfigError) else "matches nothing that can be read"
             cause = f" ({type(e.__cause__).__name__})" if e.__cause__ else ""
             raise type(e)(f"{where}: {kind}{cause}; the line is not repeated here") from None
-    # Of a URL no more than this: signatures lie behind it, and tokens in folders before it.
+    # Of a URL no more than this: signatures come after it, and tokens in folders before it.
     names = [os.path.basename(re.split(r"[?#]", url, maxsplit=1)[0] if "://" in url else url) for url in urls]
     if len(set(names)) < len(names):
         names = [f"{position:05d}-{name}" for position, name in enumerate(names)]

@@ -260,7 +260,7 @@ def check_table(data: memoryview, path: str) -> None:
         raise DamagedFile(path, "its checksum is another one")
 
 
-# --- anything else: behind its bytes, where readers of these formats do not look.
+# --- anything else: after its bytes, where readers of these formats do not look.
 
 
 def seal_bytes(data: bytes) -> bytes:

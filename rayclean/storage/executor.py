@@ -186,7 +186,7 @@ class Inline:
         stamp: the environment that files are marked with.
         train: what trains.
         mixes: accept units of another environment.
-        notes: note what a unit raises, and go on with all that does not hang on it; else it passes.
+        notes: note what a unit raises, and go on with all that does not depend on it; else it passes.
     """
 
     def __init__(self, stamp: str = "{}", train: Trainer = train_here, mixes: bool = True, notes: bool = True) -> None:

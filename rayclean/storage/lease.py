@@ -104,7 +104,7 @@ RELEASED = b"released"
 
 
 def _numbers(store: Store) -> list[int]:
-    """Of all leases, ascending."""
+    """Numbers of all leases, ascending."""
     names = (name.partition(".") for name in store.list(LEASES))
     return sorted(int(stem) for stem, _, kind in names if kind == "json" and stem.isdigit())
 

@@ -32,7 +32,7 @@ class Lesson(NamedTuple):
     Attributes:
         labels: (N,) integers; `LEFT_OUT` for rows that are not trained on.
         weights: (N,) float32; None where all count alike.
-        targets: rows (R,) to (R, K) float32 with what each class has of them, in the place of labels; None without.
+        targets: rows (R,) to (R, K) float32 with what each class has of them, in place of labels; None without.
     """
 
     labels: Array

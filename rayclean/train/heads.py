@@ -60,7 +60,7 @@ class HeadSettings:
 
     @property
     def num_heads(self) -> int:
-        """H."""
+        """H, the number of heads."""
         return len(self.weight_decays) * (self.folds + 1)
 
     @property
@@ -176,7 +176,7 @@ def _largest_moment(features: torch.Tensor, seed: int) -> float:
     direction = torch.from_numpy(np.random.default_rng(seed).normal(size=features.shape[1]).astype(np.float32))
     direction = direction.to(features.device)
     largest = 0.0
-    # Power iteration: d numbers in the place of a (d, d) matrix of moments.
+    # Power iteration: d numbers in place of a (d, d) matrix of moments.
     for _ in range(POWER_STEPS):
         direction = features.T @ (features @ direction) / len(features)
         largest = float(direction.norm())

@@ -129,7 +129,7 @@ def _train_epoch(
     torch.manual_seed(epoch_seed(settings.seed, epoch, rank.index, "dropout"))
     steps = steps_of(settings.rank_rows, train.batch_size)
     for step, (images, labels, weights) in enumerate(batches):
-        # By the share of the whole training, in epochs: the rate does not hang on the number of ranks.
+        # By the share of the whole training, in epochs: the rate does not depend on the number of ranks.
         set_rate(optimizer, learning_rate(train, (epoch - 1 + step / steps) / train.epochs))
         pixels = augment_uint8(images, train.augment, generator)
         inputs = augment_float(spec.inputs(pixels), train.augment, generator)

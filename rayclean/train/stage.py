@@ -171,7 +171,6 @@ class TrainJob(TrainingJob):
     workers: Workers
 
     def units(self) -> Sequence[str]:
-        """The training as a whole."""
         return [DONE_FILE.removesuffix(self.suffix)]
 
     def missing(self) -> list[str]:
@@ -180,7 +179,6 @@ class TrainJob(TrainingJob):
 
     @property
     def label(self) -> str:
-        """The role."""
         return self.task.role
 
     @property

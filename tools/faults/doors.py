@@ -81,7 +81,7 @@ class Watch:
     _trials: list[threading.Thread] = field(default_factory=list)
 
     def __enter__(self) -> Watch:
-        """Begins."""
+        """Starts the thread that looks for what is open."""
         self._trials.append(threading.Thread(target=self._look_again))
         self._trials[0].start()
         return self

@@ -142,7 +142,7 @@ def _member(name: str, weights: str) -> Any:
 
 
 def _remove_head(model: nn.Module, name: str) -> tuple[str, int]:
-    """Puts Identity in the place of the last linear layer; returns its name and its number of inputs."""
+    """Puts Identity in place of the last linear layer; returns its name and its number of inputs."""
     linear = [(path, module) for path, module in model.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
         raise ConfigError(f"model.name {name}: expected a network that ends in a linear layer, found none in it")
