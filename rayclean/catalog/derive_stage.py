@@ -110,19 +110,19 @@ class PlanJob(Job):
 
 
 def _apart_ids(ids: Array) -> Array:
-    """Draw ids for what is held out, so that its draws are independent of those of the imbalance."""
+    """Draw ids for what is kept apart, so that its draws are independent of those of the imbalance."""
     return seeded_hash(0, "validation", ids)
 
 
 def _is_apart(verified: Array, ids: Array, thresholds: Array, seed: int) -> Array:
-    """(N,) bool: rows that are held out; none without a verified label."""
+    """(N,) bool: rows that are kept apart; none without a verified label."""
     known, apart = verified != UNKNOWN, np.zeros(len(verified), bool)
     apart[known] = imbalance.is_kept(verified[known], _apart_ids(ids[known]), thresholds, seed)
     return apart
 
 
 def verified_labels(source: Catalog) -> Array:
-    """(N,) int64 labels of rows that may be held out: of a member of their own, `UNKNOWN` without; else the given."""
+    """(N,) int64 labels of rows that may be kept apart: of a member of their own, `UNKNOWN` without; else the given."""
     tables = [source.verified_of_shard(shard) for shard in range(source.shards.num_rows)]
     parts = [_labels(table) for table in tables if table is not None]
     return np.concatenate(parts) if parts else source.label.astype(np.int64)

@@ -86,7 +86,7 @@ class PixelLook:
 
     @property
     def shows(self) -> frozenset[str]:
-        """Extensions of images: a picture of each sample."""
+        """Extensions of images, which show what a sample is."""
         return self.members
 
     def see(self, sample: int, key: str, contents: Mapping[str, bytes]) -> Seen:

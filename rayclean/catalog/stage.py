@@ -1,4 +1,4 @@
-"""The catalog's units: a shard each, then one that joins them into columns."""
+"""The catalog's units: one shard each, then one that joins them into columns."""
 
 from __future__ import annotations
 

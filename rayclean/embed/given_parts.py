@@ -31,7 +31,7 @@ class Part(Protocol):
 
     Attributes:
         num_rows: rows in it.
-        names: `key`, and `shard` where it has one; a row each.
+        names: `key`, and `shard` where it has one; one row each.
     """
 
     num_rows: int

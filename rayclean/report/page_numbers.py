@@ -26,7 +26,7 @@ RIGHT, WRONG, NO_TRUTH = "right", "wrong", "no truth"
 
 
 def fair_shares(total: int, counts: Array) -> Array:
-    """Shares a total out evenly: who has less than an even share gives the rest to the others.
+    """Shares a total out evenly: whoever can take less than an even share gives the rest to the others.
 
     Args:
         total: at least 0.

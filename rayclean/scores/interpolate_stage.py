@@ -41,7 +41,7 @@ class InterpolateJob(Job):
         return block_names(self.catalog.num_rows, self.embedding.block_rows)
 
     def open(self) -> Callable[[str], UnitResult]:
-        """Maps the partial sums of all blocks of pairs; their rows ascend, so a block of rows is a slice each."""
+        """Maps the partial sums of all blocks of pairs; their rows ascend, so a block of rows is one slice of each."""
         files = [map_arrays(self.store, self.paths.file(unit)) for unit in self.paths.units()]
 
         def compute(unit: str) -> UnitResult:

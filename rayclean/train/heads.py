@@ -161,7 +161,7 @@ def rate_rows(num_rows: int, seed: int) -> Array:
 
 
 def stable_rate(features: torch.Tensor, seed: int) -> float:
-    """The rate, smaller where features hang together so much that it would overshoot along one direction.
+    """The rate, smaller where features are so correlated that it would overshoot along one direction.
 
     Args:
         features: (R, d) of `rate_rows`.

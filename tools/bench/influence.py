@@ -40,7 +40,7 @@ from rayclean.scores.influence_solvers import (
 )
 
 EXACT_ROWS = 200
-VERIFIED = 5  # a class
+VERIFIED = 5  # per class
 BLOCK = 4000
 
 

@@ -45,7 +45,7 @@ from tools.faults.tar_reader import Reading, read_tar
 SIZE, MAX_PIXELS = 8, 1e6
 BATCH = 200  # shards per catalog
 ALLOWED_BYTES = 64 * 2**20  # of memory beyond what there was before the shard was opened
-LIMIT_S = 20  # a tar
+LIMIT_S = 20  # per tar
 FOLDER = "catalog-00000000"
 
 
