@@ -97,7 +97,7 @@ _OUT_OF_FOLD = (
     Score("margin_oof", "out_of_fold", "gauss", False, f"the margin {_BLIND}", default=False, on_features=True),
 )
 SCORES = {score.name: score for score in (*_TRAJECTORY, *_OTHERS, *_OUT_OF_FOLD, *_OF_ROLES)}
-# What stands where a label of 0..K-1, or a row, would: one name a meaning, here and nowhere else (docs/design.md, 6).
+# What stands where a label of 0..K-1, or a row, would: one name per meaning, here and nowhere else (docs/design.md, 6).
 # In a truth, and in the table's `predicted_label` and `verified_label`:
 NONE_OF_CLASSES = -1  # the sample is of none of the classes
 UNKNOWN = -9  # nobody knows; files and tables have null there

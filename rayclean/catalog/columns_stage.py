@@ -38,7 +38,6 @@ class ColumnsJob(Job):
     is_scanned: bool = False
 
     def units(self) -> Sequence[str]:
-        """The one unit."""
         return [COLUMNS_FILE.removesuffix(self.suffix)]
 
     def beside(self, unit: str) -> Sequence[str]:
@@ -46,7 +45,6 @@ class ColumnsJob(Job):
         return [SHARDS_FILE, SUMMARY_FILE]
 
     def open(self) -> Callable[[str], UnitResult]:
-        """Nothing to load."""
         return lambda _: _join(self.store, self.folder, self.classes, self.is_scanned)
 
 
@@ -56,7 +54,7 @@ _ROW_COLUMNS = ["label", "offset", "size", "digest", "draw_id"]
 def _join(store: Store, folder: str, classes: Sequence[str], is_scanned: bool) -> UnitResult:
     """Columns by row, the shards' table and the summary.
 
-    Holds about 60 bytes a row; the tables of the shards pass one by one.
+    Holds about 60 bytes per row; the tables of the shards pass one by one.
     """
     sources = read_table(store, f"{folder}/{SOURCES_FILE}")
     parts: dict[str, list[Array]] = {name: [] for name in [*_ROW_COLUMNS, "shard"]}

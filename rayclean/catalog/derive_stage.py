@@ -39,7 +39,7 @@ class Derivation:
     Attributes:
         noise: imbalance and wrong labels.
         seed: of every draw.
-        held_out: rows of each class that are kept apart, as verified.
+        held_out: rows per class that are kept apart, as verified.
         keeps: the `rest` for training and scoring, or what is `held_out`, with its verified labels.
         threshold_part: which rows get the class of AUM's threshold samples, one more than there are; None for none.
         size: of the images that `instance` looks at.
@@ -91,8 +91,6 @@ class PlanJob(Job):
         return [PLAN] if self.derivation.leaves_out else []
 
     def open(self) -> Callable[[str], UnitResult]:
-        """Nothing to load."""
-
         def compute(_: str) -> UnitResult:
             labels, ids, seed = self.source.label, self.source.clip_id, self.derivation.seed
             num_classes, settings = self.source.num_classes, self.derivation.noise
@@ -112,19 +110,19 @@ class PlanJob(Job):
 
 
 def _apart_ids(ids: Array) -> Array:
-    """Draw ids for what is held out, so that its draws are independent of those of the imbalance."""
+    """Draw ids for what is kept apart, so that its draws are independent of those of the imbalance."""
     return seeded_hash(0, "validation", ids)
 
 
 def _is_apart(verified: Array, ids: Array, thresholds: Array, seed: int) -> Array:
-    """(N,) bool: rows that are held out; none without a verified label."""
+    """(N,) bool: rows that are kept apart; none without a verified label."""
     known, apart = verified != UNKNOWN, np.zeros(len(verified), bool)
     apart[known] = imbalance.is_kept(verified[known], _apart_ids(ids[known]), thresholds, seed)
     return apart
 
 
 def verified_labels(source: Catalog) -> Array:
-    """(N,) int64 labels of rows that may be held out: of a member of their own, `UNKNOWN` without; else the given."""
+    """(N,) int64 labels of rows that may be kept apart: of a member of their own, `UNKNOWN` without; else the given."""
     tables = [source.verified_of_shard(shard) for shard in range(source.shards.num_rows)]
     parts = [_labels(table) for table in tables if table is not None]
     return np.concatenate(parts) if parts else source.label.astype(np.int64)
@@ -145,7 +143,6 @@ class DeriveJob(Job):
     derivation: Derivation
 
     def units(self) -> Sequence[str]:
-        """A unit a shard."""
         return [f"rows/{block_name(i)}" for i in range(self.source.shards.num_rows)]
 
     def beside(self, unit: str) -> Sequence[str]:
@@ -153,7 +150,6 @@ class DeriveJob(Job):
         return [f"{kind}/{unit.removeprefix('rows/')}.parquet" for kind in ("left_out", "quarantine", "truth")]
 
     def open(self) -> Callable[[str], UnitResult]:
-        """Loads the plan."""
         plan: Mapping[str, Array] = {}
         if self.derivation.leaves_out:
             plan = map_arrays(self.store, f"{self.folder}/{PLAN}.safetensors")

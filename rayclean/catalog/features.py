@@ -116,7 +116,7 @@ class StandardFeatures:
 
     @property
     def catalog(self) -> Catalog:
-        """Whose rows they are."""
+        """The catalog whose rows have these features."""
         return self.rows.catalog
 
     @cached_property
@@ -125,7 +125,7 @@ class StandardFeatures:
 
     @property
     def rate(self) -> float:
-        """Of heads that learn from them."""
+        """Learning rate of heads that learn from them."""
         return float(self._statistics["rate"][0])
 
     def read(self, rows: Array) -> Array:

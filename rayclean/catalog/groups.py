@@ -1,4 +1,4 @@
-"""Which rows say nothing of each other: copies, frames of a clip, and what hangs together by both."""
+"""Which rows say nothing of each other: copies, frames of a clip, and what is connected by both."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rayclean.schema import Array
 
 
 def find_groups(digests: Array, names: Array | None) -> Array:
-    """Numbers groups of rows that show the same, that are of one name, or that hang together by others.
+    """Numbers groups of rows that show the same, that are of one name, or that others connect.
 
     Args:
         digests: (N, 2) of what the rows show.

@@ -1,6 +1,6 @@
 """Noise that depends on the picture: the kind `instance` [Xia et al., NeurIPS 2020: their generator].
 
-Letters: N rows, K classes, S pixels a side, d = 3 S^2 numbers an image; r = rate.
+Letters: N rows, K classes, S pixels per side, d = 3 S^2 numbers per image; r = rate.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from rayclean.shards.opening import open_shard
 
 LabelValue = int | float | str
 
-FOLDER = "folder"  # in the place of a member: the label is the name of the folder that the sample lies in
+FOLDER = "folder"  # in place of a member: the label is the name of the folder that the sample lies in
 _NONE = (str(NONE_OF_CLASSES), str(float(NONE_OF_CLASSES)))
 _OUT_OF_RANGE = re.compile(r"label (-?[0-9]+) is out of range: (-?[0-9]+) <= label < (-?[0-9]+)")
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}([.]0*)?")
@@ -138,7 +138,7 @@ class ClassList:
         """Reads `data.classes`.
 
         Args:
-            spec: number of classes, their names, or the path (or URL) of a file of names: one a line, or JSON (a list
+            spec: number of classes, their names, or the path (or URL) of a file of names: one per line, or JSON (a list
                 of names, or an object of names and labels, either way round).
             field: of the config, for errors.
             offset: of the numbers in the shards.
@@ -162,7 +162,7 @@ class ClassList:
 
     @property
     def num_classes(self) -> int:
-        """K."""
+        """K, the number of classes."""
         return len(self.names)
 
     @cached_property
@@ -207,7 +207,7 @@ class ClassList:
         return NONE_OF_CLASSES if is_none else self.index_of(value)
 
     def written(self, label: int, old: object) -> object:
-        """How a label is written in the place of another one: by name or by number, as that was.
+        """How a label is written in place of another one: by name or by number, as that was.
 
         Args:
             label: the new one.
@@ -262,7 +262,7 @@ def _read_names(path: str, field: str) -> list[str]:
         with open_shard(path) as file:
             text = file.read().decode("utf-8-sig")
     except (InputError, OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{field}: {error}; expected a file with one name a line, a list or a count") from error
+        raise ConfigError(f"{field}: {error}; expected a file with one name per line, a list or a count") from error
     if text.lstrip().startswith(("[", "{")):
         return _names_of_json(text, f"{field}: {path}")
     return [line.strip() for line in text.rstrip().splitlines()]
@@ -273,7 +273,7 @@ def _names_of_json(text: str, where: str) -> list[str]:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{where}: is not JSON ({error}); expected a list of names, or one name a line") from error
+        raise ConfigError(f"{where}: is not JSON ({error}); expected a list of names, or one name per line") from error
     return list(_ordered(found, where) if isinstance(found, dict) else found)
 
 

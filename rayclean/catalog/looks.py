@@ -1,6 +1,6 @@
 """What a scan makes of each sample beside its label: a digest of what it shows, and with features these, once.
 
-Features lie in a file a shard, apart from the catalogs: one that is there is not made again, whatever else of a run
+Features lie in one file per shard, apart from the catalogs: one that is there is not made again, whatever else of a run
 changes, so an image is decoded and goes through a frozen network once.
 """
 
@@ -81,12 +81,12 @@ class PixelLook:
 
     @property
     def members(self) -> frozenset[str]:
-        """Images."""
+        """Extensions of images."""
         return frozenset(self.images)
 
     @property
     def shows(self) -> frozenset[str]:
-        """Images."""
+        """Extensions of images, which show what a sample is."""
         return self.members
 
     def see(self, sample: int, key: str, contents: Mapping[str, bytes]) -> Seen:
@@ -188,7 +188,7 @@ class FeatureLook:
     Args:
         store: the run's files.
         file: of the shard's features.
-        url: of the shard; None where features do not hang on its content alone.
+        url: of the shard; None where features do not depend on its content alone.
         shard: its name.
         embedder: where they are not there yet, neither under this name nor of a shard of the same content.
     """

@@ -16,7 +16,7 @@ from rayclean.storage.units import block_name
 def count_unused(store: Store, folder: str, files: Sequence[str], names: Sequence[str]) -> int | None:
     """Features that belong to no row of a catalog.
 
-    Holds 8 bytes a row.
+    Holds 8 bytes per row.
 
     Args:
         store: the run's files.

@@ -6,7 +6,7 @@ alike. A row is wrong where given != true, not where a flip was drawn.
 Where a source replaces an exact number of labels (DivideMix, RoG), each row is drawn with its probability, as in INN.
 
 Here is what all kinds share; which there are stands in `rayclean.config.noise_kinds`. Letters: N rows, K classes,
-S pixels a side; r = rate.
+S pixels per side; r = rate.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Int32 = NDArray[np.int32]
 Floats = NDArray[np.floating]
 Float64 = NDArray[np.float64]
 
-# One salt a purpose, so that which rows flip, to what, and how likely each flips are independent.
+# One salt per purpose, so that which rows flip, to what, and how likely each flips are independent.
 FLIP_SALT, LABEL_SALT, THRESHOLD_SALT = "noise.flip", "noise.label", "noise.threshold"
 
 
@@ -41,7 +41,7 @@ class NoiseRows:
         seed: any integer (`run.seed`).
         rate: r in [0, 1].
         rates: (K,) in [0, 1], by true class.
-        matrix: (K, K) P(given | true), a row a true class, each summing to 1.
+        matrix: (K, K) P(given | true), one row per true class, each summing to 1.
         images: (N, S, S, 3) uint8 for kinds that read images, else None.
     """
 
@@ -113,7 +113,7 @@ def check_settings(
 
 def _check_rates(rates: Floats, num_classes: int) -> None:
     shape = (num_classes,)
-    require(rates.shape == shape, "noise.rates", f"shape {rates.shape}", f"a rate a class, {shape}")
+    require(rates.shape == shape, "noise.rates", f"shape {rates.shape}", f"one rate per class, {shape}")
     valid = bool(((rates >= 0) & (rates <= 1)).all())
     require(valid, "noise.rates", f"{rates.min()} to {rates.max()}", "rates in [0, 1]")
 
@@ -134,7 +134,7 @@ def require(holds: bool, field: str, found: str, expected: str) -> None:
 
 
 def check_rows(truth: Ints, draw_ids: UInt64, num_classes: int) -> None:
-    """Raises a ValueError for labels out of range, or not one a draw id."""
+    """Raises a ValueError for labels out of range, or not one per draw id."""
     if truth.ndim != 1 or draw_ids.shape != truth.shape:
         raise ValueError(f"truth (N,) and draw ids (N,) expected, found {truth.shape} and {draw_ids.shape}")
     if len(truth) and not (truth.min() >= 0 and truth.max() < num_classes):

@@ -84,7 +84,7 @@ class ShardScan:
 
     Attributes:
         rows: ROWS_SCHEMA, the clip where the data have clips, the place of the features where there are any.
-        truth: TRUTH_SCHEMA, a line a row; `NONE_OF_CLASSES` where the sample is of none of the classes, null where
+        truth: TRUTH_SCHEMA, one line per row; `NONE_OF_CLASSES` where the sample is of none of the classes, null where
             the truth is missing, null or unreadable; None without truth.
         verified: the same of verified labels, which always name a class.
         quarantine: QUARANTINE_SCHEMA.
@@ -152,7 +152,7 @@ class _Scan:
     def judge(self, index: int, sample: list[_Part]) -> _Row:
         """The row of a sample. Raises BadSample.
 
-        What it shows is looked at whatever its label is, so that features do not hang on how labels are read.
+        What it shows is looked at whatever its label is, so that features do not depend on how labels are read.
         """
         members = {part.member.extension: part.member for part in sample}
         contents = {part.member.extension: part.content for part in sample if part.content is not None}
@@ -256,7 +256,7 @@ def scan_shard(url: str, settings: ScanSettings, look: Look | None = None) -> Sh
         if isinstance(outcome, _Row):
             outcomes[index] = seen if isinstance(seen, BadSample) else outcome._replace(seen=seen)
     _mark_apart(keys, outcomes)
-    if scan.broken and index in outcomes:  # behind the last sample nothing is lost
+    if scan.broken and index in outcomes:  # after the last sample nothing is lost
         outcomes[index] = BadSample("truncated", scan.broken.reason)
     truncated = scan.broken.reason[:MAX_TEXT] if scan.broken else ""
     return _tables(keys, outcomes, settings, truncated, scan.strays)

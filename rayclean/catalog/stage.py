@@ -1,4 +1,4 @@
-"""The catalog's units: a shard each, then one that joins them into columns."""
+"""The catalog's units: one shard each, then one that joins them into columns."""
 
 from __future__ import annotations
 
@@ -116,7 +116,6 @@ class CatalogJob(Job):
         return {name: value for name, value in self.__dict__.items() if name != "feature_files"}
 
     def units(self) -> Sequence[str]:
-        """A unit a shard."""
         return [f"rows/{block_name(i)}" for i in range(self.num_shards)]
 
     def beside(self, unit: str) -> Sequence[str]:
@@ -131,7 +130,7 @@ class CatalogJob(Job):
 
     @cached_property
     def feature_files(self) -> list[str]:
-        """Of each shard."""
+        """Files of features of each shard."""
         found: list[str] = read_table(self.store, f"{self.folder}/{SOURCES_FILE}", ["features"])["features"].to_pylist()
         return found
 

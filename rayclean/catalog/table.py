@@ -84,12 +84,12 @@ class Catalog:
 
     @property
     def num_rows(self) -> int:
-        """N."""
+        """N, the number of rows."""
         return len(self.label)
 
     @cached_property
     def num_classes(self) -> int:
-        """K."""
+        """K, the number of classes."""
         return len(self.class_counts)
 
     @property

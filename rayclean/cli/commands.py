@@ -107,7 +107,7 @@ def status(folder: RunDir, as_json: AsJson = False) -> None:
 @app.command()
 def errors(
     folder: RunDir,
-    limit: Annotated[int, typer.Option(min=0, help="List so many of each kind.")] = 20,
+    limit: Annotated[int, typer.Option(min=0, help="List this many of each kind.")] = 20,
     as_json: AsJson = False,
 ) -> None:
     """List failed units, samples in quarantine and shards that are cut short."""
@@ -155,7 +155,7 @@ def gc(
 def evaluate(
     folder: RunDir,
     as_json: AsJson = False,
-    worst: Annotated[int, typer.Option(help="Also list so many of the worst rows.")] = 0,
+    worst: Annotated[int, typer.Option(help="Also list this many of the worst rows.")] = 0,
     curves: Annotated[bool, typer.Option("--curves", help="Also print AUROC at every snapshot.")] = False,
     plots: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Also draw curves and reliability.")] = None,
 ) -> None:

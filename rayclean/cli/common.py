@@ -65,7 +65,7 @@ def all_stages() -> tuple[str, ...]:
 
 
 class Lines(logging.Handler):
-    """Prints what is logged to stderr, a line each, above the bars that may be there."""
+    """Prints what is logged to stderr, one line each, above the bars that may be there."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Prints a record."""

@@ -16,16 +16,16 @@ from rayclean.convert.layouts import LAYOUTS, Layout, Option
 
 Root = Annotated[str, typer.Argument(metavar="ROOT", help="The data set, in its usual layout.")]
 Out = Annotated[str, typer.Argument(metavar="OUT", help="Where the shards go: a folder or URL.")]
-Seed = Annotated[int, typer.Option(help="Of the order of the samples.")]
+Seed = Annotated[int, typer.Option(help="Seed of the order of the samples.")]
 ShardSize = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="Most samples a shard; without it 5,000, and about 256 MiB.")
+    int | None, typer.Option(min=1, metavar="N", help="Most samples per shard; without it 5,000, and about 256 MiB.")
 ]
-Workers = Annotated[int | None, typer.Option(min=1, metavar="N", help="Processes; without it one a CPU.")]
+Workers = Annotated[int | None, typer.Option(min=1, metavar="N", help="Processes; without it one per CPU.")]
 MaxMissing = Annotated[int, typer.Option(min=0, metavar="N", help="Listed images of a split that may be missing.")]
 
 WRITES = (
     "Writes OUT/classes.txt for data.classes, and for each split SPLIT-000000.tar and so on: the very bytes of the "
-    "images, and a JSON each with its path. The same command continues what was stopped."
+    "images, and one JSON each with its path. The same command continues what was stopped."
 )
 
 

@@ -37,7 +37,7 @@ def learn(
 def report(
     folder: RunDir,
     output: Annotated[str | None, typer.Option("--out", metavar="FOLDER", help="Not RUN/report.")] = None,
-    top: Annotated[int, typer.Option(metavar="N", help="Show about so many of the worst samples.")] = 2000,
+    top: Annotated[int, typer.Option(metavar="N", help="Show about N of the worst samples.")] = 2000,
 ) -> None:
     """Write a folder of pages that a browser opens: what is wrong, how sure that is, and the pictures."""
     config = load_run(folder)
@@ -79,14 +79,14 @@ def export(
     ],
     output: Annotated[str, typer.Option("--out", metavar="PATH", help="Folder or URL, new or of the same export.")],
     cut: Annotated[float | None, typer.Option(help="Keep rows with label_score of at least this.")] = None,
-    budget: Annotated[int | None, typer.Option(help="Keep so many rows, or with --removed remove so many.")] = None,
+    budget: Annotated[int | None, typer.Option(help="Keep this many rows; with --removed, remove this many.")] = None,
     precision: Annotated[float | None, typer.Option(help="Remove as many as are wrong with this probability.")] = None,
     labels: Annotated[
         str, typer.Option(help="given, verified (what people say), or predicted where that is sure.")
     ] = "given",
     sure: Annotated[float | None, typer.Option(help="predicted_score from which a label is replaced; 0.9.")] = None,
     removed: Annotated[bool, typer.Option("--removed", help="Export what is removed instead.")] = False,
-    limit: Annotated[int | None, typer.Option(help="At most so many rows.")] = None,
+    limit: Annotated[int | None, typer.Option(help="At most this many rows.")] = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:

@@ -102,7 +102,7 @@ class Data(AbstractContextManager["Data"]):
 
 
 class DataActor(UnitActor):
-    """The same actor, called by Ray Data with one unit a batch."""
+    """The same actor, called by Ray Data with one unit per batch."""
 
     def __init__(self, jobs: Sequence[Any], workers: Workers, mix_allowed: bool, words: str) -> None:
         super().__init__(workers, mix_allowed, words)

@@ -13,11 +13,11 @@ from typing import Any
 
 GAUGES = {
     "rayclean_units_done": "Units of the step at work that this start has finished; epochs in training.",
-    "rayclean_units_total": "Units of the step at work that were missing at its begin; epochs in training.",
+    "rayclean_units_total": "Units of the step at work that were missing when it began; epochs in training.",
     "rayclean_failed_units": "Units of the step at work that have failed in this start.",
     "rayclean_bad_samples": "Samples that the step at work has put in quarantine in this start.",
 }
-SAMPLES = "rayclean_samples_total", "Samples that units of this start have covered, once a unit."
+SAMPLES = "rayclean_samples_total", "Samples that units of this start have covered, once per unit."
 REFRESH_S = 5.0  # Ray 2.60 sends a gauge once after it was set, and drops it after 20 s
 
 

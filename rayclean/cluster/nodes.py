@@ -168,7 +168,7 @@ def waiting_told(asked: str, waits: Callable[[], bool]) -> Iterator[None]:
 def keep_freed_memory() -> None:
     """Has a worker keep memory that it freed; called where networks run on CPUs.
 
-    By default glibc may give the activations of each batch back to the system: 2,000 page faults a batch of 64
+    By default glibc may give the activations of each batch back to the system: 2,000 page faults per batch of 64
     images of 32 px, a fifth of the time. The worker then stays as large as its largest batch made it.
     """
     with contextlib.suppress(OSError, AttributeError):  # another C library

@@ -1,7 +1,7 @@
 """A pool of Ray actors that lives as long as a run: units sent one by one, deaths counted, actors replaced.
 
 Ray restarts nothing here. A dead actor is replaced by the driver, so that a unit's tries are known exactly: a death
-counts for the unit that was being computed; those behind it in its queue had not begun and go back.
+counts for the unit that was being computed; those after it in its queue had not begun and go back.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class UnitActor:
         self.stamp = environment_stamp(threads, _device_name(workers.device))
 
     def take(self, job: Job) -> None:
-        """A job whose units follow; it travels once an actor."""
+        """A job whose units follow; it travels once per actor."""
         self.jobs[job.key] = job
 
     def run(self, key: Key, unit: str) -> Row:
@@ -272,7 +272,7 @@ class Pool:
             self._up.append(worker)
 
     def _bury(self, worker: _Worker) -> list[tuple[Sent, Row]]:
-        """The first unit was being computed when the actor died, those behind it had not begun."""
+        """The first unit was being computed when the actor died, those after it had not begun."""
         self.deaths += 1
         self._up.remove(worker)
         _, what = worker.sent.popleft()

@@ -1,4 +1,4 @@
-"""A Ray that we start: closed to everybody else, in a folder of this user whose sockets' paths are short enough.
+"""Ray as we start it: closed to everybody else, in a folder of this user whose sockets' paths are short enough.
 
 All of Ray's servers but the metrics' listen on all interfaces, and whoever may call them runs code as this user. Ray
 refuses calls without its token, which its processes find in their environment: it is in no argument list and no file.
@@ -35,10 +35,10 @@ def closed() -> Iterator[None]:
     token in its core from the first time that they are asked for, in this process perhaps long ago: hence `_read_anew`.
 
     Raises:
-        ConfigError: this process is connected to a Ray already, which would lose its token.
+        ConfigError: this process is connected to Ray already, which would lose its token.
     """
     if ray.is_initialized():
-        raise ConfigError("this process is connected to a Ray already; call ray.shutdown() first, or set RAY_ADDRESS")
+        raise ConfigError("this process is connected to Ray already; call ray.shutdown() first, or set RAY_ADDRESS")
     before = {name: os.environ.get(name) for name in (MODE, TOKEN, KUBERNETES)}
     os.environ |= {MODE: "token", TOKEN: secrets.token_hex(32), KUBERNETES: "0"}
     try:

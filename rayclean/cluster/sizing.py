@@ -105,7 +105,7 @@ def beside(training: Workers, pools: Sequence[Workers], nodes: Sequence[NodeSize
 
 
 def size_training(pool: Pool, num_workers: int, nodes: Sequence[NodeSize]) -> Workers:
-    """Training workers: a GPU each where there are enough, else as many CPUs each as let all of them find a node.
+    """Training workers: one GPU each where there are enough, else as many CPUs each as let all of them find a node.
 
     Raises:
         ConfigError: they do not all find a node.

@@ -1,4 +1,4 @@
-"""A train function on Ray Train's workers: a checkpoint an epoch, resumed from the last one that is registered."""
+"""A train function on Ray Train's workers: one checkpoint per epoch, resumed from the last one that is registered."""
 
 from __future__ import annotations
 

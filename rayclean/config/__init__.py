@@ -1,4 +1,4 @@
-"""The config: one frozen model a section, YAML plus `section.field=value`, unknown fields refused.
+"""The config: one frozen model per section, YAML plus `section.field=value`, unknown fields refused.
 
 What can be checked without data is checked when it is loaded; what a stage reads of it goes into that stage's
 fingerprint (`rayclean.storage.fingerprint`).

@@ -50,7 +50,7 @@ def parse_features(text: str) -> Features:
     place = rest.strip()
     if colon and kind in (FILE, CLIP_RETRIEVAL):
         if not place or "\0" in place:
-            raise ValueError(f"data.features {text!r}: a path expected behind {kind}:")
+            raise ValueError(f"data.features {text!r}: expected a path after {kind}:")
         return FileFeatures(place) if kind == FILE else ClipRetrieval(place)
     extension = kind.lower().removeprefix(".")
     last = extension.rpartition(".")[2]

@@ -25,7 +25,7 @@ from rayclean.config.tree import Config
 from rayclean.errors import ConfigError
 
 REGISTRIES: tuple[Registry[Any], ...] = (FAMILIES, NOISE_KINDS, IMBALANCES)
-# Defaults that hang on another setting, by section.
+# Defaults that depend on another setting, by section.
 OTHERWISE: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
     "train": (("on features", HEADS), ("with `adamw`", ADAMW)),
     "learn.dividemix": (("on features", DIVIDEMIX_ON_FEATURES),),

@@ -65,7 +65,7 @@ class RunSection(Section):
     dir: Annotated[str, AfterValidator(_a_folder)]
     """The folder or URL of the run. On a cluster one that all nodes see, or an object store."""
     seed: int = Field(default=0, ge=0, lt=2**63)
-    """Of all random draws. Run again with another one to see how much hangs on chance."""
+    """Of all random draws. Run again with another one to see how much depends on chance."""
     keep: Literal["default", "all"] = "default"
     """What stays once the table is published: by `default` snapshots, trajectories, scores, beliefs and the last
     embedding; with `all` also the embeddings, neighbours and paths of every snapshot, many times as much."""
@@ -151,9 +151,9 @@ class NoiseSection(Section):
     rate: Share | None = None
     """The rate r of `kind`; which share of the labels is then wrong, the kind says."""
     rates: list[Share] | None = None
-    """For `per_class`: a rate for each true class, in their order, instead of `rate`."""
+    """For `per_class`: one rate per true class, in their order, instead of `rate`."""
     matrix: list[list[Share]] | None = None
-    """For `matrix`: P(given | true), a row for each true class; rows sum to 1."""
+    """For `matrix`: P(given | true), one row per true class; rows sum to 1."""
     imbalance: Annotated[str, AfterValidator(IMBALANCES.check)] | None = None
     """How rows are left out, by true class, before labels go wrong; the kinds are below."""
     ratio: float = Field(default=10.0, ge=1)
@@ -205,7 +205,7 @@ class ScoreSection(Section):
     """Of the network but its last layer, which is always float32; `auto`: bfloat16 where the device
     computes in it natively."""
     batch_size: Positive = 64
-    """Images per forward; fixed, the last batch padded, so that results do not hang on it. More for large GPUs."""
+    """Images per forward; fixed, the last batch padded, so that results do not depend on it. More for large GPUs."""
 
 
 class BlocksSection(Section):

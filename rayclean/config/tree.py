@@ -279,7 +279,7 @@ class Config(Section):
 
     @property
     def verified_label(self) -> str | None:
-        """Where the verified labels of rows held out are, if not where the given ones are."""
+        """Where the verified labels of rows kept apart are, if not where the given ones are."""
         label = self.influence.validation_label
         return label if self.influence.held_out and label != self.data.label else None
 

@@ -1,6 +1,6 @@
 """YAML as a config may hold it: small, nothing twice, no node that holds itself, and the line of each value.
 
-Not imported at the top of anything: who has a config in memory needs no YAML.
+Not imported at the top of anything: whoever has a config in memory needs no YAML.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ def load_human_labels(file: Path, wanted: Sequence[str]) -> dict[str, NDArray[np
     for name, values in labels.items():
         if values.ndim != 1 or values.dtype.kind not in "iu":
             raise InputError(
-                f"{file}: {name} is {values.dtype} of shape {values.shape}, expected one whole number a row"
+                f"{file}: {name} is {values.dtype} of shape {values.shape}, expected one whole number per row"
             )
     return {name: values.astype(np.int64) for name, values in labels.items()}
 

@@ -82,7 +82,7 @@ class PixelItem:
 
     Attributes:
         key: see the module.
-        pixels: red, green and blue planes of SIDE x SIDE, one byte a value.
+        pixels: red, green and blue planes of SIDE x SIDE, one byte per value.
         facts: of the JSON member.
     """
 

@@ -1,4 +1,4 @@
-"""Image files, a folder a class, as torchvision's ImageFolder has them."""
+"""Image files, one folder per class, as torchvision's ImageFolder has them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _folders(folder: Path) -> list[str]:
     except OSError as error:
         raise InputError(f"{folder}: cannot be read: {error.strerror}; expected ROOT/CLASS/IMAGE") from error
     if not found:
-        raise InputError(f"{folder}: found no folders, expected one a class; give the folder above the classes")
+        raise InputError(f"{folder}: found no folders, expected one per class; give the folder above the classes")
     return found
 
 
@@ -69,8 +69,8 @@ def _is_hidden(name: str) -> bool:
 
 
 def read_classes(file: Path) -> list[str]:
-    """A file with one class name a line, by label. Raises InputError."""
+    """A file with one class name per line, by label. Raises InputError."""
     try:
         return file.read_text("utf-8-sig").rstrip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: cannot be read: {error}; expected a text file with one class name a line") from error
+        raise InputError(f"{file}: cannot be read: {error}; expected a text file, one class name per line") from error

@@ -101,14 +101,14 @@ LAYOUTS = Registry(
     (
         Layout(
             "imagefolder",
-            "image files, a folder a class, as torchvision's ImageFolder has them",
+            "image files, one folder per class, as torchvision's ImageFolder has them",
             "rayclean.convert.imagefolder:imagefolder",
             details="ROOT/CLASS/**/IMAGE, in folders as deep as they come. Labels count the classes in the order of "
             "their names, or of a file of names. Hidden files are left alone, other files than images counted.\n\n"
             "JSON: label.",
             options=(
                 Option("split", "Prefix of the shards' names.", default="train"),
-                Option("classes", "A file with one class a line, by label; without it the folders.", metavar="FILE"),
+                Option("classes", "A file with one class per line, by label; without it the folders.", metavar="FILE"),
             ),
         ),
         Layout(
@@ -161,7 +161,7 @@ LAYOUTS = Registry(
             "clean_label.",
             options=(
                 Option("source", "Where the images are from.", default="both", choices=("google", "flickr", "both")),
-                Option("classes", "The first so many; without it all.", metavar="N", counts=True),
+                Option("classes", "The first N; without it all.", metavar="N", counts=True),
                 Option("splits", "Without it all; may be given again.", choices=("train", "val"), many=True),
             ),
         ),

@@ -1,4 +1,4 @@
-"""Lists of images, a line each: read with an error that names the line."""
+"""Lists of images, one line each: read with an error that names the line."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def cut(num_samples: int, num_bytes: int, shard_size: int | None) -> list[int]:
     Args:
         num_samples: at least 1.
         num_bytes: of all of them.
-        shard_size: most samples a shard; None: see `Options`.
+        shard_size: most samples per shard; None: see `Options`.
     """
     most = shard_size or max(1, min(SHARD_SAMPLES, SHARD_BYTES * num_samples // max(num_bytes, 1)))
     num_shards = -(-num_samples // most)

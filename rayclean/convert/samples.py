@@ -80,7 +80,7 @@ class Options:
 
     Attributes:
         seed: of the order of the samples.
-        shard_size: most samples a shard; None: at most 5,000, and about 256 MiB.
+        shard_size: most samples per shard; None: at most 5,000, and about 256 MiB.
         workers: processes, each of which holds a shard in memory.
         max_missing: most listed images of a split that may be missing.
 

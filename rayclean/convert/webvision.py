@@ -30,7 +30,7 @@ def webvision(data: Source, source: str, classes: int | None, splits: Sequence[s
 
     Args:
         data: of the data set.
-        source: of SOURCES, a training split each, or "both".
+        source: of SOURCES, one training split each, or "both".
         classes: the first so many; None: all.
         splits: "train", "val" or both.
 

@@ -1,6 +1,6 @@
 """Samples become WebDataset shards, in parallel; what was stopped goes on.
 
-    OUT/classes.txt         one class a line, by label; for `data.classes`
+    OUT/classes.txt         one class per line, by label; for `data.classes`
     OUT/SPLIT.json          seed, counts and digest of the conversion that the shards belong to
     OUT/SPLIT-000000.tar    KEY.EXT, the very bytes of the image, and KEY.json: `label`, further labels, `path`
     OUT/SPLIT-missing.txt   listed images that were not there, if any

@@ -1,7 +1,7 @@
 """What people decide in the review of a run, and what `merge.verified=review` takes in of it.
 
 Each reviewer has a log of their own, `RUN/review/<reviewer>.jsonl`, to which a line is added for each decision; nothing
-in it is ever changed. What a log says is what its lines say one after the other, and what all logs say together hangs
+in it is ever changed. What a log says is what its lines say one after the other, and what all logs say together depends
 neither on their order nor on their times:
 
     keep      the given label is right         relabel   `label` is right

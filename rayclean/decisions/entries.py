@@ -82,7 +82,7 @@ class Entry(Said[str]):
         return says.get(self.decision)
 
     def encode(self) -> bytes:
-        """The line."""
+        """The line as it stands in the log."""
         return json.dumps(self.model_dump(mode="json")).encode() + b"\n"
 
 
@@ -99,7 +99,7 @@ class Classes(BaseModel):
         return self
 
     def encode(self) -> bytes:
-        """The line."""
+        """The line as it stands in the log."""
         return json.dumps({"classes": self.classes}).encode() + b"\n"
 
 

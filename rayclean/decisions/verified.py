@@ -56,10 +56,10 @@ class VerifiedSource(Protocol):
 
     @property
     def digest(self) -> str:
-        """Of all that they say."""
+        """Digest of all that they say."""
 
     def find(self, catalog: Catalog) -> Verified:
-        """The rows that they are of."""
+        """Finds the rows that they are labels of."""
 
     def num_elsewhere(self, found: Verified) -> int:
         """How many are of no row of the catalog in which `found` was found."""
@@ -114,7 +114,7 @@ class VerifiedFile:
         return read_given(self.path, FIELD, "label")
 
     def num_elsewhere(self, found: Verified) -> int:
-        """None: `find` refuses such a file."""
+        """0: `find` refuses such a file."""
         return 0
 
     def _label(self, key: str, label: object) -> int:

@@ -37,7 +37,7 @@ def pack(beliefs: Array, labels: Array) -> dict[str, Array]:
         return {"values": dense.astype(np.float32)}
     others = dense.copy()
     others[np.arange(len(dense)), labels] = -1.0  # below every entry
-    # Ties by class, so that the bytes do not hang on the sort.
+    # Ties by class, so that the bytes do not depend on the sort.
     largest = np.argsort(-others, axis=1, kind="stable")[:, :NUM_LARGEST]
     classes = np.concatenate([largest, np.asarray(labels, np.int64)[:, None]], axis=1)
     values = np.take_along_axis(dense, classes, axis=1)

@@ -39,7 +39,7 @@ class FeatureSpaceJob(Space):
         return [STATISTICS]
 
     def open(self) -> Callable[[str], UnitResult]:
-        """Nothing to load."""
+        """Loads nothing: the one unit goes over all features, or takes what old heads have learned with."""
         return lambda _: self._compute() if self.old is None else self._of_old(self.old)
 
     def _of_old(self, old: OldHeads) -> UnitResult:

@@ -36,7 +36,6 @@ class FeaturesJob(Space):
     block_rows: int
 
     def units(self) -> Sequence[str]:
-        """One unit per block of rows."""
         return block_names(self.catalog.num_rows, self.block_rows)
 
     def open(self) -> Callable[[str], UnitResult]:

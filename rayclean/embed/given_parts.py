@@ -31,14 +31,14 @@ class Part(Protocol):
 
     Attributes:
         num_rows: rows in it.
-        names: `key`, and `shard` where it has one; a row each.
+        names: `key`, and `shard` where it has one; one row each.
     """
 
     num_rows: int
     names: pa.Table
 
     def width(self) -> int:
-        """Numbers a row, 0 where no row has any."""
+        """Numbers per row, 0 where no row has any."""
 
     def read(self, rows: Array, dim: int) -> Array:
         """(n, dim) float32 of rows in any order, NaN where one has no `dim` numbers."""

@@ -64,11 +64,9 @@ class HeadEmbedJob(Space):
     block_rows: int
 
     def units(self) -> Sequence[str]:
-        """One unit per block of rows."""
         return block_names(self.catalog.num_rows, self.block_rows)
 
     def open(self) -> Callable[[str], UnitResult]:
-        """Loads the head."""
         head = Head.read(map_arrays(self.store, self.snapshot.file), self.device)
 
         def compute(unit: str) -> UnitResult:
@@ -105,11 +103,9 @@ class BlindJob(Job):
     device: str
 
     def units(self) -> Sequence[str]:
-        """One unit per block of rows."""
         return block_names(self.task.catalog.num_rows, self.task.block_rows)
 
     def open(self) -> Callable[[str], UnitResult]:
-        """Loads the heads."""
         task = replace(self.task, device=self.device)
         heads = load_heads(task)
         catalog = task.catalog
@@ -160,7 +156,7 @@ class BlindBeliefs:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the beliefs, in order."""
+        """Names of the beliefs, in order."""
         return tuple(f"head {decay:g}" for decay in self.weight_decays)
 
     def read(self, block: int) -> dict[str, Array]:

@@ -42,7 +42,7 @@ class FrozenSource(FeatureSource):
 
 
 class _Frozen:
-    """Runs the network on images as they come, a batch at a time."""
+    """Runs the network on images as they come, one batch at a time."""
 
     def __init__(self, settings: FrozenSettings, pixels: PixelLook) -> None:
         self.settings, self.pixels = settings, pixels
@@ -92,7 +92,7 @@ class MemberSource(FeatureSource):
     extension: str
 
     def open(self) -> Embedder:
-        """Nothing to load."""
+        """Opens nothing: there is no network to load."""
         return _Members(self.extension)
 
 

@@ -41,7 +41,6 @@ class EmbedJob(Space):
         return block_names(self.catalog.num_rows, self.block_rows)
 
     def open(self) -> Callable[[str], UnitResult]:
-        """Loads the network."""
         network = load_snapshot(self.store, self.snapshot.file, self.spec)
         forward = Forward(network, self.spec, self.forward)
         pixels = self.catalog.shared_pixels(self.spec.size, self.pixels)

@@ -67,7 +67,7 @@ def readme(card: Card) -> bytes:
         f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---",
         f"# {escaped(card.name)}",
         f"{card.rows:,} rows, exported by rayclean {__version__} (`--to {card.kind}`). {card.chosen}",
-        "The licence is that of the data set that this was made from; put it in the head of this file in the place of "
+        "The licence is that of the data set that this was made from; put it in the head of this file in place of "
         "`unknown`.",
         *card.notes,
         "## Why rows stay or go\n\n" + _table(("reason", "rows"), [(n, f"{c:,}") for n, c in card.reasons.items()]),

@@ -84,7 +84,7 @@ class Judged(NamedTuple):
 
 @dataclass(frozen=True)
 class Rule:
-    """All that a row's fate hangs on, beside its line.
+    """All that a row's fate depends on, beside its line.
 
     Attributes:
         labels: see `ExportOptions`.

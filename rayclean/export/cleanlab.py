@@ -51,11 +51,11 @@ def _beliefs(work: Work, made: Made) -> str:
         return f"There is no `{PRED_PROBS}`: {why}."
     if work.chosen.table.published.summary().get("belief_sources"):
         return (
-            f"`{PRED_PROBS}` has a line a row, in the list's order: what heads on features and near rows believe of "
-            "it, none of which has seen its own label: out-of-sample probabilities, as cleanlab recommends."
+            f"`{PRED_PROBS}` has one line per row, in the list's order: what heads on features and near rows believe "
+            "of it, none of which has seen its own label: out-of-sample probabilities, as cleanlab recommends."
         )
     return (
-        f"`{PRED_PROBS}` has a line a row, in the list's order: what the networks believe of it without its "
+        f"`{PRED_PROBS}` has one line per row, in the list's order: what the networks believe of it without its "
         "own label as evidence. They were trained on these rows, so these are not the out-of-sample probabilities that "
         "cleanlab recommends."
     )

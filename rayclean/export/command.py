@@ -134,7 +134,7 @@ def compute_units(job: Job, config: Config, out: Store, console: Console, verbos
         return
     graph = Graph()
     graph.want(job)
-    # What is copied hangs on no library's arithmetic, so that any environment may go on.
+    # What is copied depends on no library's arithmetic, so that any environment may go on.
     with hold(job.store) as store, opened(config, store, verbose, mixes=True) as site:
         with _said_of_out():
             site.check(out)

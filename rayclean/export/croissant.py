@@ -89,14 +89,14 @@ class Records(NamedTuple):
 
 
 def table_records(includes: str, schema: pa.Schema) -> Records:
-    """The rows of lists as records: a field a column.
+    """The rows of lists as records: one field per column.
 
     Args:
         includes: pattern of the lists' names.
         schema: theirs, with meanings.
     """
     files = _file_set("lists", "All parts of the list.", [_ENCODINGS[includes.rpartition(".")[2]]], [includes])
-    record_set = _record_set("rows", "A row of the run a record.", [_column(each) for each in schema])
+    record_set = _record_set("rows", "One record per row of the run.", [_column(each) for each in schema])
     return Records(files, record_set | {"key": {"@id": "rows/row"}})
 
 

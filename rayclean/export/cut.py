@@ -138,7 +138,7 @@ def _add(counts: Array, wrong: Array, bins: Array, keys: Array, caution: float) 
     counts += np.bincount(bins, minlength=len(counts))
     right = right_of(keys).astype(np.float64)
     weights = np.rint((1 - right) / ((1 - right) + right * np.exp(caution)) / UNIT)
-    wrong += np.bincount(bins, weights, len(wrong)).astype(np.int64)  # exact up to 2**21 rows a batch
+    wrong += np.bincount(bins, weights, len(wrong)).astype(np.int64)  # exact up to 2**21 rows per batch
 
 
 def _boundary(

@@ -131,8 +131,8 @@ def _sorted(uids: Array) -> Array:
 def filter_file(job: UidsJob) -> tuple[memoryview, int]:
     """The bytes of the filter file, and how many uids it has. All units must be done.
 
-    Holds 16 bytes a chosen row, and about a 64th of all uids beside: these are sorted range by range. (A run on an
-    object store holds what the units wrote as well, 16 bytes a row.)
+    Holds 16 bytes per chosen row, and about a 64th of all uids beside: these are sorted range by range. (A run on an
+    object store holds what the units wrote as well, 16 bytes per row.)
     """
     parts = [map_arrays(job.store, job.file(unit))["uids"] for unit in job.units()]
     total = sum(len(part) for part in parts)

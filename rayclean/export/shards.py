@@ -30,8 +30,9 @@ def make_shards(work: Work) -> Made:
         **{name: total[name] for name in ("relabelled", "quarantined", "left_out")},
     }
     made.notes.append(
-        f"{len(files):,} WebDataset shards, one a shard of the original and called alike. Members are the original's, "
-        f"byte for byte; {total['relabelled']:,} samples have another label (`{work.data.label}`) than there."
+        f"{len(files):,} WebDataset shards, one per shard of the original and called alike. Members are the "
+        f"original's, byte for byte; {total['relabelled']:,} samples have another label (`{work.data.label}`) "
+        "than there."
     )
     if empty:
         shown = ", ".join(f"`{name}`" for name in empty[:10]) + (", ..." if len(empty) > 10 else "")

@@ -1,4 +1,4 @@
-"""New shards with the samples that were chosen: an input shard a unit, in parallel, and resumed where it stopped."""
+"""New shards with the samples that were chosen: one unit per input shard, in parallel, and resumed where it stopped."""
 
 from __future__ import annotations
 
@@ -44,7 +44,6 @@ class ShardsJob(Job):
     source: ClassList
 
     def units(self) -> Sequence[str]:
-        """One unit per shard."""
         return [f"shards/{block_name(shard)}" for shard in range(self.chosen.catalog.shards.num_rows)]
 
     def missing(self) -> list[str]:
@@ -65,7 +64,6 @@ class ShardsJob(Job):
         return facts
 
     def open(self) -> Callable[[str], UnitResult]:
-        """Opens the table."""
         reader = ShardRowReader(self.chosen)
         to_source = source_labels(self.names, self.source.names)
 

@@ -52,7 +52,7 @@ class LabelTable:
 
     @property
     def digest(self) -> str:
-        """Of all bytes of its parts."""
+        """Digest of all bytes of its parts."""
         return self.published.digest
 
     @cached_property
@@ -67,7 +67,7 @@ class LabelTable:
 
     @property
     def names(self) -> list[str]:
-        """Of the classes, by label."""
+        """Names of the classes, by label."""
         return list(self.published.names)
 
     @cached_property
@@ -77,7 +77,7 @@ class LabelTable:
 
     @cached_property
     def num_rows(self) -> int:
-        """N."""
+        """N, the number of rows."""
         last = len(self.parts) - 1
         return self.part_rows * last + int(self._file(last).metadata.num_rows)
 

@@ -97,7 +97,7 @@ class Shown(NamedTuple):
     """What was written of doubtful rows.
 
     Attributes:
-        entries: one a row, in their order.
+        entries: one per row, in their order.
         listed: the list beside the pictures.
         suffixes: of the pictures, ascending.
     """

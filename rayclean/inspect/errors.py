@@ -29,8 +29,8 @@ def find_errors(config: Config, limit: int) -> dict[str, Any]:
         limit: samples that are listed of each data set; counts are of all.
 
     Returns:
-        `failed`: a dict a stage; units that are done meanwhile are left out. `data`: a dict a data set with its counts
-        by reason, its first samples and its truncated shards; `shards_read` of `shards` say how far these reach;
+        `failed`: one dict per stage; units that are done meanwhile are left out. `data`: one dict per data set with its
+        counts by reason, its first samples and its truncated shards; `shards_read` of `shards` say how far these reach;
         `unused_features`: how many are of no sample, where they lie in files beside the shards.
     """
     this = look(config, Store(config.run.dir))

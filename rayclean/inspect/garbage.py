@@ -95,7 +95,7 @@ class Garbage:
 
     @property
     def num_bytes(self) -> int:
-        """In all."""
+        """Bytes of all of it."""
         return sum(self.sizes.values())
 
 

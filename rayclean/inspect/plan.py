@@ -175,7 +175,7 @@ def index_settings(config: Config) -> IndexSettings:
 
 
 def _forward_rate(forward: Forward, size: int) -> float:
-    """Images a second through the network with this process's threads."""
+    """Images per second through the network with this process's threads."""
     images = np.zeros((forward.settings.batch_size, size, size, 3), np.uint8)
     inputs = forward.normalized(images)
     forward.logits(inputs)

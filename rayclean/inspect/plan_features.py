@@ -161,7 +161,7 @@ class _Probed:
 
 
 def _probe_look(config: Config, classes: ClassList, source: FeatureSource, shard: dict[str, str]) -> _Probed:
-    """Looks at samples of the first shard: how many features they have, and how many a second get theirs.
+    """Looks at samples of the first shard: how many features they have, and how many get theirs per second.
 
     The network is loaded before that, by a look at the first of them.
     """
@@ -214,7 +214,7 @@ def _first_samples(url: str, embedder: Embedder, images: tuple[str, ...]) -> lis
 
 
 def _head_rate(settings: HeadSettings, dim: int, num_classes: int, rows: int, device: str) -> float:
-    """Rows a second that all heads of a role learn from, with this process's threads."""
+    """Rows per second that all heads of a role learn from, with this process's threads."""
     count = max(min(rows, PROBED_ROWS), 1)
     rng = np.random.default_rng(0)
     features = torch.from_numpy(rng.normal(size=(count, dim)).astype(np.float32)).to(device)

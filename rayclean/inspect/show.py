@@ -155,7 +155,7 @@ class FinalTable:
 
     @property
     def names(self) -> list[str]:
-        """Of the classes."""
+        """Names of the classes, by label."""
         return list(self.published.names)
 
     def places(self, key: str) -> list[Facts]:

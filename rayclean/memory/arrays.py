@@ -95,7 +95,7 @@ def check_length(found: int, expected: int, what: str) -> None:
         InputError: the lengths differ.
     """
     if found != expected:
-        raise InputError(f"{what}: ({expected},) expected, one a sample, found {found}; give the same samples in all")
+        raise InputError(f"{what}: ({expected},) expected, one per sample, found {found}; give the same samples in all")
 
 
 def as_items(values: object, what: str) -> Sequence[object]:

@@ -100,7 +100,7 @@ def read_probabilities(pred_probs: object, logits: bool = False) -> Array:
     if values.ndim != 2 or values.shape[1] < 2 or not len(values):
         columns = "[np.zeros_like(z), z]" if logits else "[1 - p, p]"
         raise InputError(
-            f"pred_probs: (N, K) expected, a row a sample and a column a class, found {values.shape}; "
+            f"pred_probs: (N, K) expected, one row per sample and one column per class, found {values.shape}; "
             f"what is of the second of two classes alone: np.column_stack({columns})"
         )
     check_finite(values, "pred_probs")
@@ -191,7 +191,7 @@ def read_stored_features(features: object, num_rows: int) -> Array:
 def _finite_features(features: object, num_rows: int) -> Array:
     values = real_numbers(features, "features")
     if values.ndim != 2 or not values.shape[1]:
-        step = "flatten each row: features.reshape(len(features), -1)" if values.ndim > 2 else "a column a feature"
+        step = "flatten each row: features.reshape(len(features), -1)" if values.ndim > 2 else "one column per feature"
         raise InputError(f"features: (N, d) with d > 0 expected, found {values.shape}; {step}")
     check_length(len(values), num_rows, "features")
     check_finite(values, "features")
@@ -270,7 +270,7 @@ def read_keys(keys: object | None, num_rows: int, what: str = "keys") -> list[st
         what: the argument's name, for errors.
 
     Raises:
-        InputError: of another length, not one a sample, or text that no file can hold.
+        InputError: of another length, not one per sample, or text that no file can hold.
     """
     if keys is None:
         return [str(position) for position in range(num_rows)]

@@ -56,7 +56,7 @@ def read_labels(
         raise InputError(f"num_classes: at least one class expected, found {num_classes}")
     names = None if classes is None else read_classes(classes)
     if names is not None and num_classes not in (None, len(names)):
-        raise InputError(f"classes: {num_classes} names expected, one a class, found {len(names)}: {shown(names)}")
+        raise InputError(f"classes: {num_classes} names expected, one per class, found {len(names)}: {shown(names)}")
     if _is_text(column, what):
         names = names or _sorted_names(column.tolist(), num_classes, what)
         return Labels(_positions(column.tolist(), names, what), names)
@@ -128,10 +128,10 @@ def _column(values: object, what: str) -> Array:
         column = column[:, 0]
     if column.ndim == 2:
         raise InputError(
-            f"{what}: (N,) expected, one a sample, found {column.shape}; of one-hot rows take .argmax(axis=1)"
+            f"{what}: (N,) expected, one per sample, found {column.shape}; of one-hot rows take .argmax(axis=1)"
         )
     if column.ndim != 1:
-        raise InputError(f"{what}: (N,) expected, one a sample, found {shown(values)} of shape {column.shape}")
+        raise InputError(f"{what}: (N,) expected, one per sample, found {shown(values)} of shape {column.shape}")
     return column.astype(object) if column.dtype.kind in "UT" else column
 
 

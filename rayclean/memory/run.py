@@ -142,16 +142,16 @@ class VerifiedArray:
 
     @property
     def digest(self) -> str:
-        """Of all of them."""
+        """Digest of all of them."""
         return digest(np.ascontiguousarray(self.labels).tobytes())
 
     def find(self, catalog: Catalog) -> Verified:
-        """The rows that they are of."""
+        """Finds the rows that they are labels of."""
         rows = np.flatnonzero(self.labels != NO_LABEL)
         return Verified.make(rows, self.labels[rows].astype(np.int64))
 
     def num_elsewhere(self, found: Verified) -> int:
-        """None."""
+        """0: all samples are here."""
         return 0
 
 

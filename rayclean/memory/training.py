@@ -34,7 +34,7 @@ class Training:
     """What training has given so far: all that must be kept to score by it, or to go on with it.
 
     Attributes:
-        trajectories: an entry an epoch.
+        trajectories: one entry per epoch.
         weights: by epoch, of the epochs that are kept.
         state: what training goes on from; None before the first epoch, and not needed after the last.
     """

@@ -28,7 +28,8 @@ from rayclean.scores.sources import BELIEF_FLOOR, NearRows, combined
 from rayclean.scores.vote import neighbor_shares
 
 NETWORK = 2.7  # sharpness of a network's paths with the shares of near rows
-GAIN = 0.02  # nats a near label that the network must add
+# Measured: .008 where the network adds nothing (Roman numerals), .039 and .36 where it does (CIFAR-10N, CIFAR-100N).
+GAIN = 0.02  # nats per near label that the network must add
 JUDGED_ROWS = 4000
 LEAST_NEAR = 10  # near rows that a row must have on average, for their shares to be a belief
 
@@ -48,10 +49,11 @@ def believed(beliefs: Float64, near_labels: Array | None, near: NearRows) -> Flo
 
 
 def network_gain(beliefs: Float64, near_labels: Array) -> float:
-    """Nats a label by which the network's belief tells the nearest row's label better, beside the other near rows'."""
+    """Nats per label by which the network's belief tells the nearest row's label better, beside the others'."""
     rows = np.flatnonzero(near_labels[:, 0] >= 0)[:JUDGED_ROWS]
     if not len(rows):
         return 0.0
+    # The nearest row's label stands in for the row's own, which the network may have learned.
     target, shares = near_labels[rows, 0], neighbor_shares(near_labels[rows, 1:], beliefs.shape[1])
     return _likelihood(combined([beliefs[rows], shares]), target) - _likelihood(shares, target)
 

@@ -39,7 +39,7 @@ NO_CALIBRATION = Calibration()
 def fit_calibration(log_odds: Float64, clean: NDArray[np.bool_]) -> Calibration:
     """Platt's logistic regression with a Gaussian prior on both numbers, so that two verified rows do no harm.
 
-    Which rows were verified may hang on their log-odds (the most suspicious first), but not on more than these.
+    Which rows were verified may depend on their log-odds (the most suspicious first), but not on more than these.
 
     Args:
         log_odds: (V,) of the given labels being right.
@@ -51,8 +51,10 @@ def fit_calibration(log_odds: Float64, clean: NDArray[np.bool_]) -> Calibration:
 
     def cost(parameters: Float64) -> float:
         log_scale, shift = parameters
+        # log(1 + exp(x)) by logaddexp: the exponential of log-odds in the hundreds overflows.
         loss = np.logaddexp(0.0, -sign * (np.exp(log_scale) * bounded + shift)).sum()
         return float(loss + (log_scale / SCALE_DEVIATION) ** 2 / 2 + (shift / SHIFT_DEVIATION) ** 2 / 2)
 
+    # Bounds far beyond what the prior lets through (6 and 10 deviations): they only keep the line search finite.
     log_scale, shift = scipy.optimize.minimize(cost, np.zeros(2), method="L-BFGS-B", bounds=[(-3, 3), (-20, 20)]).x
     return Calibration(float(np.exp(log_scale)), float(shift), len(clean))

@@ -38,11 +38,9 @@ class ClipsJob(Job):
     has_verified: bool = False
 
     def units(self) -> Sequence[str]:
-        """One unit per part of the table."""
         return [f"clips-{i:05d}" for i in range(num_blocks(self.files.num_rows, self.table_rows))]
 
     def open(self) -> Callable[[str], UnitResult]:
-        """Loads the model."""
         fitted = Fitted.from_json(read_json(self.store, self.model))
         verified = read_verified(self.store, self.folder) if self.has_verified else NOTHING_VERIFIED
 

@@ -42,6 +42,7 @@ def chance_doubt(beliefs: Float64, given: Ints) -> str:
 def _error(one: Float64, other: Float64, num_rows: int) -> float:
     """Standard error of the agreement of two columns of classes, in any order, by their shares (K,)."""
     chance = float(one @ other)
+    # Over all orders of one of the columns: labels are dealt out without putting back, hence N - 1 below.
     variance = chance - float(one @ other**2) - float(one**2 @ other) + chance**2
     return float(np.sqrt(max(variance, 0.0) / max(num_rows - 1, 1)))
 
@@ -96,6 +97,7 @@ def moved_doubt(model: JointModel, given: Ints) -> str:
     share = float(model.prior[moved].sum())
     if share <= MOST_MOVED:
         return ""
+    # One step in all classes is what labels look like that are counted from another number.
     steps = np.unique((likeliest[moved] - moved) % len(transition))
     by = f", by {steps[0]} in all of them" if len(steps) == 1 else ""
     return (

@@ -4,7 +4,7 @@ Heads that resist noise are better where there is much, and worse where there is
 neighbours. The geometric mean of some of them is taken, each divided by its own mean: of those under which the joint
 model gives the labels the highest likelihood. docs/results/honest.md has what each gives.
 
-How soft a belief is hangs on how it was made. Its temperature, at which it tells the labels best, undoes that: a
+How soft a belief is depends on how it was made. Its temperature, at which it tells the labels best, undoes that: a
 mixture's sharpness is as many times that of the reference mixture as its temperature is.
 
 Letters: N rows, K classes.
@@ -26,7 +26,7 @@ from rayclean.schema import Array
 from rayclean.scores.sources import BELIEF_FLOOR
 
 MAX_NUMBERS = 2**19  # beliefs that one mixture is judged by
-LEVEL = 0.005  # nats a label: of mixtures that are as good but for this the one of most sources is taken
+LEVEL = 0.005  # nats per label: of mixtures that are as good but for this the one of most sources is taken
 TEMPERATURES = (-3.0, 3.0)  # logarithms
 
 
@@ -66,6 +66,7 @@ def best_mixture(
     few, labels = {name: belief[some] for name, belief in sources.items()}, given[some]
     usual = temperature(mixture_of([few[name] for name in reference or sources]), labels)
     bases, likelihoods = {}, {}
+    # All 2^S - 1 mixtures are compared, which is cheap since sources are few: three decays and near rows by default.
     for size in range(1, len(sources) + 1):
         for names in combinations(sources, size):
             belief = mixture_of([few[name] for name in names])
@@ -91,6 +92,7 @@ def temperature(beliefs: Float64, given: Ints) -> float:
     logs = np.log(beliefs + BELIEF_FLOOR)
     at_label = logs[np.arange(len(given)), given].mean()
 
+    # Convex in the power, so a bounded search finds the one minimum.
     def cost(log_power: float) -> float:
         power = np.exp(log_power)
         return float(scipy.special.logsumexp(power * logs, axis=1).mean() - power * at_label)

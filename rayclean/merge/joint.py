@@ -167,9 +167,11 @@ class JointModel:
         log_odds = _log_odds(log_q, given)
         moved = calibration(self._tempered(log_odds))
         rows = np.arange(len(given))
+        # The other classes share what the given label leaves, in the proportions of their own tempered posteriors.
         log_q[rows, given] = -np.inf
         log_q *= self.temper
         with np.errstate(invalid="ignore"):  # of one class alone there are no others
+            # log(1 - p) from the log-odds: from p itself it would be lost where p rounds to 1.
             log_q += (scipy.special.log_expit(-moved) - scipy.special.logsumexp(log_q, axis=1))[:, None]
         log_q[rows, given] = scipy.special.log_expit(moved)
         np.nan_to_num(log_q, copy=False, nan=-np.inf, neginf=-np.inf)
@@ -203,6 +205,7 @@ class JointModel:
 
     def _log_labels(self, given: Ints) -> Float64:
         """(N, K + 1) log P(given label | true class), none of the classes last."""
+        # Models without shares have no rows of none of the classes (`none` is 0), so any would do.
         shares = np.full(len(self.prior), 1 / len(self.prior)) if self.shares is None else self.shares
         result: Float64 = np.log(np.vstack([self.transition, shares]))[:, given].T
         return result

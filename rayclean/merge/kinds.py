@@ -28,7 +28,7 @@ KIND_NAMES = ("wrong_label", "ambiguous", "none_of_the_classes", "duplicate_with
 
 
 def issue_kinds(seen: Array, given: Array, is_issue: Array, conflicts: Array) -> Array:
-    """A `Kind` a row, (N,) int32.
+    """One `Kind` per row, (N,) int32.
 
     A flagged row is of none of the classes where the networks are sure of none, ambiguous between two where the
     second is at least half as likely as the first and both together are likely; else its label is wrong. Equal pixels
@@ -44,6 +44,7 @@ def issue_kinds(seen: Array, given: Array, is_issue: Array, conflicts: Array) ->
     second, first = top[:, 0], top[:, 1]
     at_label = seen[np.arange(len(seen)), given]
     kinds = np.where(is_issue, Kind.WRONG_LABEL, Kind.NO_ISSUE)
+    # The given label is one of the two, and an even split of what both have would pass UNSURE.
     either = (second >= EITHER * first) & (at_label >= second) & (first + second > 2 * UNSURE)
     kinds[is_issue & either] = Kind.AMBIGUOUS
     kinds[is_issue & (first < UNSURE)] = Kind.NO_CLASS

@@ -51,6 +51,7 @@ def sharpness_of(gap: Float64, base: float) -> float:
     """
     middle = float(np.median(gap))
     ties = float((gap < NEAR_TIE * middle).mean())
+    # No near tie at all is the surest classifier; no gap at all is one that says nothing, and is not sharpened.
     if not ties:
         return base * FACTORS[1] if middle else base
     return base * float(np.clip((USUAL_TIES / ties) ** TIES_POWER, *FACTORS))
@@ -90,6 +91,7 @@ class Start:
 
     def sharper(self, factor: float) -> Start:
         """The same with so many times the sharpness, on `NOISE_ROWS` rows at most."""
+        # Rows stand in the order of their labels, so every m-th of them keeps the labels' shares.
         step = max(1, len(self.labels) // NOISE_ROWS)
         labels = self.labels[::step]
         return replace(
@@ -113,8 +115,10 @@ def start_of(beliefs: Float64, given: Ints, base: float, verified: Ints | None) 
     anchors, classes = find_anchors(top, gap, ANCHOR_SHARE)
     counts = np.zeros((num_classes, num_classes))
     np.add.at(counts, (classes, given[anchors]), 1)
+    # In the order of labels counts are sums of slices (`reduceat`), not scattered adds.
     order = np.argsort(given, kind="stable")
     rest = unclaimed(belief)
+    # The logarithm of the mean, not the mean of logarithms: what the likeliest class leaves is then 1 on average.
     usual = float(np.log(np.exp(rest).mean()))
     labels = given[order]
     return Start(
@@ -156,7 +160,7 @@ class Fit:
         none: its weight in the prior.
         none_share: of the rows.
         wrong: share of wrong labels.
-        log_likelihood: mean a row.
+        log_likelihood: mean per row.
     """
 
     transition: Float64
@@ -172,8 +176,10 @@ def maximise(start: Start, how: How) -> Fit:
     rows, num_classes = start, len(start.shares)
     columns = np.append(rows.adjusted, rows.unclaimed[:, None], axis=1)
     scaled = rows.sharpness * columns
+    # Relative to each row's largest, which normalising takes out again: exp of it alone may overflow.
     evidence = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     labels_of = np.vstack([rows.anchors, rows.shares])
+    # A prior of 0 stays 0 in every step, so without `none` its column is there and says nothing.
     prior = np.append(np.full(num_classes, 1 / num_classes), 0.0)
     if how.none:
         prior = np.append(prior[:-1] * (1 - NONE_START), NONE_START)
@@ -183,7 +189,9 @@ def maximise(start: Start, how: How) -> Fit:
         posterior = seen * labels_of[:, rows.labels].T
         likelihood = posterior.sum(axis=1)
         posterior /= likelihood[:, None]
+        # After the likelihood: what people say moves the counts, and not how well the model explains the labels.
         _confirm(posterior, rows.verified)
+        # The last turn only judges, so that the posterior belongs to the T and the prior that are returned.
         if step == STEPS:
             break
         counts = np.zeros((num_classes, num_classes))
@@ -233,7 +241,7 @@ def _next_prior(posterior: Float64, seen: Float64, prior: Float64, balanced: boo
 
 
 def _confirm(posterior: Array, verified: Ints) -> None:
-    """Puts what people say in the place of what is believed."""
+    """Puts what people say in place of what is believed."""
     known = np.flatnonzero((verified >= 0) | (verified == DROPPED))
     posterior[known] = 0
     posterior[known, np.where(verified[known] == DROPPED, posterior.shape[1] - 1, verified[known])] = 1

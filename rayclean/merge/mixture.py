@@ -108,7 +108,9 @@ def fit_mixture(scores: Float64, kind: Kind, *, one_minus: Float64 | None = None
     features = _features(scores, kind, one_minus)[np.isfinite(scores)]
     if kind == "beta":
         features = _away_from_ends(features)
+    # Sorted, so that sums have one order whatever that of the rows.
     features = features[np.lexsort(features.T)]
+    # Of the features as they were cut, so that moments and densities are of the same scores.
     values = np.exp(features[:, 0]) if kind == "beta" else features[:, 0]
     if len(values) < MIN_ROWS:
         return _prior_only(kind, len(values), f"{len(values)} scores, {MIN_ROWS} are needed")
@@ -117,6 +119,7 @@ def fit_mixture(scores: Float64, kind: Kind, *, one_minus: Float64 | None = None
         return _prior_only(kind, len(values), f"all scores are about {centre:.6g}")
     if kind == "beta":
         return _published(kind, features, fit_two_components(values, features, BETA), 0.0, 1.0)
+    # The floor under a component's variance (em.MIN_VARIANCE) is absolute: it is meant for scores of variance 1.
     standard = (values - centre) / scale
     fit = fit_two_components(standard, standard[:, None], GAUSS)
     return _published(kind, standard[:, None], fit, centre, scale)

@@ -93,6 +93,7 @@ class Fitted:
         predicted = block.belief.argmax(axis=1)
         score = block.belief[np.arange(len(predicted)), predicted].astype(np.float32)
         right = self.model.probability(*mixture_input(self.name, block))
+        # Probabilities of a mixture stay within 3e-7 of either end, so their log-odds are finite.
         if self.calibration != NO_CALIBRATION:
             right = scipy.special.expit(self.calibration(scipy.special.logit(right.astype(np.float64)))).astype(
                 np.float32
@@ -163,6 +164,7 @@ def _fit_joint(block: BlockScores, given: Array, near: Near | None, trust: Trust
         return model
     labels, last = block.near_labels, max(trust.epochs)
     enough = labels is not None and (labels >= 0).sum(axis=1).mean() >= LEAST_NEAR
+    # Rows are near by the last snapshot's features: where an earlier one is trusted, these have learned labels too.
     memorised = learned_share(noise_ratio(near, model.log_mean)) > LEARNED or trust.sources.epoch != last
     if labels is not None and enough and not memorised:
         model = fit_beside(block.belief, labels, given)

@@ -56,7 +56,7 @@ def own_lean(near: Near, log_mean: Float64) -> float:
 
 
 def noise_ratio(near: Near, log_mean: Float64) -> float:
-    """How much oftener the nearest rows of anchors have another label than the anchors themselves, 1 or more.
+    """How much more often the nearest rows of anchors have another label than the anchors themselves, 1 or more.
 
     Of two rows of a class the surer is the one whose label the network has learned, so anchors have too few wrong
     labels. The labels of rows beside them were not chosen so.

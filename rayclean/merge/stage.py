@@ -50,7 +50,6 @@ class FitJob(Job):
     old: ScoreFiles | None = None
 
     def units(self) -> Sequence[str]:
-        """The model."""
         return [MODEL]
 
     def beside(self, unit: str) -> Sequence[str]:
@@ -58,8 +57,6 @@ class FitJob(Job):
         return [] if self.verified is None else [VERIFIED]
 
     def open(self) -> Callable[[str], UnitResult]:
-        """Nothing to load."""
-
         def compute(_: str) -> UnitResult:
             num_rows, found = self.files.num_rows, None
             if self.verified is not None:
@@ -107,6 +104,7 @@ class FitJob(Job):
         rows = fit_rows(self.score, self.sample_rows, files.catalog.num_classes)
         for block in range(num_blocks(num_rows, block_rows)):
             start, stop = block_range(block, block_rows, num_rows)
+            # Each row is drawn by itself, by what it is: the same rows in any sharding, about as many as are asked for.
             yield (
                 block,
                 start,
@@ -135,6 +133,7 @@ class FitJob(Job):
         rows, first, near = (np.concatenate(column) for column in zip(*found, strict=True))
         label = files.catalog.label
         given = label[rows]
+        # Trust is told by what was near at the first snapshot, before any label could be memorised (`trust`).
         first_labels, labels = (np.where(each >= 0, label[np.maximum(each, 0)], NO_LABEL) for each in (first, near))
         trust = trusted(
             {epoch: agreement(files.beliefs_of(rows, Sources(epoch)), given, first_labels) for epoch in files.epochs},
@@ -146,7 +145,7 @@ class FitJob(Job):
 
 @dataclass(frozen=True)
 class ApplyJob(Job):
-    """Writes the parts of the final table, with counts a class beside each.
+    """Writes the parts of the final table, with counts per class beside each.
 
     Attributes:
         has_verified: whether people have verified rows of it.
@@ -161,7 +160,6 @@ class ApplyJob(Job):
     has_verified: bool = False
 
     def units(self) -> Sequence[str]:
-        """One unit per part of the table."""
         return [f"part-{i:05d}" for i in range(num_blocks(self.files.catalog.num_rows, self.table_rows))]
 
     def beside(self, unit: str) -> Sequence[str]:
@@ -169,7 +167,6 @@ class ApplyJob(Job):
         return [f"classes-{unit}.safetensors"]
 
     def open(self) -> Callable[[str], UnitResult]:
-        """Loads the model."""
         fitted = Fitted.from_json(read_json(self.store, f"{self.folder}/{MODEL}.json"))
         verified = read_verified(self.store, self.folder) if self.has_verified else NOTHING_VERIFIED
         catalog = self.files.catalog
@@ -179,6 +176,7 @@ class ApplyJob(Job):
         def compute(unit: str) -> UnitResult:
             block_rows = self.files.block_rows
             start, stop = block_range(int(unit.removeprefix("part-")), self.table_rows, catalog.num_rows)
+            # A part holds whole blocks: the config has `blocks.table_rows` as a multiple of `blocks.rows`.
             tables = [
                 self._block(block, fitted, verified, conflicts, shard_names)
                 for block in range(start // block_rows, num_blocks(stop, block_rows))
@@ -201,6 +199,7 @@ class ApplyJob(Job):
         scores = self.files.read(block, fitted.sources)
         given = catalog.label[start:stop]
         neighbor_labels = np.where(scores.neighbors >= 0, catalog.label[np.maximum(scores.neighbors, 0)], NO_LABEL)
+        # Without paths nobody has counted neighbours: a label of at most L rows cannot give a row L others.
         few = (
             scores.num_paths < self.num_neighbors
             if scores.num_paths is not None
@@ -237,7 +236,7 @@ def _identity(catalog: Catalog, start: int, stop: int, shard_names: list[str]) -
 
 
 def _class_counts(table: pa.Table, num_classes: int) -> dict[str, Array]:
-    """Sums a class, which the parts add up to the table of classes."""
+    """Sums per class, which the parts add up to the table of classes."""
     given = table["given_label"].to_numpy()
     wrong = 1 - table["label_score"].to_numpy().astype(np.float64)
     issue = table["is_label_issue"].to_numpy()

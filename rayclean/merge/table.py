@@ -80,6 +80,7 @@ def table_of_block(
     posterior = posterior.confirmed(given, verified)
     kinds = issue_kinds(posterior.seen, given, posterior.label_score < threshold, conflicts)
     dropped = verified == DROPPED
+    # `issue_kinds` looks at the classes alone; that a row is of none of them, the posterior may say.
     of_none = (posterior.predicted == NONE_OF_CLASSES) & (kinds != Kind.NO_ISSUE) & (kinds != Kind.DUPLICATE)
     kinds[dropped | of_none] = Kind.NO_CLASS
     columns = identity | judgement(posterior, block.scores, threshold)

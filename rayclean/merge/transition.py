@@ -67,6 +67,7 @@ def find_anchors(top: Ints, gap: Float64, share: float = ANCHOR_SHARE, least: in
 
 def class_shares(counts: Array) -> Float64:
     """Shares of the classes (K,) by counts (K,), none of which is impossible."""
+    # One row more, shared out among all classes.
     positive = counts + 1 / len(counts)
     shares: Float64 = positive / positive.sum()
     return shares
@@ -99,6 +100,7 @@ def pooled_transition(counts: Float64, clumping: float = CLUMPING) -> Float64:
 
 def _evidence(counts: Float64, mean: Float64, pseudo: float) -> float:
     """Log likelihood of rows of counts that are multinomial, with Dirichlet rates of this mean and concentration."""
+    # Entries without counts add nothing to the sum: gammaln(prior + 0) - gammaln(prior).
     seen = counts > 0
     prior = pseudo * mean[seen]
     rows = counts.sum(axis=1)

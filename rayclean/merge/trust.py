@@ -70,7 +70,9 @@ def agreement(beliefs: Array, given: Array, near_labels: Array) -> Agreement:
     if not there.any():
         return Agreement(own, float("nan"), 0.0)
     by_belief = near_labels == surest[:, None]
+    # N - L as the mean of differences pair by pair, which scatters less than the difference of two means.
     gain = (by_belief.astype(np.int64) - (near_labels == given[:, None]))[there]
+    # By rows and not by pairs: the labels near one row are correlated.
     error = gain.std() / np.sqrt(there.any(axis=1).sum())
     near = float(by_belief[there].mean())
     floor = (gain.mean() - error) / near if near else 0.0

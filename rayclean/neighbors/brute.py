@@ -64,6 +64,7 @@ def propose_among(features: Callable[[Array], Array], among: Array, device: torc
         for start in range(0, len(among), BASE_ROWS):
             base = base_from(start)
             numbers = torch.arange(start, start + len(base), device=device).expand(len(queries), -1)
+            # Only the best k so far go on to the next block, so memory does not grow with the points.
             distances = torch.cat([best, torch.cdist(asked, base)], dim=1)
             best, chosen = distances.topk(min(k, distances.shape[1]), largest=False)
             found = torch.cat([found, numbers], dim=1).gather(1, chosen)

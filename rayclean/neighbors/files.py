@@ -83,6 +83,7 @@ class IndexFiles:
         """(n, d) float32 features of a span."""
         if span not in self.held:
             self.held[span] = self._of(span, "features").astype(np.float32)
+            # The span that is asked for stays, however large it is.
             while len(self.held) > 1 and sum(array.nbytes for array in self.held.values()) > HELD_BYTES:
                 self.held.popitem(last=False)
         self.held.move_to_end(span)

@@ -189,6 +189,7 @@ class NeighborIndex:
             ]
             positions[open_] = _merge(found, k)
             open_ = open_[(positions[open_] == NO_ROW).any(axis=1)]
+            # Rows that were found stay as they are: more probes are for those alone that lack neighbours.
             if len(open_) == 0 or num_probes == len(cells.numbers):
                 return positions
             num_probes *= 2
@@ -197,6 +198,7 @@ class NeighborIndex:
         """Neighbours among the rows of the label with the smallest seeded hashes [IOFM's subset option]."""
         if self.last_pool is None or self.last_pool[0] != label:
             start, stop = self.catalog.label_range(label)
+            # The smallest hashes of what the samples are: the same pool in any sharding.
             ids = self.catalog.draw_id[self.catalog.by_label[start:stop]]
             hashes = seeded_hash(self.settings.seed, "neighbors.pool", ids)
             pool = start + np.sort(np.argsort(hashes, kind="stable")[: self.settings.pool])

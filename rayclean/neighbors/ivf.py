@@ -45,6 +45,7 @@ def train_centroids(features: Array, num_cells: int, seed: int) -> Array:
     import faiss
 
     base = np.ascontiguousarray(features, np.float32)
+    # FAISS takes a C int as seed; by its own limits it would warn of few rows, and draw a sub-sample of many.
     kmeans = faiss.Kmeans(
         base.shape[1],
         num_cells,

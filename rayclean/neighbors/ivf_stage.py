@@ -32,12 +32,9 @@ class QuantizerJob(Job):
     settings: IndexSettings
 
     def units(self) -> Sequence[str]:
-        """One unit, or none."""
         return [QUANTIZER] if self.settings.needs_ivf(self.catalog.class_counts) else []
 
     def open(self) -> Callable[[str], UnitResult]:
-        """Nothing to load."""
-
         def compute(_: str) -> UnitResult:
             num_rows, seed = self.catalog.num_rows, self.settings.seed
             num_cells = count_cells(num_rows)
@@ -63,11 +60,9 @@ class ProbesJob(Job):
     num: int
 
     def units(self) -> Sequence[str]:
-        """One unit, or none."""
         return [PROBES] if self.settings.needs_ivf(self.catalog.class_counts) else []
 
     def open(self) -> Callable[[str], UnitResult]:
-        """Maps the index."""
         index = NeighborIndex(self.store, self.folder, self.catalog, self.settings)
 
         def compute(_: str) -> UnitResult:

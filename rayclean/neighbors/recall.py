@@ -59,6 +59,7 @@ def count_hits(lists: Neighbors, radii: Array) -> Recall:
     """
     wanted = np.isfinite(radii).sum(axis=1)
     last = np.take_along_axis(radii, np.maximum(wanted - 1, 0)[:, None], 1)
+    # By distance and not by row: of rows that are equally far, any is right.
     hits = (lists.rows != NO_ROW) & (lists.distances <= last)
     return Recall(int(hits.sum()), int(wanted.sum()))
 
@@ -86,6 +87,7 @@ def true_radii(index: NeighborIndex, positions: Array, num: int, label: int | No
     for start in range(begin, end, BLOCK):
         rows = points.rows[start : min(start + BLOCK, end)]
         base = points.features(np.arange(start, start + len(rows))).astype(np.float64)
+        # |q|^2 + |b|^2 - 2qb is one product of matrices; between nearly equal rows it cancels to a little below 0.
         distances = np.maximum(squares + np.square(base).sum(axis=1) - 2 * queries @ base.T, 0)
         twin = points.are_twins(rows, own)
         distances[twin] = np.inf  # a row is a twin of itself
@@ -98,6 +100,7 @@ def true_radii(index: NeighborIndex, positions: Array, num: int, label: int | No
 def fewest_probes(recall_at: Callable[[int], Recall], num_cells: int, target: float) -> tuple[int, Recall]:
     """The first of 1, 2, 4, ..., `num_cells` cells that reaches the target, and its recall; else all cells."""
     probes = 1
+    # Doubled each time: at most twice the fewest, for a search of the sample per power of two.
     while True:
         recall = recall_at(probes)
         if recall.share >= target or probes >= num_cells:

@@ -74,6 +74,7 @@ def _choose(points: Points, positions: Array, features: Array, found: Array, num
     """The best `num` of the candidates `found` (Q, k), k >= num, and how far the farthest candidate is, (Q,)."""
     safe = np.maximum(found, 0)
     candidates = points.features(safe.ravel()).astype(np.float64).reshape(*safe.shape, -1)
+    # In place: (Q, k, d) in float64 is the largest array of a search.
     candidates -= features.astype(np.float64)[:, None]
     distances = np.square(candidates, out=candidates).sum(axis=-1)
     reach = distances.max(axis=1)

@@ -36,7 +36,6 @@ class IndexJob(Job):
     settings: IndexSettings
 
     def units(self) -> Sequence[str]:
-        """One unit per part."""
         parts = plan_parts(self.catalog.class_counts, self.settings.part_rows)
         return [part_name(i) for i in range(len(parts))]
 
@@ -80,7 +79,6 @@ class SameLabelJob(Job):
         return [f"same/{name}" for name in block_names(self.catalog.num_rows, self.block_rows)]
 
     def open(self) -> Callable[[str], UnitResult]:
-        """Maps the index."""
         index = NeighborIndex(self.store, self.folder, self.catalog, self.settings)
 
         def compute(unit: str) -> UnitResult:
@@ -110,11 +108,9 @@ class AnyLabelJob(Job):
     block_rows: int
 
     def units(self) -> Sequence[str]:
-        """One unit per block of rows."""
         return [f"any/{name}" for name in block_names(self.catalog.num_rows, self.block_rows)]
 
     def open(self) -> Callable[[str], UnitResult]:
-        """Maps the index."""
         index = NeighborIndex(self.store, self.folder, self.catalog, self.settings)
 
         def compute(unit: str) -> UnitResult:

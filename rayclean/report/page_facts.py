@@ -156,8 +156,8 @@ class Report:
         title: the run's name.
         summary: that of the published table.
         warnings: what is to be known before a score is trusted, and what could not be shown.
-        flags: what is flagged and what a flag is worth, a paragraph each.
-        reliability_words: how far `label_score` is to be believed, a paragraph each.
+        flags: what is flagged and what a flag is worth, one paragraph each.
+        reliability_words: how far `label_score` is to be believed, one paragraph each.
         sampled: rows that the plots are made of.
         classes_left_out: classes that are not listed, since there are too many.
         heat_note: what the heat map of labels shows.

@@ -1,4 +1,4 @@
-"""The pages as HTML, one file at a time: the overview, the worst samples, a page a class, the duplicates.
+"""The pages as HTML, one file at a time: the overview, the worst samples, one page per class, the duplicates.
 
 Every text is escaped by jinja2; the pages name no file outside their folder.
 """

@@ -20,13 +20,13 @@ FIT_ROWS = 10_000
 AGREEMENT_ROWS = 20_000
 # Unbounded scores are drawn between these percentiles, what is beyond them in the outermost bins.
 ENDS = (0.5, 99.5)
-MAX_WHOLE = 60  # whole-numbered scores of no wider range get a bin a number
+MAX_WHOLE = 60  # whole-numbered scores of no wider range get one bin per number
 DOUBTFUL = 20  # rows of a class that are shown beside the flagged ones, at most
 RIGHT, WRONG, NO_TRUTH = "right", "wrong", "no truth"
 
 
 def fair_shares(total: int, counts: Array) -> Array:
-    """Shares a total out evenly: who has less than an even share gives the rest to the others.
+    """Shares a total out evenly: whoever can take less than an even share gives the rest to the others.
 
     Args:
         total: at least 0.

@@ -91,7 +91,7 @@ def heat_map(
         values: (R, C), -1 to 1; NaN stays empty.
         rows: names, left.
         columns: names, above.
-        title: for who cannot see it.
+        title: for those who cannot see it.
         tell: the words of a cell, by row and column.
         number: what is written in a cell, where there is room.
         power: of a value that its colour is of; below 1 small values are seen.

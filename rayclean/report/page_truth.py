@@ -33,7 +33,7 @@ class Truth:
         return float(self.wrong.sum() / self.known.sum()) if self.known.sum() else None
 
     def noise_rate_of(self, label: int) -> float | None:
-        """The same of a given label."""
+        """Share of wrong labels among those of a given label."""
         return float(self.wrong[label] / self.known[label]) if self.known[label] else None
 
     def of(self, rows: Array) -> Array:
@@ -42,7 +42,7 @@ class Truth:
 
 
 def no_truth(num_classes: int) -> Truth:
-    """Of a run without one."""
+    """Stands for the truth in a run without one."""
     return Truth(np.zeros(num_classes, np.int64), np.zeros(num_classes, np.int64), {})
 
 

@@ -1,4 +1,4 @@
-"""The report's sentences for who has to decide: what a flag is worth, and how far the probabilities are to be believed.
+"""The report's sentences for those who decide: what a flag is worth, and how far the probabilities are to be believed.
 
 Every number says what it is computed from; none of them is more than the table, or what people and truths say of it.
 """
@@ -43,7 +43,7 @@ class Expected:
 
 
 def flag_words(found: Expected, threshold: float, things: str, known: Known | None, rests_on: str) -> list[str]:
-    """What is flagged, and what a flag is worth: a paragraph each.
+    """What is flagged, and what a flag is worth: one paragraph each.
 
     Args:
         found: of all rows.
@@ -93,7 +93,7 @@ def basis(summary: Mapping[str, Any]) -> str:
 
 
 def reliability_words(found: Reliability | None, things: str) -> list[str]:
-    """How far the probabilities are to be believed: a paragraph each.
+    """How far the probabilities are to be believed: one paragraph each.
 
     Args:
         found: of the rows of which it is known whether their label is right; None without any.

@@ -54,7 +54,7 @@ def draw(result: Evaluation, folder: Path) -> list[Path]:
 
 
 def _curves(result: Evaluation) -> Figure:
-    """A line a score; a dot for a score that one epoch alone has."""
+    """One line per score; a dot for a score that one epoch alone has."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5), layout="constrained")
@@ -87,7 +87,7 @@ def _reliability(result: Evaluation) -> Figure:
 
 
 def _odd(simulated: list[SimulatedLosses]) -> Figure:
-    """Densities of ln(loss), a panel a network; only bins that have any loss in some panel are shown."""
+    """Densities of ln(loss), one panel per network; only bins that have any loss in some panel are shown."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4 * len(simulated)), layout="constrained")

@@ -15,7 +15,7 @@ SHOWN_TEXT = 300  # of an error that is one of many
 
 
 def print_status(console: Console, status: Any) -> None:
-    """One line a stage, what has no name yet, and who holds the run, where anybody does."""
+    """One line per stage, what has no name yet, and who holds the run, where anybody does."""
     for stage in status.stages:
         more = " and more" if stage.open_jobs else ""
         state = "done" if stage.is_done else f"{stage.done}/{stage.total}{more} {stage.unit}"
@@ -83,7 +83,7 @@ def print_findings(console: Console, findings: Iterable[Any]) -> bool:
 
 
 def print_graph(console: Console, lines: Sequence[Any], unnamed: Sequence[Any]) -> None:
-    """One line a job with the numbers of those that it reads, and what cannot be named yet."""
+    """One line per job with the numbers of those that it reads, and what cannot be named yet."""
     for number, line in enumerate(lines):
         units = "units not known yet" if line.num_units is None else f"{line.num_units:,} units"
         left = "" if line.num_missing in (None, line.num_units) else f", {line.num_missing:,} missing"
@@ -127,7 +127,7 @@ def _print_rest(console: Console, total: int, shown: int) -> None:
 
 
 def print_sample(console: Console, facts: dict[str, Any]) -> None:
-    """All that is known of one sample, a line each."""
+    """All that is known of one sample, one line each."""
     lines = [("sample", f"{facts['key']!r} of {facts['shard']}")]
     lines += [(name, str(facts[name])) for name in ("row", "clip", "member") if name in facts]
     lines += [("in quarantine" if "text" in each else "left out", _reason(each)) for each in facts["aside"]]

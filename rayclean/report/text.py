@@ -118,7 +118,7 @@ def print_plan(console: Console, plan: Plan | FeaturePlan) -> None:
         console.print(f"{plan.shards:,} shards, {plan.rows:,} samples{counted}, {plan.snapshots} snapshot(s) to score")
         _print_forwards(console, plan)
     console.print(
-        f"memory: {plan.worker_bytes / 1e9:.1f} GB a worker, {plan.driver_bytes / 1e9:.1f} GB for the driver; "
+        f"memory: {plan.worker_bytes / 1e9:.1f} GB per worker, {plan.driver_bytes / 1e9:.1f} GB for the driver; "
         f"disk: {plan.disk_bytes / 1e9:.2f} GB in run.dir"
     )
     _print_search(console, plan.search, "the features" if isinstance(plan, FeaturePlan) else "the last snapshot")
@@ -129,8 +129,8 @@ def _print_looks(console: Console, plan: FeaturePlan) -> None:
     each = "each looked at once" if plan.forwards else "no image is looked at"
     console.print(
         f"decodes: {plan.decodes:,}, forwards: {plan.forwards:,} ({each}; {plan.rows - plan.looks:,} samples have "
-        f"features from an earlier start); {plan.looks_per_s:,.0f} samples a second on this machine with one worker's "
-        "threads"
+        f"features from an earlier start); {plan.looks_per_s:,.0f} samples per second on this machine with one "
+        "worker's threads"
     )
     look_s, train_s = plan.seconds["look"], plan.seconds["train"]
     console.print(
@@ -138,14 +138,14 @@ def _print_looks(console: Console, plan: FeaturePlan) -> None:
         f"look, {duration(train_s)} to train; looking divides by the number of actors, and neighbours and scores come "
         "on top"
     )
-    console.print(f"features: {size(plan.feature_bytes)} in files, one a shard, which later starts take as they are")
+    console.print(f"features: {size(plan.feature_bytes)} in files, one per shard, which later starts take as they are")
 
 
 def _print_forwards(console: Console, plan: Plan) -> None:
     """What a run on images trains and scores."""
     console.print(
         f"forwards: {plan.training_forwards:,} to train and follow, {plan.scoring_forwards:,} to score; "
-        f"{plan.forwards_per_s:,.0f} a second on this machine with one worker's threads"
+        f"{plan.forwards_per_s:,.0f} per second on this machine with one worker's threads"
     )
     train_s, score_s = plan.seconds["train"], plan.seconds["score"]
     console.print(

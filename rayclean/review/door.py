@@ -1,4 +1,4 @@
-"""Who may look and decide: who has the address that `rayclean review` prints, on a page of that server.
+"""Who may look and decide: whoever has the address that `rayclean review` prints, on a page of that server.
 
 The address carries a token, which the first page turns into a cookie. The cookie is for a path that is drawn at the
 start: a browser sends cookies to every port of a host, and another user's server may have one. Pages of other sites can

@@ -26,6 +26,6 @@ def fixed_keys(names: Sequence[str]) -> dict[int, str] | None:
 
 
 def likely_keys(labels: Iterable[int | None]) -> dict[int, str]:
-    """Digits for the first nine different classes, where there are too many for a key each."""
+    """Digits for the first nine different classes, where there are too many for one key each."""
     distinct = dict.fromkeys(label for label in labels if label is not None and label != NONE_OF_CLASSES)
     return dict(zip(distinct, DIGITS, strict=False))

@@ -127,7 +127,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(self._post)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """No line a request."""
+        """Nothing: no line per request."""
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """What is no request at all."""

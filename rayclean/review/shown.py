@@ -11,7 +11,7 @@ Facts = dict[str, Any]
 
 
 def judgement(queue: Queue, line: Facts) -> Facts:
-    """What the table says of a row. Nothing in a sample: who sees a suggestion takes it more often than it is right.
+    """What the table says of a row. Nothing in a sample: people take a suggestion more often than it is right.
 
     Args:
         queue: that the row is of.

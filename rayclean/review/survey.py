@@ -87,7 +87,7 @@ class Survey:
 
     @property
     def num_rows(self) -> int:
-        """Of the table."""
+        """Rows of the table."""
         return self.known + sum(each.rows for each in self.strata)
 
 

@@ -95,7 +95,7 @@ def catalog_jobs(run: Run) -> list[Job]:
 def _scanned(run: Run) -> list[tuple[Catalog, DataSection, str | None]]:
     """The catalogs that are read from shards: the data's, and the verified samples' where these have their own.
 
-    With where the labels of rows held out are, if not where the given ones are.
+    With where the labels of rows kept apart are, if not where the given ones are.
     """
     verified = run.config.validation_data()
     found: list[tuple[Catalog, DataSection, str | None]] = [(run.source, run.config.data, run.config.verified_label)]

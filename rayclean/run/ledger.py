@@ -59,7 +59,7 @@ def do(executor: Executor, grow: Callable[[], Graph], console: Console, store: S
         store: the run's files.
 
     Raises:
-        StageError: units failed; all that do not hang on them are done.
+        StageError: units failed; all that do not depend on them are done.
         InputError: they could not read what people gave.
         DamageFound: they met files of the run that are not what was written.
     """
@@ -108,8 +108,8 @@ def _failure(stage: str, failed: Mapping[str, str]) -> Exception:
         return InputError(unreadable[0].removeprefix("InputError: "))
     shown = "; ".join(f"{unit}: {error}" for unit, error in list(failed.items())[:3])
     return StageError(
-        f"{len(failed)} unit(s) of {stage} failed ({shown}); all that do not hang on them are done: mend the cause and "
-        "run the same command again"
+        f"{len(failed)} unit(s) of {stage} failed ({shown}); all that do not depend on them are done: mend the cause "
+        "and run the same command again"
     )
 
 

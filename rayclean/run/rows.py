@@ -21,7 +21,7 @@ class Rows:
 
     Attributes:
         source: the rows as the shards have them.
-        validation: verified rows from shards of their own; None without.
+        validation: verified samples, from shards of their own; None without.
     """
 
     config: Config
@@ -41,10 +41,10 @@ class Rows:
         return ClassList.of(self.config.data)
 
     def derivation(self, keeps: str) -> Derivation:
-        """How rows and labels differ from the shards': of the rest, or of the validation rows held out."""
+        """How rows and labels differ from the shards': of the rest, or of the verified rows kept apart."""
         config = self.config
         size = network_spec(config, self.source_classes.num_classes).size
-        # Part of the name alone: before, `truth` was what its rows were held out by where there was one.
+        # Part of the name alone: before, `truth` was what its rows were kept apart by where there was one.
         base = "truth" if config.data.truth is None else "label"
         held_out, max_pixels = config.influence.held_out, config.data.max_pixels
         none_by_truth = config.noise.is_on and config.data.truth is not None

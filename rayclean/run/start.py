@@ -76,7 +76,7 @@ def start(
     validation = None if verified is None else scanned(store, verified, classes, find_sources(verified), None, features)
     if config.data.truth is not None and config.influence.held_out and config.influence.validation_label is None:
         log.warning(
-            "influence.validation=split holds rows out with their given labels, since data.truth is read by evaluate "
+            "influence.validation=split keeps rows apart with their given labels, since data.truth is read by evaluate "
             "alone; where others are verified, name their member: influence.validation_label=json:…"
         )
     if leaves_word:

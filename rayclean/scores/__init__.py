@@ -1,1 +1,1 @@
-"""One idea a file: what says that a given label is right."""
+"""One idea per file: what says that a given label is right."""

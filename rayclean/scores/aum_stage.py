@@ -54,12 +54,9 @@ class ThresholdsJob(AumJob):
     """The threshold of each role. One unit."""
 
     def units(self) -> Sequence[str]:
-        """The one unit."""
         return [THRESHOLDS]
 
     def open(self) -> Callable[[str], UnitResult]:
-        """Nothing to load."""
-
         def compute(_: str) -> UnitResult:
             found = []
             for role in self.roles:
@@ -75,11 +72,9 @@ class ExcessJob(AumJob):
     """aum_excess of a block of rows."""
 
     def units(self) -> Sequence[str]:
-        """One unit per block of rows."""
         return [f"{ROWS}/{name}" for name in block_names(self._num_rows(), self.block_rows)]
 
     def open(self) -> Callable[[str], UnitResult]:
-        """Maps the thresholds."""
         thresholds = map_arrays(self.store, f"{self.folder}/{THRESHOLDS}.safetensors")["thresholds"]
 
         def compute(unit: str) -> UnitResult:

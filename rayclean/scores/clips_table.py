@@ -29,12 +29,12 @@ class ClipFiles:
 
     @property
     def catalog(self) -> Catalog:
-        """Of the frames."""
+        """The catalog of the frames."""
         return self.files.catalog
 
     @property
     def of_rows(self) -> ScoreFiles:
-        """Those of the frames."""
+        """The scores of the frames."""
         return self.files
 
     @property

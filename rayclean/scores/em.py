@@ -1,7 +1,7 @@
 """Expectation maximisation for two components of one score, for all that need it: the merge, votes, learning.
 
 Letters: N rows, sorted by score; F features of a score, in which a component's log density is linear or
-quadratic: (log s, -log(1 - s)) for beta densities, the standardised score itself for Gaussians. With weights a row
+quadratic: (log s, -log(1 - s)) for beta densities, the standardised score itself for Gaussians. With weights, a row
 stands for many: a bin of a histogram for the rows in it.
 """
 
@@ -32,7 +32,7 @@ class Ending(NamedTuple):
     """When the iteration ends, in sklearn's words."""
 
     max_iter: int
-    tol: float  # change of the mean log-likelihood a row
+    tol: float  # change of the mean log-likelihood per row
 
 
 ENDING = Ending(500, 1e-7)
@@ -59,7 +59,7 @@ class TwoComponents(NamedTuple):
     noisy: Component
     clean_weight: float
     responsibilities: Float64  # (N,) P(clean component | score)
-    log_likelihood: float  # mean a row
+    log_likelihood: float  # mean per row
 
     def clean_first(self) -> TwoComponents:
         """The same with the component of the larger mean first."""
@@ -149,6 +149,7 @@ def _iterate(
         first, second, weight = _maximised(values, upper, family, weights)
         log_first = family.log_density(features, first) + math.log(weight)
         log_second = family.log_density(features, second) + math.log1p(-weight)
+        # Bayes' rule in logarithms: far from both components each density is 0 in float64.
         upper = scipy.special.expit(log_first - log_second)
         log_likelihood = _mean(np.logaddexp(log_first, log_second), weights)
         if abs(log_likelihood - previous) < ending.tol:
@@ -184,5 +185,6 @@ def _component(values: Float64, responsibilities: Float64, family: Family, weigh
         responsibilities = responsibilities * weights
     total = responsibilities.sum()
     mean = float((responsibilities * values).sum() / total)
+    # Around the mean itself: a mean of squares less a squared mean loses the digits of a narrow component.
     variance = float((responsibilities * (values - mean) ** 2).sum() / total)
     return Component(mean, family.shape(mean, variance))

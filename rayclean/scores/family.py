@@ -55,7 +55,7 @@ class Added(NamedTuple):
 
 @dataclass(frozen=True)
 class BlockFiles:
-    """The usual reader: a file of arrays a block of rows, named by scores and facts, a folder an epoch.
+    """The usual reader: one file of arrays per block of rows, named by scores and facts, one folder per epoch.
 
     Attributes:
         mark: what the folders are, for fingerprints.
@@ -73,16 +73,16 @@ class BlockFiles:
     facts: tuple[str, ...] = ()
 
     def inputs(self) -> list[str]:
-        """The folders."""
+        """The folders, each with its mark."""
         return [f"{self.mark} {folder}" for folder in self.folders.values()]
 
     def read(self, block: int) -> Values:
-        """Of the last folder."""
+        """The values in the last folder."""
         arrays = self.arrays(self.folders[max(self.folders)], block)
         return Values({name: arrays[name] for name in self.scores}, {}, {name: arrays[name] for name in self.facts})
 
     def courses(self, num_rows: int) -> Iterator[tuple[int, dict[str, Array]]]:
-        """Of each folder."""
+        """The values in each folder, by its epoch."""
         for epoch, folder in self.folders.items():
             yield epoch, {name: self.column(folder, name, num_rows) for name in self.scores}
 

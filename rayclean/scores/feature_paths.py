@@ -45,6 +45,7 @@ def feature_paths(
     for start in range(0, len(own), ROWS_AT_ONCE):
         block = slice(start, start + ROWS_AT_ONCE)
         first = own[block].astype(np.float64)
+        # One neighbour of each row at a time: all L at once would take L times the memory.
         for column in at_neighbors[block].T:
             there = column >= 0
             end = others[column[there]].astype(np.float64)

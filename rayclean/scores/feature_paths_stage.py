@@ -59,11 +59,9 @@ class FeaturePathsJob(Job):
         return self.source.catalog
 
     def units(self) -> Sequence[str]:
-        """One unit per block of rows."""
         return block_names(self.catalog.num_rows, self.block_rows)
 
     def open(self) -> Callable[[str], UnitResult]:
-        """Loads the heads."""
         lists, logits_by = self.lists(), self.heads()
 
         def compute(unit: str) -> UnitResult:
@@ -86,6 +84,7 @@ class FeaturePathsJob(Job):
             if not len(mine):
                 continue
             lists = near[mine]
+            # A row is an end of many paths; its features are read and multiplied once.
             read, places = np.unique(np.concatenate([rows[mine], lists[lists != NO_ROW]]), return_inverse=True)
             ends = head.ends(self.source.read(read))
             at = np.full(lists.shape, NO_ROW)
@@ -150,7 +149,7 @@ class BlindPathsJob(FeaturePathsJob):
         return lambda rows: self._lists(f"any/{block_name(int(rows[0]) // self.block_rows)}")["rows"]
 
     def heads(self) -> Sequence[tuple[Array, Head]]:
-        """One a fold."""
+        """One per fold."""
         heads, decay = load_heads(replace(self.task, device=self.device)), self.task.chosen()
         folds = range(self.task.settings.folds)
         return [(heads.folds == fold, heads.head(heads.blind_to(fold, decay))) for fold in folds]

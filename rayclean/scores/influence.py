@@ -6,7 +6,7 @@ stored: every linear functional <U, g_i> is r_i^T U h~_i. H is the damped Hessia
 
 A high influence is suspicious; the scores made of it are negated, so that higher is cleaner.
 
-Letters: N rows, K classes, d features, p = K(d+1) parameters, V validation rows, B matrices, C clips. Arrays of
+Letters: N rows, K classes, d features, p = K(d+1) parameters, V verified rows, B matrices, C clips. Arrays of
 parameters are (K, d+1), the bias last; flattened, entry (k, j) is at k(d+1) + j. Sums are in float64.
 """
 
@@ -56,6 +56,7 @@ def residuals(logits: Array, labels: Array) -> Float64:
     at_label = np.arange(len(labels)), labels
     result: Float64 = scipy.special.softmax(logits.astype(np.float64), axis=1)
     result[at_label] = 0
+    # 0 - x, where -x would make -0.0 of a network that is sure of the label.
     result[at_label] = 0.0 - result.sum(axis=1)
     return result
 
@@ -89,6 +90,7 @@ def gradient_products(solved: Array, residual: Array, features: Array) -> Float6
     num_matrices, num_classes, num_columns = solved.shape
     flat = solved.reshape(-1, num_columns).astype(np.float64, copy=False).T
     result = np.empty((len(residual), num_matrices))
+    # One product with all matrices, then K numbers per row and matrix: no gradient of (K, d+1) is ever held.
     for rows in row_chunks(len(residual), num_matrices * num_classes + num_columns):
         at_rows = (with_bias(features[rows]) @ flat).reshape(-1, num_matrices, num_classes)
         result[rows] = np.matmul(at_rows, residual[rows, :, None])[..., 0]
@@ -101,12 +103,12 @@ def validation_influence(solved: Array, residual: Array, features: Array) -> Flo
     Taking a row of N out of the training set changes v's loss by about -I_D(i, v) / N.
 
     Args:
-        solved: (V, K, d+1), H^-1 g_v of the validation rows.
+        solved: (V, K, d+1), H^-1 g_v of the verified rows.
         residual: (N, K) r.
         features: (N, d) h.
 
     Returns:
-        (N, V) float64; above 0 where the row, as it is labelled, does harm to v.
+        (N, V) float64; above 0 where the row, as it is labelled, harms v.
     """
     return 0.0 - gradient_products(solved, residual, features)
 
@@ -142,7 +144,7 @@ def _clip_order(clips: Array, num_rows: int) -> tuple[Array, Array, Array]:
 
 
 def influence_norms(inverse: Array, residual: Array, features: Array, clips: Array | None = None) -> Float64:
-    """||I_M(i)|| = ||H^-1 g_i||, exact: p^2 multiplications a row (Influential Rank, Eq. 3 before its z-score).
+    """||I_M(i)|| = ||H^-1 g_i||, exact: p^2 multiplications per row (Influential Rank, Eq. 3 before its z-score).
 
     Args:
         inverse: (p, p) H^-1.
@@ -199,7 +201,7 @@ def damping_share(norms: Array, gradient_norms: Array, damping: float) -> float:
 
 
 def class_deviation(influence: Array, validation_labels: Array, num_classes: int) -> Float64:
-    """sigma_k(i): the standard deviation of I_D(i, v) over the validation rows v of class k (Influential Rank, Eq. 4).
+    """sigma_k(i): the standard deviation of I_D(i, v) over the verified rows v of class k (Influential Rank, Eq. 4).
 
     Args:
         influence: (N, V) I_D, or its clips' means.
@@ -208,7 +210,7 @@ def class_deviation(influence: Array, validation_labels: Array, num_classes: int
 
     Returns:
         (N, K) float64, 0 or more, high = suspicious: the population's deviation (divided by V_k). NaN for a class with
-        fewer than two validation rows, of which there is none.
+        fewer than two verified rows, of which there is none.
     """
     result = np.full((len(influence), num_classes), np.nan)
     for k in np.flatnonzero(np.bincount(validation_labels, minlength=num_classes) > 1):

@@ -58,7 +58,7 @@ def solve(
 
     Args:
         sample: rows of all classes in their shares, with their given labels.
-        verified: validation rows with labels that are right; None without.
+        verified: rows whose labels are right; None without.
         damping: added to the Hessian's diagonal.
         probes: Rademacher probes, where the Hessian is too large to be inverted.
         seed: of the probes.
@@ -88,6 +88,7 @@ def solve(
     spectrum = solver.spectrum()
     facts["spectrum"] = dict(zip(map(str, SPECTRUM_QUANTILES), spectrum.quantiles.tolist(), strict=True))
     facts["mean_eigenvalue"] = spectrum.mean
+    # On an over-fitted network the damping alone decides, and OSM is the norm of the gradient: the record says how far.
     facts["damping_share"] = damping_share(norms, gradient_norms(residual, sample.features), damping)
     return solved, facts
 
@@ -98,7 +99,7 @@ def raw_influence(solved: Mapping[str, Array], rows: LastLayer, clips: Array | N
     Args:
         solved: of `solve`.
         rows: to be judged.
-        clips: (N,) dense ids; with them a value a clip, of the mean of its frames' gradients (Influential Rank, 4.4).
+        clips: (N,) dense ids; with them one value per clip, of its frames' mean gradient (Influential Rank, 4.4).
     """
 
     def whole(products: Array) -> Array:

@@ -56,10 +56,12 @@ class Hessian:
         result = np.zeros((self.num_parameters, self.num_parameters))
         for rows in row_chunks(len(self._h), self.num_parameters):
             f, h = self._f[rows], self._h[rows]
+            # -f f^T couples all classes, so it is one product; diag(f) below is in the blocks on the diagonal alone.
             weighted = (f[:, :, None] * h[:, None, :]).reshape(len(h), -1)
             result -= weighted.T @ weighted
         for k in range(num_classes):
             block = slice(k * num_columns, (k + 1) * num_columns)
+            # The root on both sides: a product of a matrix with itself is symmetric to the last bit.
             rooted = np.sqrt(self._f[:, k, None]) * self._h
             result[block, block] += rooted.T @ rooted
         result /= len(self._h)
@@ -74,6 +76,7 @@ class Hessian:
         for rows in row_chunks(len(self._h), num_vectors * num_classes):
             f, h = self._f[rows, None, :], self._h[rows]
             logits = (h @ flat.T).reshape(len(h), num_vectors, num_classes)  # how each v moves each row's logits
+            # (diag(f) - f f^T) applied to a row's logits without its K x K matrix.
             moved = f * (logits - (f * logits).sum(axis=2, keepdims=True))
             result += moved.reshape(len(h), -1).T @ h
         product: Float64 = (result / len(self._h) + self.damping * flat).reshape(vectors.shape)

@@ -47,7 +47,7 @@ class InfluenceJob(Job):
 
     Attributes:
         embedding: of the snapshot.
-        verified: the validation rows; None without, and then there is no OSD.
+        verified: None without any, and then there is no OSD.
         by_clip: whether a row's influence is that of its clip's mean gradient, and z-scores run over clips.
         among: a file of labels by row, `LEFT_OUT` for rows that are not trained on and count nowhere; None for all.
     """
@@ -73,7 +73,6 @@ class SolveJob(InfluenceJob):
     """Solves with the Hessian of a stratified sample of rows. One unit."""
 
     def units(self) -> Sequence[str]:
-        """The one unit."""
         return [SOLVED]
 
     def beside(self, unit: str) -> Sequence[str]:
@@ -81,7 +80,6 @@ class SolveJob(InfluenceJob):
         return [SOLVER_FILE]
 
     def open(self) -> Callable[[str], UnitResult]:
-        """Nothing to load."""
         return lambda _: self._solve()
 
     def _solve(self) -> UnitResult:
@@ -98,6 +96,7 @@ class SolveJob(InfluenceJob):
         rows = np.flatnonzero(self.counted())
         share = min(1.0, self.settings.hessian_rows / max(len(rows), 1))
         ids, labels = self.catalog.draw_id[rows], self.catalog.label[rows]
+        # Rounded up, so that no class that has rows is without any.
         return rows[drawn_of_each_class(self.seed, HESSIAN_SALT, ids, labels, lambda count: math.ceil(share * count))]
 
     def _verified_rows(self, catalog: Catalog) -> Array:
@@ -105,7 +104,7 @@ class SolveJob(InfluenceJob):
 
 
 def verified_rows(catalog: Catalog, settings: InfluenceSection, seed: int) -> Array:
-    """The validation rows: `validation_num` a class, drawn by what they are.
+    """The verified rows: `validation_num` per class, drawn by what they are.
 
     Raises:
         InputError: there is none.
@@ -123,14 +122,12 @@ def _last_layer(embedding: Embedding, catalog: Catalog, rows: Array) -> LastLaye
 
 @dataclass(frozen=True)
 class RawJob(InfluenceJob):
-    """The norms of the influence on the model, and its deviations over validation rows, one block of rows per unit."""
+    """The norms of the influence on the model, and its deviations over verified rows, one block of rows per unit."""
 
     def units(self) -> Sequence[str]:
-        """One unit per block of rows."""
         return [f"{RAW}/{name}" for name in block_names(self.catalog.num_rows, self.embedding.block_rows)]
 
     def open(self) -> Callable[[str], UnitResult]:
-        """Maps what was solved."""
         solved = map_arrays(self.store, f"{self.folder}/{SOLVED}.safetensors")
 
         def compute(unit: str) -> UnitResult:
@@ -158,12 +155,9 @@ class FitJob(InfluenceJob):
     """Moments over all rows, and from where a class votes. One unit."""
 
     def units(self) -> Sequence[str]:
-        """The one unit."""
         return [FIT]
 
     def open(self) -> Callable[[str], UnitResult]:
-        """Nothing to load."""
-
         def compute(_: str) -> UnitResult:
             total, block_rows = self.catalog.num_rows, self.embedding.block_rows
             counted, blocks, sampled = self.counted(), [], []
@@ -193,6 +187,7 @@ def influence_jobs(
     among: str | None = None,
 ) -> tuple[SolveJob, RawJob, FitJob]:
     """The steps of a snapshot's influence, in order; `among` is as in `InfluenceJob`."""
+    # Left out is what the inputs' names say already, and gamma, which is asked for later and changes no file.
     fields = settings.model_dump(exclude={"role", "validation", "validation_label", "gamma", "epochs"}) | {"seed": seed}
     if by_clip:
         fields["by_clip"] = True

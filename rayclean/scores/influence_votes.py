@@ -1,6 +1,6 @@
 """OSM and OSD of rows, and the consensus that calls a row noisy-probable (Influential Rank, Eq. 3, 4 and Algorithm 1).
 
-OSM is the z-score of ||I_M(i)||; OSD^k that of sigma_k(i), the deviation of I_D(i, v) over the validation rows v of
+OSM is the z-score of ||I_M(i)||; OSD^k that of sigma_k(i), the deviation of I_D(i, v) over the verified rows v of
 class k (`influence`). Both are high where a label is suspicious. A value that could not be computed is NaN; it
 counts nowhere.
 
@@ -86,6 +86,7 @@ def standardized(values: Array, kind: Standardize = "samples", fit: Moments | No
     std = np.sqrt(fit.squares / np.maximum(fit.num, 1))
     centred = values.astype(np.float64) - fit.mean
     flat = std <= 1e-14 * np.abs(fit.mean)
+    # 0 * x and not 0: what is unknown stays NaN.
     result: Float64 = np.where(flat, 0.0 * centred, centred / np.where(flat, 1.0, std))
     return result
 
@@ -99,7 +100,7 @@ def osd_score(osd: Array) -> Float64:
     """-(mean over k of OSD^k), (N,) float64: higher is cleaner [our choice; the paper only votes].
 
     Args:
-        osd: (N, K) over samples; classes that are NaN (too few validation rows) are left out. Over classes each row's
+        osd: (N, K) over samples; classes that are NaN (too few verified rows) are left out. Over classes each row's
             mean is 0, and so is this score.
 
     Returns:
@@ -150,7 +151,7 @@ def gamma_count(gamma: int | float, num_classes: int) -> int:
 
     Args:
         gamma: an int is a count, 0 for OSM alone; a float is a share, ceil(gamma K). A count above K selects nothing.
-        num_classes: classes that can vote, those of two validation rows or more: K where all have them.
+        num_classes: classes that can vote, those of two verified rows or more: K where all have them.
 
     Raises:
         ValueError: a count below 0, or a share out of 0..1.

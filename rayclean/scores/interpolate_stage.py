@@ -38,11 +38,10 @@ class InterpolateJob(Job):
     end_weight: float
 
     def units(self) -> Sequence[str]:
-        """One unit per block of rows."""
         return block_names(self.catalog.num_rows, self.embedding.block_rows)
 
     def open(self) -> Callable[[str], UnitResult]:
-        """Maps the partial sums of all blocks of pairs; their rows ascend, so a block of rows is a slice each."""
+        """Maps the partial sums of all blocks of pairs; their rows ascend, so a block of rows is one slice of each."""
         files = [map_arrays(self.store, self.paths.file(unit)) for unit in self.paths.units()]
 
         def compute(unit: str) -> UnitResult:
@@ -65,6 +64,7 @@ def reduce_by_row(files: Sequence[Mapping[str, Array]], start: int, stop: int, n
     """
     sums = np.zeros((stop - start, num_classes + 1))
     num_paths = np.zeros(stop - start, np.int64)
+    # Always in the order of the files: another one would change the sums' last bits.
     for file in files:
         first, last = np.searchsorted(file["rows"], [start, stop])
         here = file["rows"][first:last] - start

@@ -40,7 +40,7 @@ def interior_sums(
         left: (P,) index of each path's start in `images`.
         right: (P,) index of each path's end.
         steps: H, at least 2.
-        batch_size: images a forward.
+        batch_size: images per forward.
 
     Returns:
         (P, K) float64.
@@ -50,6 +50,7 @@ def interior_sums(
     flat = images.permute(0, 2, 3, 1).reshape(len(images), -1)
     shape = (-1, *images.shape[2:], images.shape[1])
     ends = torch.from_numpy(np.stack([left, right])).to(images.device)
+    # h / H is rounded once, from float64 to whatever the images are in.
     share = (torch.arange(1, steps, dtype=torch.float64) / steps).to(flat)[:, None]
     # The fewest pairs whose points fill whole batches.
     num_pairs = batch_size // math.gcd(batch_size, num_interior)
@@ -95,6 +96,7 @@ def partial_sums(
     to_right = np.flatnonzero(pairs.listed & RIGHT_LISTS_LEFT)
     target = np.concatenate([pairs.left[to_left], pairs.right[to_right]])
     far_end = np.concatenate([at_right[to_left], at_left[to_right]])
+    # The near end is the row's own belief, the same on all of its paths: `path_means` adds it once.
     value = np.concatenate([interior[to_left], interior[to_right]]) + end_weight * far_end
     rows, index = np.unique(target, return_inverse=True)
     sums = np.zeros((len(rows), interior.shape[1]))
@@ -119,7 +121,7 @@ def walk_block(
         beliefs: rows (R,) to their own probabilities (R, K + 1), the last column what a file dropped.
         probabilities: the network with its softmax.
         steps: H.
-        batch_size: images a forward.
+        batch_size: images per forward.
         end_weight: as in `partial_sums`.
 
     Returns:
@@ -165,10 +167,12 @@ def path_means(
         end_weight: as in `partial_sums`.
     """
     paths = np.maximum(num_paths, 1)[:, None]
+    # The weights of a path's points: H with the trapezoid's halves, H - 1 for the interior alone.
     total = steps - 1 + 2 * end_weight
     belief = np.where(num_paths[:, None] > 0, (end_weight * own + sums / paths) / total, own)
     at_label = np.arange(len(belief)), labels
     score = belief[at_label]
+    # The sum of the others, since 1 - score would be 0 for all rows that are sure to float64.
     others = belief.copy()
     others[at_label] = 0
     return PathMeans(belief, score, others.sum(axis=1))

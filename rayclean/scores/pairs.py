@@ -52,6 +52,7 @@ def ordered_for_locality(pairs: Pairs, label: Array, cell_left: Array, cell_righ
         cell_left: (P,) ordering cell of the left end.
         cell_right: (P,) ordering cell of the right end.
     """
+    # As (lower, higher) cell, so that pairs between two cells stand together whichever end is the left one.
     low, high = np.minimum(cell_left, cell_right), np.maximum(cell_left, cell_right)
     order = np.lexsort((pairs.right, pairs.left, high, low, label))
     return Pairs(pairs.left[order], pairs.right[order], pairs.listed[order])

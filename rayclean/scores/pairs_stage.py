@@ -57,18 +57,16 @@ class PairsJob(Job):
 
 @dataclass(frozen=True)
 class SameLabelPairsJob(PairsJob):
-    """The pairs of same-label lists, a group of whole labels a unit."""
+    """The pairs of same-label lists, one unit per group of whole labels."""
 
     def groups(self) -> list[tuple[int, ...]]:
         """The labels of each unit."""
         return group_labels(self.catalog.class_counts, self.group_rows)
 
     def units(self) -> Sequence[str]:
-        """One unit per group of labels."""
         return [block_name(i) for i in range(len(self.groups()))]
 
     def open(self) -> Callable[[str], UnitResult]:
-        """Plans the groups."""
         groups = self.groups()
 
         def compute(unit: str) -> UnitResult:
@@ -98,7 +96,6 @@ class AnyLabelPairsJob(PairsJob):
     """The pairs of lists of any label, one range of their smaller rows per unit."""
 
     def units(self) -> Sequence[str]:
-        """A unit a range of rows."""
         return block_names(self.catalog.num_rows, self.group_rows)
 
     def open(self) -> Callable[[str], UnitResult]:

@@ -1,4 +1,4 @@
-"""Paths: forwards along the pairs, added up by row, a block of pairs a unit."""
+"""Paths: forwards along the pairs, added up by row, one unit per block of pairs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ VERSION = 2
 
 @dataclass(frozen=True)
 class PathsJob(Job):
-    """Walks the paths of a snapshot's pairs, a block of pairs a unit.
+    """Walks the paths of a snapshot's pairs, one unit per block of pairs.
 
     Attributes:
         embedding: of the snapshot that walks, for the paths' ends; the pairs may come from another network's.
@@ -60,7 +60,6 @@ class PathsJob(Job):
         return map_arrays(self.store, f"{self.pairs_folder}/{block_name(group)}.safetensors")
 
     def open(self) -> Callable[[str], UnitResult]:
-        """Loads the network."""
         network = load_snapshot(self.store, self.snapshot.file, self.spec)
         forward = Forward(network, self.spec, self.forward)
         pixels = self.catalog.shared_pixels(self.spec.size, self.pixels)

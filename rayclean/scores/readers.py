@@ -51,11 +51,11 @@ class TrajectoryReader:
     trained: Mapping[str, Trained]
 
     def inputs(self) -> list[str]:
-        """The folders with their roles."""
+        """The folders of the scores, each with its role."""
         return [f"{role} {folder}" for role, folder in self.folders.items()]
 
     def read(self, block: int) -> Values:
-        """As of the last epoch."""
+        """The scores as of the last epoch."""
         scores: dict[str, Array] = {}
         if MAIN not in self.folders:
             embedded = self.embedding.block(block)
@@ -92,7 +92,7 @@ class WalkReader:
     inn: BlockFiles
 
     def inputs(self) -> list[str]:
-        """The folders."""
+        """The folders of both kinds of paths."""
         return [*self.iofm.inputs(), *self.inn.inputs()]
 
     def read(self, block: int) -> Values:
@@ -136,12 +136,12 @@ class InfluenceReader:
         return [f"influence {folder} {self.standardize}" for folder in self.folders.values()]
 
     def read(self, block: int) -> Values:
-        """As of the last snapshot."""
+        """OSM and OSD as of the last snapshot."""
         scores = self._read(self.folders[max(self.folders)], block)
         return Values(scores, {}, {"osd_votes": scores.pop("osd_votes")} if "osd_votes" in scores else {})
 
     def courses(self, num_rows: int) -> Iterator[tuple[int, dict[str, Array]]]:
-        """As of each snapshot."""
+        """OSM and OSD as of each snapshot."""
         for epoch, folder in self.folders.items():
             found = [self._read(folder, block) for block in range(num_blocks(num_rows, self.block_rows))]
             names = found[0].keys() - {"osd_votes"}
@@ -168,7 +168,7 @@ class OutOfFoldReader:
     epochs: tuple[int, ...]
 
     def inputs(self) -> list[str]:
-        """The folder."""
+        """The folder of the last snapshot's values."""
         return self.judged.inputs()
 
     def read(self, block: int) -> Values:
@@ -176,7 +176,7 @@ class OutOfFoldReader:
         return self.judged.read(block)
 
     def courses(self, num_rows: int) -> Iterator[tuple[int, dict[str, Array]]]:
-        """As of each snapshot."""
+        """Loss and margin as of each snapshot, the last one included."""
         trained, blocks = Trained(self.folder, len(self.epochs)), num_blocks(num_rows, self.judged.block_rows)
         for epoch in self.epochs:
             loss, margin, _ = trained.epoch(self.judged.store, epoch, blocks)
@@ -199,7 +199,7 @@ class SimulatedReader:
     average: int
 
     def inputs(self) -> list[str]:
-        """The folder."""
+        """The folder of ODD's columns."""
         return self.judged.inputs()
 
     def read(self, block: int) -> Values:

@@ -71,11 +71,9 @@ class ThresholdJob(SimulateJob):
     """Simulates the losses and takes their percentile. One unit."""
 
     def units(self) -> Sequence[str]:
-        """The one unit."""
         return [SIMULATED]
 
     def open(self) -> Callable[[str], UnitResult]:
-        """Maps the last layer."""
         arrays = map_arrays(self.store, self.snapshot.file)
         weight, bias = arrays["head.weight"], arrays["head.bias"]
 
@@ -100,11 +98,9 @@ class JudgeJob(SimulateJob):
     """odd, odd_quantile and odd_drop of a block of rows, from the mean loss of the epochs up to E."""
 
     def units(self) -> Sequence[str]:
-        """One unit per block of rows."""
         return [f"{ROWS}/{name}" for name in block_names(self.catalog.num_rows, self.block_rows)]
 
     def open(self) -> Callable[[str], UnitResult]:
-        """Maps the simulated losses."""
         simulated, at = self.simulated()
 
         def compute(unit: str) -> UnitResult:
@@ -133,11 +129,9 @@ class CheckJob(SimulateJob):
     suffix: ClassVar[str] = ".json"
 
     def units(self) -> Sequence[str]:
-        """The one unit."""
         return [CHECK]
 
     def open(self) -> Callable[[str], UnitResult]:
-        """Maps the simulated losses."""
         simulated, _ = self.simulated()
 
         def compute(_: str) -> UnitResult:

@@ -57,7 +57,7 @@ def simulated_losses(
     """Return the losses of `num` random features under labels drawn uniformly over all K classes.
 
     The features x of a draw, by kind:
-    - `gauss`: max(g, 0), g ~ N(0, I) [Song et al.]. It suits layers behind BN and ReLU without pooling.
+    - `gauss`: max(g, 0), g ~ N(0, I) [Song et al.]. It suits layers after BN and ReLU without pooling.
     - `gauss_pooled`: independent features of `rectified_gaussian`, with the measured means and stds.
     - `empirical`: real features of a row drawn with replacement; all correlations are kept.
 
@@ -84,6 +84,7 @@ def simulated_losses(
     if num < 1:
         raise ValueError(f"num must be at least 1, found {num}")
     draw = _features(kind, weight.shape[1], mean, std, features)
+    # Streams of their own, so that the labels drawn are the same whatever kind of features is.
     feature_seed, label_seed = np.random.SeedSequence(seed).spawn(2)
     feature_draws = np.random.Generator(np.random.PCG64(feature_seed))
     label_draws = np.random.Generator(np.random.PCG64(label_seed))
@@ -240,6 +241,7 @@ def agreement(planted: Floats, simulated: Float64) -> float:
     """
     if not len(planted) or not len(simulated) or np.isnan(planted).any():
         raise ValueError(f"losses without NaN expected, found {len(planted)} planted and {len(simulated)} simulated")
+    # Only the distance is taken; of the p-values this one costs nothing.
     return float(scipy.stats.ks_2samp(planted, simulated, method="asymp").statistic)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from rayclean.schema import Array
 
+# Of float32 softmax: classes that a network rules out further than that tie.
 BELIEF_FLOOR = 1e-9
 NearRows = Literal["without", "with", "alone"]
 

@@ -26,7 +26,7 @@ class BlindFiles:
     """Where such beliefs lie.
 
     Attributes:
-        heads: of the blind heads, one a weight decay.
+        heads: of the blind heads, one per weight decay.
         vote_folder: the labels of the nearest rows of each row; None where these are not to be believed.
     """
 
@@ -73,7 +73,7 @@ class ScoreFiles:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the scores."""
+        """Names of the scores, in the table's order."""
         return tuple(score.name for score in self.scores)
 
     @property
@@ -83,7 +83,7 @@ class ScoreFiles:
 
     @property
     def num_rows(self) -> int:
-        """N."""
+        """N, the number of rows."""
         return self.catalog.num_rows
 
     @property
@@ -151,6 +151,7 @@ class ScoreFiles:
             return mixed(found, sources) if sources.blind else combined(heads)
         start, stop = block_range(block, self.block_rows, self.num_rows)
         rows = np.arange(start, stop)
+        # The last column is what a file of beliefs dropped, which is no class.
         others = (self.others[role].beliefs(rows)[:, :-1] for role in sources.roles)
         return combined([self._belief_of_main(block, rows, sources.epoch), *others])
 

@@ -17,7 +17,7 @@ Floats = NDArray[np.floating]
 
 
 class RunningTrajectory:
-    """The trajectory scores as of each epoch, in memory of five numbers a row.
+    """The trajectory scores as of each epoch, in memory of five numbers per row.
 
     A row with a NaN in some epoch is NaN from then on in the means, and in that epoch for the rest.
     """

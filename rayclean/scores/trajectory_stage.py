@@ -26,12 +26,9 @@ class TrajectoryJob(Job):
     block_rows: int
 
     def units(self) -> Sequence[str]:
-        """One unit per block of rows."""
         return block_names(self.catalog.num_rows, self.block_rows)
 
     def open(self) -> Callable[[str], UnitResult]:
-        """Nothing to load."""
-
         def compute(unit: str) -> UnitResult:
             start, stop = block_range(int(unit), self.block_rows, self.catalog.num_rows)
             running = RunningTrajectory(stop - start)

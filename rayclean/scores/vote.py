@@ -51,6 +51,7 @@ def neighbor_shares(
         (N, K) float64, positive, rows sum to 1.
     """
     shares = np.zeros((len(neighbor_labels), num_classes))
+    # Column by column: one indexed addition would count a label once that several neighbours of a row have.
     for labels in neighbor_labels.T:
         there = np.flatnonzero(labels >= 0)
         shares[there, labels[there]] += 1

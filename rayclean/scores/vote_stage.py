@@ -35,12 +35,9 @@ class VoteJob(Job):
     num: int
 
     def units(self) -> Sequence[str]:
-        """One unit per block of rows."""
         return block_names(self.catalog.num_rows, self.block_rows)
 
     def open(self) -> Callable[[str], UnitResult]:
-        """Nothing to load."""
-
         def compute(unit: str) -> UnitResult:
             start, stop = block_range(int(unit), self.block_rows, self.catalog.num_rows)
             lists = map_arrays(self.store, f"{self.lists_folder}/any/{unit}.safetensors")

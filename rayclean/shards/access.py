@@ -46,7 +46,7 @@ class PixelReader:
     """Reads images by (shard, offset, size): `pread` on files kept open, ranged requests elsewhere.
 
     That a shard is the one of the catalog shows in the pixels, whose digest is compared; a local one is asked for
-    its time as well when it is opened, which costs nothing. One reader a thread: a file that is closed to make room
+    its time as well when it is opened, which costs nothing. One reader per thread: a file that is closed to make room
     may be in use by another.
 
     Args:

@@ -1,4 +1,4 @@
-"""Shards whose URLs are secrets: `env:NAME` stands for the patterns in an environment variable, one a line.
+"""Shards whose URLs are secrets: `env:NAME` stands for the patterns in an environment variable, one per line.
 
 A signed URL is a key, and what the config says is written to the run folder, to logs and into errors. So from here on
 such a shard is called `env://NAME/FILE`, by its base name alone. This file system finds what it stands for, in each
@@ -88,7 +88,7 @@ def _files_of(variable: str) -> Mapping[str, str]:
     if not os.environ.get(variable, "").strip():
         raise ConfigError(
             f"{ENVIRONMENT}{variable}: the environment has no {variable}, or nothing in it; set it to the shards' "
-            "URLs, one a line, on every node"
+            "URLs, one per line, on every node"
         )
     return _expanded(variable, os.environ[variable])
 
@@ -108,7 +108,7 @@ def _expanded(variable: str, content: str) -> Mapping[str, str]:
             kind = "no pattern of shards" if isinstance(e, ConfigError) else "matches nothing that can be read"
             cause = f" ({type(e.__cause__).__name__})" if e.__cause__ else ""
             raise type(e)(f"{where}: {kind}{cause}; the line is not repeated here") from None
-    # Of a URL no more than this: signatures lie behind it, and tokens in folders before it.
+    # Of a URL no more than this: signatures come after it, and tokens in folders before it.
     names = [os.path.basename(re.split(r"[?#]", url, maxsplit=1)[0] if "://" in url else url) for url in urls]
     if len(set(names)) < len(names):
         names = [f"{position:05d}-{name}" for position, name in enumerate(names)]

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 class NodeCache:
     """Keeps decoded images by row; a row's slot is row modulo the number of slots, and the last one put there stays.
 
-    Where all rows fit, each is decoded once a node, whatever number of processes and snapshots read it. Where they
+    Where all rows fit, each is decoded once per node, whatever number of processes and snapshots read it. Where they
     do not, pairs that are ordered for locality still find most of their images.
 
     No lock: a slot carries its row and a checksum over row and pixels, so that what another process is writing, or

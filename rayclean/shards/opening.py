@@ -30,11 +30,11 @@ class RemoteFile(io.RawIOBase):
         self.size = int(patiently(fs.info, path)["size"])
 
     def readable(self) -> bool:
-        """True."""
+        """True: it is for reading."""
         return True
 
     def seekable(self) -> bool:
-        """True."""
+        """True: any position can be read."""
         return True
 
     def tell(self) -> int:

@@ -126,7 +126,7 @@ def scan_members(file: BinaryIO, url: str, strays: Counter[str] | None = None) -
 def members_of(headers: Iterable[tarfile.TarInfo], strays: Counter[str]) -> Iterator[tuple[tarfile.TarInfo, Member]]:
     """Members that may belong to samples, with their headers.
 
-    A hard link has the content of the file before it that it names; 30 bytes a file are held to find it.
+    A hard link has the content of the file before it that it names; 30 bytes per file are held to find it.
 
     Args:
         headers: of a tar.

@@ -189,7 +189,7 @@ def short_names(urls: Sequence[str]) -> list[str]:
         urls: as `expand_shards` gives them.
 
     Returns:
-        One name a shard, in the same order; different as long as the URLs are.
+        One name per shard, in the same order; different as long as the URLs are.
     """
     parts = [url.split("/") for url in urls]
     shortest = min((len(part) for part in parts), default=1)

@@ -34,7 +34,7 @@ _DTYPES |= {"U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?"}
 
 @functools.cache
 def note_unchecked() -> None:
-    """Says once a process that files without checksums are read."""
+    """Says once per process that files without checksums are read."""
     log.warning("files of this run were written by an earlier release and have no checksums; they are read as they are")
 
 
@@ -260,7 +260,7 @@ def check_table(data: memoryview, path: str) -> None:
         raise DamagedFile(path, "its checksum is another one")
 
 
-# --- anything else: behind its bytes, where readers of these formats do not look.
+# --- anything else: after its bytes, where readers of these formats do not look.
 
 
 def seal_bytes(data: bytes) -> bytes:

@@ -165,7 +165,7 @@ class Executor(Protocol):
             watcher: is told of each unit that ended.
 
         Returns:
-            One report a job of which anything was done. Only counters travel: the published files are the truth.
+            One report per job of which anything was done. Only counters travel: the published files are the truth.
 
         Raises:
             StageError: nothing runs at all.
@@ -186,7 +186,7 @@ class Inline:
         stamp: the environment that files are marked with.
         train: what trains.
         mixes: accept units of another environment.
-        notes: note what a unit raises, and go on with all that does not hang on it; else it passes.
+        notes: note what a unit raises, and go on with all that does not depend on it; else it passes.
     """
 
     def __init__(self, stamp: str = "{}", train: Trainer = train_here, mixes: bool = True, notes: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""One driver a run: numbered files, each created only if absent; the one with the highest number holds.
+"""One driver per run: numbered files, each created only if absent; the one with the highest number holds.
 
 Units are pure and named by what they are made of, so a driver that was taken over does no harm by them. What changes
 under one name (config, records, precision, the table's manifest, removals) is written through `HeldStore`, which looks
@@ -104,7 +104,7 @@ RELEASED = b"released"
 
 
 def _numbers(store: Store) -> list[int]:
-    """Of all leases, ascending."""
+    """Numbers of all leases, ascending."""
     names = (name.partition(".") for name in store.list(LEASES))
     return sorted(int(stem) for stem, _, kind in names if kind == "json" and stem.isdigit())
 

@@ -30,7 +30,7 @@ def copy_of(identity: str, num_bytes: int, fetch: Callable[[int, int], bytes]) -
 
     Returns:
         None where the file is small, or the node has no room for it: then it is to be read. A copy may go at any time
-        to make room for another; who has mapped it by then keeps it.
+        to make room for another; whoever has mapped it by then keeps it.
     """
     if num_bytes < MIN_BYTES:
         return None

@@ -126,7 +126,7 @@ def draw_boxes(num_images: int, size: int, generator: torch.Generator) -> torch.
 
     Its share of the image is uniform in CROP_SHARE, the logarithm of width / height in that of CROP_RATIO, the place
     among all that fit. The first of CROP_TRIES boxes that fits is taken; where none does, the largest one in the
-    centre, in a square image all of it. All tries are drawn, so that the draws that follow do not hang on them.
+    centre, in a square image all of it. All tries are drawn, so that the draws that follow do not depend on them.
 
     Args:
         num_images: N.

@@ -32,7 +32,7 @@ class Lesson(NamedTuple):
     Attributes:
         labels: (N,) integers; `LEFT_OUT` for rows that are not trained on.
         weights: (N,) float32; None where all count alike.
-        targets: rows (R,) to (R, K) float32 with what each class has of them, in the place of labels; None without.
+        targets: rows (R,) to (R, K) float32 with what each class has of them, in place of labels; None without.
     """
 
     labels: Array
@@ -58,7 +58,7 @@ def cached_rows(rows: Array, seed: int, epoch: int, batch_size: int, rank: int =
         rows: (R,) those that are trained on.
         seed: of the permutation.
         epoch: counted from 1.
-        batch_size: at most so many a batch.
+        batch_size: at most so many per batch.
         rank: this process.
         ranks: how many there are.
     """

@@ -19,7 +19,7 @@ ROWS_AT_ONCE = 1024  # rows that are read together
 
 @dataclass(frozen=True)
 class FeatureFeedSettings(FeedSettings):
-    """How features are read in the place of images.
+    """How features are read in place of images.
 
     Attributes:
         inputs: how they are standardized.

@@ -143,7 +143,7 @@ class Feed:
             rows: (R,) distinct rows, ascending.
             seed: of the order; two passes of an epoch take two seeds.
             epoch: counted from 1.
-            batch_size: at most so many a batch.
+            batch_size: at most so many per batch.
         """
         if self.cache is not None:
             cache = self.cache
@@ -157,6 +157,7 @@ class Feed:
         plan = plan_stream(seed, epoch, self.ranks, np.diff(edges), batch_size)[self.rank]
         rng = random.Random(epoch_seed(seed, epoch, self.rank, "buffer"))
         stream = shuffled(self._read(plan.parts, rows, edges), self.settings.shuffle_rows, rng)
+        # All ranks take equally many steps: one that ended earlier would leave the others waiting for its gradients.
         if plan.repeated:
             stream = _repeat_first(stream, plan.repeated)
         for start, stop in batch_bounds(plan.num_rows, plan.steps):

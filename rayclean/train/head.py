@@ -29,7 +29,7 @@ class Head:
 
     @classmethod
     def read(cls, arrays: Mapping[str, Array], device: str) -> Head:
-        """From a snapshot's arrays."""
+        """The head of a snapshot's arrays."""
         there = {name: file for name, file in NAMES.items() if file in arrays}
         return cls({name: torch.from_numpy(np.array(arrays[file])).to(device) for name, file in there.items()})
 
@@ -44,7 +44,7 @@ class Head:
 
     @property
     def device(self) -> torch.device:
-        """Where it is."""
+        """The device that its tensors are on."""
         return self.tensors["weight"].device
 
     def ends(self, features: Array) -> Array:

@@ -1,6 +1,6 @@
 """Trains heads on features that are read in blocks, on any number of ranks, to the same bytes.
 
-Heads have nothing to do with each other, so the ranks share them out in fixed groups and meet once an epoch; one
+Heads have nothing to do with each other, so the ranks share them out in fixed groups and meet once per epoch; one
 product gives the logits of a group, a mask tells which rows a head learns from. They learn by MixUp between features,
 whose partners are drawn within a fold, so that no row of a fold reaches the head that is blind to it.
 
@@ -143,6 +143,7 @@ class _Group:
     def step(self, batch: Batch, rate: float) -> None:
         """One step of SGD with Nesterov's momentum."""
         mask = self.keep[:, batch.folds]
+        # The mean over the rows that a head learns from; one without any in a batch moves by decay and momentum.
         mask = mask / mask.sum(dim=1, keepdim=True).clamp(min=1)
         logits, seen = self.layers.logits(self.values, batch.inputs)
         error = logit_gradient(self.loss, logits, batch.target, batch.amount) * mask[:, None]
@@ -151,6 +152,7 @@ class _Group:
             if value.dim() == 3:  # biases do not decay
                 gradient.addcmul_(value, self.decay)
             velocity.mul_(MOMENTUM).add_(gradient)
+            # Nesterov as torch's SGD has it: the gradient where the weights are, the look ahead in the step.
             value.sub_(gradient.add_(velocity, alpha=MOMENTUM), alpha=rate)
 
 
@@ -168,6 +170,7 @@ def _train_epoch(reader: WindowReader, task: HeadTask, epoch: int, groups: list[
                 rate = task.rate * 0.5 * (1 + np.cos(np.pi * progress))
                 started = pool.map(partial(steps, batch, rate), others)
                 steps(batch, rate, mine)
+                # Waits for the other threads, and raises what one of them raised.
                 list(started)
 
 
@@ -187,6 +190,7 @@ def _start(rows: Rows, task: HeadTask, state: State | None) -> tuple[Tensors, Te
 def _groups(settings: HeadSettings, values: Tensors, velocities: Tensors) -> list[_Group]:
     """The heads in groups that do not depend on the number of ranks."""
     device = values["bias"].device
+    # One row per head of a decay, in the order of `Heads.blind_to` and `Heads.seeing`.
     seen = np.vstack([1 - np.eye(settings.folds), np.ones(settings.folds)]).astype(np.float32)
     keep = torch.from_numpy(np.tile(seen, (len(settings.weight_decays), 1))).to(device)
     decay = torch.from_numpy(np.repeat(np.array(settings.weight_decays, np.float32), settings.folds + 1)).to(device)
@@ -230,6 +234,7 @@ def _batch(window: torch.Tensor, at: Array, rows: Array, task: HeadTask, rng: np
 def _exchange(groups: list[_Group], rank: Rank) -> None:
     """Gives every rank the heads of the others."""
     if rank.count > 1:
+        # From the rank that has trained it: groups are dealt out in turn.
         for number, group in enumerate(groups):
             for tensor in (*group.values.values(), *group.velocities.values()):
                 dist.broadcast(tensor, number % rank.count)

@@ -58,6 +58,7 @@ def mixed_batch(
         target = torch.from_numpy(targets.astype(np.float32)).to(device)
     amount = None if weights is None else torch.from_numpy(weights.astype(np.float32)).to(device)
     if amount is not None:
+        # Before mixing, so that each half of a mixed row counts by its own row's weight.
         target = target * amount[:, None]
     if alpha:
         share = rng.beta(alpha, alpha)
@@ -72,6 +73,7 @@ def partners(folds: Array, rng: np.random.Generator) -> Array:
     """(B,) for each row of a batch another one of its fold, by position, or itself: a permutation."""
     shuffled = rng.permutation(len(folds))
     result = np.empty(len(folds), np.int64)
+    # The i-th row of a fold gets the i-th of the same fold in a random order.
     result[np.argsort(folds, kind="stable")] = shuffled[np.argsort(folds[shuffled], kind="stable")]
     return result
 

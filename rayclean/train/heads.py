@@ -60,7 +60,7 @@ class HeadSettings:
 
     @property
     def num_heads(self) -> int:
-        """H."""
+        """H, the number of heads."""
         return len(self.weight_decays) * (self.folds + 1)
 
     @property
@@ -74,7 +74,7 @@ class HeadSettings:
         return max(min(self.epochs, MOST_STEPS // steps), -(-LEAST_STEPS // steps))
 
     def steps_of(self, num_rows: int) -> int:
-        """Steps an epoch; at least 1."""
+        """Steps per epoch; at least 1."""
         return max(-(-num_rows // self.batch_size), 1)
 
 
@@ -145,6 +145,7 @@ def standardized(features: Array) -> Array:
     """
     values = np.asarray(features, np.float32)
     mean, deviation = values.mean(axis=0, dtype=np.float64), values.std(axis=0, dtype=np.float64)
+    # Relative to the mean: the deviation of a constant column is rounding, and need not be 0.
     varies = deviation > 1e-6 * np.maximum(np.abs(mean), 1e-30)
     scale = np.where(varies, 1 / np.where(varies, deviation, 1), 0) * np.sqrt(STRENGTH / max(int(varies.sum()), 1))
     result: Array = ((values - mean.astype(np.float32)) * scale.astype(np.float32)).astype(np.float32)
@@ -160,7 +161,7 @@ def rate_rows(num_rows: int, seed: int) -> Array:
 
 
 def stable_rate(features: torch.Tensor, seed: int) -> float:
-    """The rate, smaller where features hang together so much that it would overshoot along one direction.
+    """The rate, smaller where features are so correlated that it would overshoot along one direction.
 
     Args:
         features: (R, d) of `rate_rows`.
@@ -175,6 +176,7 @@ def _largest_moment(features: torch.Tensor, seed: int) -> float:
     direction = torch.from_numpy(np.random.default_rng(seed).normal(size=features.shape[1]).astype(np.float32))
     direction = direction.to(features.device)
     largest = 0.0
+    # Power iteration: d numbers in place of a (d, d) matrix of moments.
     for _ in range(POWER_STEPS):
         direction = features.T @ (features @ direction) / len(features)
         largest = float(direction.norm())

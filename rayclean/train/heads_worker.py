@@ -101,7 +101,7 @@ class HeadsTask(RoleTask):
         write(self.store, f"{self.folder}/{CHOICE_FILE}", self.old.facts)
 
     def run(self, rank: Rank, resume: Resume, report: Report) -> None:
-        """See `train_heads_on_rank`."""
+        """Trains on one rank; see `train_heads_on_rank`."""
         train_heads_on_rank(self, rank, resume, report)
 
     def decay_folder(self, decay: int) -> str:

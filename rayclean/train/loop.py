@@ -76,6 +76,7 @@ def train_epochs(
         The epoch, the bare network with the buffers of rank 0, and the state to go on from.
     """
     torch.set_num_threads(settings.threads)
+    # Some of CUDA's kernels have no deterministic form: there it warns and goes on.
     torch.use_deterministic_algorithms(True, warn_only=settings.device != "cpu")
     network = network.to(torch.device(settings.device)).to(memory_format=torch.channels_last)
     optimizer = make_optimizer(network, settings.train)
@@ -124,9 +125,11 @@ def _train_epoch(
     """One pass over the rank's batches. Every draw comes from (seed, epoch, rank), so an epoch repeats."""
     device, train, spec = torch.device(settings.device), settings.train, settings.spec
     generator = torch.Generator().manual_seed(epoch_seed(settings.seed, epoch, rank.index, "batches"))
+    # Dropout draws from torch's global generator alone.
     torch.manual_seed(epoch_seed(settings.seed, epoch, rank.index, "dropout"))
     steps = steps_of(settings.rank_rows, train.batch_size)
     for step, (images, labels, weights) in enumerate(batches):
+        # By the share of the whole training, in epochs: the rate does not depend on the number of ranks.
         set_rate(optimizer, learning_rate(train, (epoch - 1 + step / steps) / train.epochs))
         pixels = augment_uint8(images, train.augment, generator)
         inputs = augment_float(spec.inputs(pixels), train.augment, generator)

@@ -74,7 +74,7 @@ def plan_stream(seed: int, epoch: int, ranks: int, shard_rows: Array, batch_size
         batch_size: rows of a step and rank, at most.
 
     Returns:
-        One plan a rank; shares differ by one row at most.
+        One plan per rank; shares differ by one row at most.
 
     Raises:
         ConfigError: there are fewer rows than ranks.
@@ -89,6 +89,7 @@ def plan_stream(seed: int, epoch: int, ranks: int, shard_rows: Array, batch_size
     for shard in order:
         start = 0
         while start < shard_rows[shard]:
+            # This rank's share is full; the next one goes on in the same shard.
             rank += position == ends[rank]
             take = int(min(shard_rows[shard] - start, ends[rank] - position))
             parts[rank].append(Part(int(shard), start, start + take))

@@ -72,7 +72,7 @@ class FeatureSpec(NetworkSpec):
 
     @property
     def is_linear(self) -> bool:
-        """It is."""
+        """True: features are what it is given."""
         return True
 
     def inputs(self, images: torch.Tensor) -> torch.Tensor:

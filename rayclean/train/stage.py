@@ -1,4 +1,4 @@
-"""Training on Ray Train: one TorchTrainer a role, a checkpoint each epoch, one file when it is done."""
+"""Training on Ray Train: one TorchTrainer per role, one checkpoint each epoch, one file when it is done."""
 
 from __future__ import annotations
 
@@ -63,9 +63,11 @@ def train_task(
     """
     spec = network_spec(config, catalog.num_classes, role)
     model, settings = config.model_of(role), config.train_of(role)
+    # Scoring's precision and batch size: trajectories come from an evaluation pass after each epoch.
     forward = ForwardSettings(workers.device, precision[1], config.score.batch_size)
     feed = feed_settings(config, spec.size, settings.batch_size, role)
     fields = {
+        # The size as it is resolved is in `spec`; weights count by what they hold, not by their name.
         "model": model.model_dump(exclude={"size"}) | {"weights": weights_digest(model.weights)},
         "train": train_fields(settings),
         "from": weights_digest(settings.from_),
@@ -169,7 +171,6 @@ class TrainJob(TrainingJob):
     workers: Workers
 
     def units(self) -> Sequence[str]:
-        """The training as a whole."""
         return [DONE_FILE.removesuffix(self.suffix)]
 
     def missing(self) -> list[str]:
@@ -178,7 +179,6 @@ class TrainJob(TrainingJob):
 
     @property
     def label(self) -> str:
-        """The role."""
         return self.task.role
 
     @property

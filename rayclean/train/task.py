@@ -47,7 +47,7 @@ class RoleTask(ABC):
     @property
     @abstractmethod
     def epochs(self) -> int:
-        """In all."""
+        """Epochs in all; 0 for weights that are taken as they are."""
 
     @abstractmethod
     def kept_epochs(self) -> tuple[int, ...]:

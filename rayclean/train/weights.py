@@ -72,6 +72,7 @@ def _fetch(source: str) -> Path:
     except (ValueError, ImportError, PermissionError) as e:
         raise ConfigError(f"train.from {source}: cannot be read: {e}") from e
     copy = node_folder("weights") / f"{hashlib.sha256(data).hexdigest()[:16]}-{last.rpartition('/')[2]}"
+    # Workers of a node may fetch it at the same time: its name appears when it is whole.
     temporary = copy.with_name(f"{copy.name}.{os.getpid()}")
     temporary.write_bytes(data)
     os.rename(temporary, copy)

@@ -1,4 +1,4 @@
-"""Rows in an order that is shuffled in two levels, so that features are read in blocks and once an epoch.
+"""Rows in an order that is shuffled in two levels, so that features are read in blocks and once per epoch.
 
 Blocks of consecutive rows are drawn in a shuffled order into windows that fit into memory; the rows of a window are
 shuffled among themselves. Where all rows fit one window this is a plain shuffle of all rows.

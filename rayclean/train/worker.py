@@ -35,7 +35,7 @@ class TrainTask(WorkerTask, RoleTask):
         return self.train.epochs
 
     def results(self) -> str:
-        """The folder itself."""
+        """The task's own folder."""
         return self.folder
 
     def publish_untrained(self) -> None:
@@ -43,7 +43,7 @@ class TrainTask(WorkerTask, RoleTask):
         self.publish_snapshot(0, self.new_network())
 
     def run(self, rank: Rank, resume: Resume, report: Report) -> None:
-        """See `train`."""
+        """Trains on one rank; see `train`."""
         train(self, rank, resume, report)
 
     def kept_epochs(self) -> tuple[int, ...]:
@@ -108,6 +108,7 @@ def write_trajectories(
         if wanted is not None and name not in wanted:
             continue
         start, stop = block_range(block, task.block_rows, total)
+        # A pass of its own: the losses of the training batches are of augmented images, and mixed ones under MixUp.
         logits = forward.logits(forward.normalized(feed.images(np.arange(start, stop)))).float().cpu().numpy()
         if not np.isfinite(logits).all():
             raise UnitError(

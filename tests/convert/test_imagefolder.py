@@ -252,7 +252,7 @@ def test_a_key_that_is_there_twice_is_refused(birds: Path, tmp_path: Path) -> No
     ("folders", "files", "said"),
     [
         ([], [], r"nothing: cannot be read: No such file.*expected ROOT/CLASS/IMAGE"),
-        (["nothing"], [], "found no folders, expected one a class"),
+        (["nothing"], [], "found no folders, expected one per class"),
         (["nothing/owl"], [], "train: found none of 0 images; unpack them"),
         (["nothing/a\nb"], ["nothing/a\nb/0.png"], "expected a line of text"),
         (["nothing/ a"], ["nothing/ a/0.png"], "without outer blanks"),

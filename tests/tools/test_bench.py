@@ -87,7 +87,7 @@ def test_the_table_of_growth_adds_up_the_records(tmp_path: Path) -> None:
     large = Size(2000, stages, wall_s=12, driver_bytes=2**20 + 16_000)
     lines = compare(small, large)
     assert "| neighbors | 4.000 | 2.000 | 0.50 | 3 | 3 | 1.00 |" in lines
-    assert any("16.0 bytes a row more" in line for line in lines)
+    assert any("16.0 bytes per row more" in line for line in lines)
 
 
 def test_synthetic_samples_repeat_and_carry_both_labels(tmp_path: Path) -> None:

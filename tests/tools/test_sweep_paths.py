@@ -124,7 +124,8 @@ def test_a_table_a_sweep() -> None:
     figures = ".9123 | .9000 | 1.0000 | 13.05 | 41.8 | 1.0 | 2.0 | 30.0 | 0.5"
     rule = "|---|---|---|---|---|---|---|---|---|---|"
     assert tables({"cell": "one", "settings": settings}) == [
-        "one: AUROC; forwards of paths, a sample and snapshot; work of all four steps, then their seconds on the clock",
+        "one: AUROC; forwards of paths per sample and snapshot; work of all four steps, then their seconds on the "
+        "clock",
         *("", f"| L | {columns} |", rule, f"| 10 | {figures} |"),
         *("", f"| H | {columns} |", rule, f"| 3 | {figures} |"),
         *("", f"| pool | {columns} |", rule, f"| none | {figures} |", f"| 100 | {figures} |"),

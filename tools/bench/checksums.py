@@ -70,7 +70,7 @@ def measure(jobs: list[Job], out: Store) -> tuple[int, float, float]:
 
 
 def main() -> None:
-    """Prints a line a stage."""
+    """Prints one line per stage."""
     run, stages = sys.argv[1], sys.argv[2:] or BENCHED
     this = look(load_run(run), Store(run))
     walks = this.walks

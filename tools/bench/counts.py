@@ -1,4 +1,4 @@
-"""How the package is built, counted: modules, arrows between them, long functions; one column a tree.
+"""How the package is built, counted: modules, arrows between them, long functions; one column per tree.
 
     .venv/bin/python tools/bench/counts.py                      # this tree
     .venv/bin/python tools/bench/counts.py 72a765c .            # a revision beside it
@@ -137,7 +137,7 @@ def plan(revision: Revision) -> dict[str, int]:
 
 
 def table(columns: Mapping[str, Mapping[str, int]]) -> str:
-    """Markdown, one column a tree; a count that a tree lacks stays empty."""
+    """Markdown, one column per tree; a count that a tree lacks stays empty."""
     names = list(dict.fromkeys(name for counts in columns.values() for name in counts))
     lines = [["count", *columns], ["---", *("--:" for _ in columns)]]
     lines += [[name, *(f"{counts[name]:,}" if name in counts else "" for counts in columns.values())] for name in names]

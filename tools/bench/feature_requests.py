@@ -2,9 +2,9 @@
 
     .venv/bin/python tools/bench/feature_requests.py /elsewhere --rows 100000
 
-Shards hold a label and features a sample (`npy`, float16; the made ones of tools/bench/features.py); shards and run lie
-in a bucket of an object store on loopback (tools/faults/object_store.py), which holds all in memory. The same run is
-then started once more, finished as it is.
+Shards hold a label and features per sample (`npy`, float16; the made ones of tools/bench/features.py); shards and run
+lie in a bucket of an object store on loopback (tools/faults/object_store.py), which holds all in memory. The same run
+is then started once more, finished as it is.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""How a run on features grows: the same run on made features of two sizes, work and memory a row by stage.
+"""How a run on features grows: the same run on made features of two sizes, work and memory per row by stage.
 
     .venv/bin/python tools/bench/features.py /elsewhere --small 100000 --large 1000000
     .venv/bin/python tools/bench/features.py /elsewhere --small 10000 --large 20000 --classes 1000
 
-Features are 64 clusters a class in 24 dimensions with unit noise, turned into 768; a fifth of the labels is another
+Features are 64 clusters per class in 24 dimensions with unit noise, turned into 768; a fifth of the labels is another
 class's. They lie as clip-retrieval writes them, beside shards that hold labels alone. What is there is not made or run
-again. Where a stage's work a row stays the same the ratio is 1; the search of neighbours, which need not, is a stage of
-its own, and its recall is said. The figures of each size are kept in FOLDER/figures-ROWS.json.
+again. Where a stage's work per row stays the same the ratio is 1; the search of neighbours, which need not, is a stage
+of its own, and its recall is said. The figures of each size are kept in FOLDER/figures-ROWS.json.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def recall(folder: Path, num_rows: int, num_classes: int, dim: int) -> float:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where features, runs and figures lie; some 8 bytes a number")
+    parser.add_argument("folder", type=Path, help="where features, runs and figures lie; some 8 bytes per number")
     parser.add_argument("--small", type=int, default=10_000)
     parser.add_argument("--large", type=int, default=100_000)
     parser.add_argument("--classes", type=int, default=10)

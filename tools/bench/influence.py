@@ -4,7 +4,7 @@
     .venv/bin/python tools/bench/influence.py --rows 100000 --features 2048 --classes 14
 
 Made features and logits stand for a network: rectified Gaussians, a last layer that is right in most rows, three
-labels in ten wrong, five verified rows a class. The conjugate gradients are compared with the Cholesky factor where
+labels in ten wrong, five verified rows per class. The conjugate gradients are compared with the Cholesky factor where
 that fits; the probes' norms with exact ones of 200 rows, for which H^-1 g is solved row by row.
 """
 
@@ -40,7 +40,7 @@ from rayclean.scores.influence_solvers import (
 )
 
 EXACT_ROWS = 200
-VERIFIED = 5  # a class
+VERIFIED = 5  # per class
 BLOCK = 4000
 
 

@@ -86,7 +86,7 @@ class Pass(NamedTuple):
     spent: Spent
 
     def per_s(self, kind: int) -> float:
-        """Samples a second, by the clock (0) or of CPUs (1)."""
+        """Samples per second, by the clock (0) or of CPUs (1)."""
         return self.rows / self.spent[kind]
 
 
@@ -101,7 +101,7 @@ def timed(loop: Callable[[], int]) -> Pass:
 
 
 def table(turns: Sequence[Turn], bare: str, apart: Sequence[str] = ()) -> str:
-    """A line a loop: its rate, and what share of the rate of `bare` it reaches, by the clock and by CPU time.
+    """One line per loop: its rate, and what share of the rate of `bare` it reaches, by the clock and by CPU time.
 
     Args:
         turns: one or more.
@@ -338,7 +338,7 @@ def _train_on_worker(config: dict[str, Any]) -> list[Turn]:
 
 
 def train_task(run: Run, turns: int) -> TrainTask:
-    """The default training of a run's rows, an epoch a turn and one more."""
+    """The default training of a run's rows, one epoch per turn and one more."""
     return replace(run.network.task, folder="trained", train=TrainSection(epochs=turns + 1))
 
 
@@ -356,7 +356,7 @@ def print_embed(run: Run, options: argparse.Namespace) -> None:
 
 def print_train(run: Run, options: argparse.Namespace) -> None:
     task = train_task(run, options.turns)
-    print(f"{task.precision}, batches of {task.train.batch_size}, {task.catalog.num_rows:,} rows an epoch\n")
+    print(f"{task.precision}, batches of {task.train.batch_size}, {task.catalog.num_rows:,} rows per epoch\n")
     if options.ray:
         with connect():
             turns = train_turns_on_ray(task)

@@ -7,7 +7,7 @@ Made beliefs stand for a network's: the softmax of Gaussian noise, raised at the
 label. They are drawn block by block, twice: for the rows that a run's fit would see, then for the application; never
 are there more than these rows and a block. AUROC and noise rate tell that the model had something to find.
 
-One line of a Markdown table a process, since a peak of memory is the process's: several sizes are several commands.
+One line of a Markdown table per process, since a peak of memory is the process's: several sizes are several commands.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@
 Made features resemble learned ones: labels of fifty clusters each in 16 of all dimensions, some noise, and one row in
 five labelled wrong. Both searches go through the whole choice of lists (`rayclean.neighbors.index`), in the same
 process and in turns, so that their ratio stands other work on the machine; times are the best of the turns. The last
-columns are a snapshot's worth: a list a row, and what making the IVF index takes beyond the flat one.
+columns are a snapshot's worth: one list per row, and what making the IVF index takes beyond the flat one.
 
 A second table has the sizes of the files, and the memory of processes that do nothing but make an index, or search
 it: their peak, what they hold of their own, and what they map of the files and have touched of it.
@@ -49,7 +49,7 @@ NEVER = 2**62
 MB = 1e6
 INDEX_FILES = (".safetensors", ".faiss")
 HEADER = (
-    "| rows | lists | rows searched | flat, ms a list | IVF, ms a list | flat / IVF | recall@10 | cells probed "
+    "| rows | lists | rows searched | flat, ms per list | IVF, ms per list | flat / IVF | recall@10 | cells probed "
     "| making IVF, s | all lists flat, s | all with IVF, s |"
 )
 MEMORY_HEADER = (

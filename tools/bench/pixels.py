@@ -1,4 +1,4 @@
-"""What the interpolation stage reads: images decoded, requests and bytes a sample, by order and cache.
+"""What the interpolation stage reads: images decoded, requests and bytes per sample, by order and cache.
 
     .venv/bin/python tools/bench/pixels.py                            # 100,000 samples, shards on disk
     .venv/bin/python tools/bench/pixels.py --samples 10000 --store    # in an object store on loopback, which counts
@@ -47,7 +47,7 @@ def pairs_in_order(job: PathsJob) -> Array:
 def read_blocks(
     run: Run, pairs: Array, block_pairs: int, cache_bytes: int, store: ObjectStore | None
 ) -> dict[str, float]:
-    """Reads the images of all blocks; figures a sample."""
+    """Reads the images of all blocks; figures per sample."""
     with _cold_cache():
         pixels = run.catalog.pixels(run.network.spec.size, run.config.data.max_pixels, cache_bytes)
         if store is not None:

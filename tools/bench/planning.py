@@ -127,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         before = own_bytes()
         print(f"{options.rows:,} rows, {options.shards:,} shards, {options.classes:,} classes; ", end="")
         print(f"before planning {before / 2**20:,.0f} MiB\n")
-        print("| stage | units | missing | time, s | driver's growth, MiB | bytes a row |")
+        print("| stage | units | missing | time, s | driver's growth, MiB | bytes per row |")
         print("|---|--:|--:|--:|--:|--:|")
         for job in grow(run).jobs.values():
             if job.stage in ("catalog", "train") or not job.units():

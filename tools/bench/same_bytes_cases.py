@@ -1,4 +1,4 @@
-"""The runs whose tables `same_bytes.py` compares: small data, a config each, and where the run is at work.
+"""The runs whose tables `same_bytes.py` compares: small data, one config each, and where the run is at work.
 
 All but `every-score` score with the same weights, a network that was trained once on the digits. `every-score` trains
 five small networks in each revision, since scores over epochs need their trajectories; on one machine that gives the
@@ -39,7 +39,7 @@ def write_digits(folder: Path) -> None:
 
 
 def write_frames(folder: Path) -> None:
-    """Digits as frames: three of the same true class a clip, also across shards; some of them verified."""
+    """Digits as frames: clips of three of the same true class, also across shards; some of them verified."""
 
     def facts(sample: Sample) -> dict[str, Any]:
         return dict(json.loads(sample[1]["json"]))

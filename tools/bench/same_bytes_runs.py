@@ -1,8 +1,8 @@
-"""`rayclean` of a revision as its users start it: a tree, a process, an environment of its own.
+"""`rayclean` of a revision as its users start it: one tree, one process, an environment of its own.
 
 Only the command line is used, whose entry point stands in the revision's `pyproject.toml`; so revisions whose modules
 lie elsewhere can be run by the same tool. Nothing that one revision leaves on the machine reaches another: Ray's files,
-pictures decoded once a node and copies of remote files lie in a folder that goes away with the run.
+pictures decoded once per node and copies of remote files lie in a folder that goes away with the run.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ def environment(revision: Revision, work: Path) -> dict[str, str]:
     """
     kept = {name: value for name, value in os.environ.items() if not re.match("RAY_|OMP_|MKL_|AWS_|PYTHON", name)}
     own = {"PYTHONPATH": str(revision.tree), "CUDA_VISIBLE_DEVICES": "", "TMPDIR": str(work), "RAY_TMPDIR": str(work)}
-    # Ray's workers would else give way to everybody who is not in a Ray, and a run on a busy machine would never end.
+    # Ray's workers would else give way to everybody who is not in Ray, and a run on a busy machine would never end.
     rays = {"RAY_OVERRIDE_RESOURCES": '{"CPU": 1}', "RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0"}
     return {**kept, **own, **rays}
 

@@ -161,7 +161,7 @@ def compare(small: Size, large: Size) -> list[str]:
     return [
         *lines,
         "",
-        f"driver: {driver}, {grown:.1f} bytes a row more",
+        f"driver: {driver}, {grown:.1f} bytes per row more",
         f"largest actor without mapped files: {small.actor_bytes / 2**20:.0f} and {large.actor_bytes / 2**20:.0f} MiB",
         f"wall clock with all starts: {small.wall_s:.0f} and {large.wall_s:.0f} s",
     ]

@@ -62,7 +62,7 @@ class Sleeping(Named):
     mean_s: float
 
     def open(self) -> Callable[[str], UnitResult]:
-        """Nothing is held."""
+        """Opens nothing: units hold nothing in common."""
 
         def compute(unit: str) -> UnitResult:
             place = (int(unit) * UNEVEN) % self.num / max(self.num - 1, 1)

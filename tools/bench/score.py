@@ -325,7 +325,7 @@ def plain_procedure(run: Run, batch_size: int | None) -> tuple[Array, float, int
 
     Args:
         run: its catalog and its snapshot.
-        batch_size: images a forward; None takes the fastest of `PLAIN_BATCHES`, tried before the clock starts.
+        batch_size: images per forward; None takes the fastest of `PLAIN_BATCHES`, tried before the clock starts.
 
     Returns:
         (N,) float64 scores, seconds, batch size.

@@ -43,7 +43,7 @@ def turns(one: Sequence[float], other: Sequence[float]) -> int:
 
 
 def draw(by_stage: dict[str, list[float]], path: Path) -> None:
-    """A line a stage, a mark a unit."""
+    """One line per stage, one mark per unit."""
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()

@@ -1,4 +1,4 @@
-"""What a score of a finished run cost: epochs of training, further forwards a sample, and seconds, from the record."""
+"""What a score of a finished run cost: epochs of training, further forwards per sample and seconds, by the record."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Cost:
     Attributes:
         epochs: of training, over all networks that the score needs; each is a forward and a backward a sample.
         forwards: a sample, beside these.
-        train_s: on the clock, with the forward a sample after each epoch.
+        train_s: on the clock, with the forward per sample after each epoch.
         score_s: of work after training, summed over the workers.
     """
 

@@ -1,4 +1,4 @@
-"""Runs on features of a frozen network, beside `fit_features` and networks from nothing, a cell after the other.
+"""Runs on features of a frozen network, beside `fit_features` and networks from nothing, one cell after the other.
 
     export RAYCLEAN_CIFAR10N=... RAYCLEAN_CIFAR100N=...
     .venv/bin/python tools/cells/features.py human_0 symmetric80 --seeds 3     # some cells

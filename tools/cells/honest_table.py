@@ -136,7 +136,7 @@ TABLES: Sequence[tuple[Mapping[str, Column], Sequence[str], str]] = (
 
 
 def tables(results: Sequence[Figures]) -> list[str]:
-    """Markdown, a table for some kinds of figures; cells that lack them are left out of it."""
+    """Markdown, one table for some kinds of figures; cells that lack them are left out of it."""
     lines: list[str] = []
     for columns, kinds, needed in TABLES:
         there = {result["cell"]: seeds_of(result, kinds) for result in results}

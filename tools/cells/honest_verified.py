@@ -94,7 +94,7 @@ def verified_figures(
 
 
 def _errors(judge: Callable[[Array], Judged], rows: Rows, looked: Looked) -> dict[str, float | None]:
-    """Of one draw."""
+    """The errors of one draw."""
     truth = np.where(rows.truth < 0, DROPPED, rows.truth)
     judged = judge(np.where(looked.at, truth, NO_LABEL))
     right, clean, weights = judged.right[~looked.at], rows.clean[~looked.at], looked.weights
@@ -109,6 +109,6 @@ def _errors(judge: Callable[[Array], Judged], rows: Rows, looked: Looked) -> dic
 
 
 def _median(values: list[float | None]) -> float | None:
-    """Of those that there are."""
+    """The median of those that there are."""
     there = [value for value in values if value is not None]
     return float(np.median(there)) if there else None

@@ -3,9 +3,9 @@
     RAYCLEAN_CIFAR10N=... .venv/bin/python tools/cells/influence_direction.py human aggregate asymmetric symmetric80
 
 `harm` of a row is the largest mean influence, with its sign, on the loss of one class's verified samples: above 0 the
-row, as it is labelled, does harm to a class. It is a mean and a maximum on what OSD solves. Beside it OSM, OSD and the
-loss by heads that have not seen the label; five verified samples a class, of the test images. AUROC of finding the
-wrong labels, a line a cell.
+row, as it is labelled, harms a class. It is a mean and a maximum on what OSD solves. Beside it OSM, OSD and the
+loss by heads that have not seen the label; five verified samples per class, of the test images. AUROC of finding the
+wrong labels, one line per cell.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def mean_harm(influence: Array, labels: Array) -> Array:
 
 
 def harms(this: Run) -> Iterator[Array]:
-    """Of all rows, block by block."""
+    """Harms of all rows, block by block."""
     solve, _, _ = influences(this)[this.main.last]
     solved = map_arrays(this.store, solve.file(solve.units()[0]))
     embedding, total = solve.embedding, this.catalog.num_rows

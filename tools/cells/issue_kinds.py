@@ -64,7 +64,7 @@ def make(wrong: float, added: int, seed: int) -> Made:
 
 
 def table(made: Sequence[str], found: Sequence[str | None]) -> list[str]:
-    """Markdown: a row a made kind, a column a kind of the table."""
+    """Markdown: one row per made kind, one column per kind of the table."""
     names = (NOTHING, *KIND_NAMES)
     said = [NOTHING if kind is None else kind for kind in found]
     lines = [f"| made | {' | '.join(names)} | rows |", "|---" + "|--:" * (len(names) + 1) + "|"]

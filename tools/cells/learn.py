@@ -1,4 +1,4 @@
-"""Training with the result: every method in every cell, a command each, kept as JSON; one table over all.
+"""Training with the result: every method in every cell, one command each, kept as JSON; one table over all.
 
     RAYCLEAN_CIFAR10N=... .venv/bin/python tools/cells/learn.py step ce mixup   # a cell and some methods; resumable
     RAYCLEAN_CIFAR10N=... .venv/bin/python tools/cells/learn.py step            # all methods, in order of their cost
@@ -7,7 +7,7 @@
     RAYCLEAN_CIFAR10N=... .venv/bin/python tools/cells/learn.py step odd --classes  # what was left out of each class
 
 A cell is a run of `rayclean run` (10,000 CIFAR-10 images, small_resnet of width 16, one network, 40 epochs), and each
-method one `rayclean learn` on it. Of the 2,000 test images 20 a class are the validation samples; accuracy is that of
+method one `rayclean learn` on it. Of the 2,000 test images 20 per class are the verified samples; accuracy is that of
 the others. What is finished is left alone.
 """
 
@@ -68,7 +68,7 @@ METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
 COST_H = {"plain": 0.15, "retrain": 0.3, "odd": 0.15, "influential_rank": 0.45, "rog": 0.15, "dividemix": 0.6}
 
 NEW_NETWORK = "new network"
-TEST_SAMPLES = 1800  # 2,000 less 20 validation samples a class
+TEST_SAMPLES = 1800  # 2,000 less 20 verified samples per class
 # What the papers claim: the first is better than the second.
 COMPARED = (
     ("odd", "ce"),

@@ -1,4 +1,4 @@
-"""Training with the result on features: every method in every cell and seed, a command each; one table over all.
+"""Training with the result on features: every method in every cell and seed, one command each; one table over all.
 
     RAYCLEAN_CIFAR10N=... .venv/bin/python tools/cells/learn_features.py               # all that is missing; resumable
     RAYCLEAN_CIFAR10N=... .venv/bin/python tools/cells/learn_features.py human --seed 0 --methods mixup retrain
@@ -6,7 +6,7 @@
 
 A cell is a run of configs/cifar10n_features.yaml on 10,000 CIFAR-10 images, seen once at 128 pixels by `lite`, a frozen
 network with ImageNet weights. All cells, seeds and methods share one run folder, and so the features. Of the 2,000 test
-images 20 a class are verified samples, which choose each method's weight decay; accuracy is that of the others.
+images 20 per class are verified samples, which choose each method's weight decay; accuracy is that of the others.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ RESULTS = Path("docs/results/learn_features")
 RUN = Path("runs/learn_features")
 SEEDS = (0, 1, 2)
 SIZE = 128
-HERE = ("run.executor=inline", "inn.steps=4")  # seconds a method: no cluster is started for them
+HERE = ("run.executor=inline", "inn.steps=4")  # seconds per method: no cluster is started for them
 # 200 right-hand sides and as many probes cost an hour with a Hessian of 12,810 parameters over 10,000 rows.
 INFLUENCE = ("influence.validation_num=20", "influence.hessian_rows=2000", "influence.probes=50")
 DECAYS = "learn.train.weight_decays=[0.01, 0.03, 0.1, 0.3, 1.0]"

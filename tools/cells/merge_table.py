@@ -2,7 +2,7 @@
 
     .venv/bin/python tools/cells/merge_table.py        # from docs/results/cells and docs/results/peers
 
-A cell that has not been run stays in the table, with its command. Cost: forwards a sample; a training step counts 3.
+A cell that has not been run stays in the table, with its command. Cost: forwards per sample; a training step counts 3.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def short(value: float) -> str:
 
 
 def costs(result: Result) -> dict[str, float]:
-    """Forwards a sample of the joint model of one network and of all, by what its scores cost."""
+    """Forwards per sample of the joint model of one network and of all, by what its scores cost."""
     by_score = result["score_costs"]
     iofm, near, one = (by_score[name] for name in ("iofm", "inn", INN_ONE_NETWORK))
     networks = len(result["joint"][ALL]["belief_roles"]) + 1

@@ -23,7 +23,7 @@ from rayclean.storage.store import Store
 
 
 class CellFolder:
-    """What a cell keeps on disk: a folder a role with trajectories, snapshots and the state to go on from.
+    """What a cell keeps on disk: one folder per role with trajectories, snapshots and the state to go on from.
 
     Args:
         store: OUT/CELL.

@@ -1,4 +1,4 @@
-"""The AUROC tables of the IOFM and INN papers, a cell at a time, on one device: no Ray, all images in memory.
+"""The AUROC tables of the IOFM and INN papers, one cell at a time, on one device: no Ray, all images in memory.
 
     python tools/cells/paper_tables.py rate iofm-cifar10-symmetric-0.8 --images cifar10.npz --seconds 60
     python tools/cells/paper_tables.py train iofm-cifar10-symmetric-0.8 --images cifar10.npz --out runs/paper
@@ -178,7 +178,7 @@ def _figures(figures: Published) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="The AUROC tables of the IOFM and INN papers, a cell at a time.")
+    parser = argparse.ArgumentParser(description="The AUROC tables of the IOFM and INN papers, one cell at a time.")
     commands = parser.add_subparsers(dest="command", required=True)
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("cell", choices=CELLS, metavar="CELL", help=", ".join(CELLS))

@@ -10,7 +10,7 @@ What the papers leave open, and what is taken here [our choice]:
 - IOFM's `loss` and `aum` stand beside the MixUp network's; `loss_ce` and `aum_ce` are those of a network trained by
   cross-entropy. Which of the two the paper means is open.
 - IOFM's imbalance ratio (10 here, as in INN 4.4), the rate of its long tail, and the rates on CIFAR-100 [our choice].
-- INN's table has one figure a cell, not best and final; its protocol is not IOFM's, so it has cells of its own.
+- INN's table has one figure per cell, not best and final; its protocol is not IOFM's, so it has cells of its own.
 """
 
 from __future__ import annotations

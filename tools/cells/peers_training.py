@@ -227,7 +227,7 @@ class Part:
     Attributes:
         name: of the training.
         epochs: over all N rows.
-        predictions: forwards beside training, a row.
+        predictions: forwards beside training, per row.
         compute: does it.
     """
 

@@ -136,7 +136,7 @@ def spent(before: Costs, after: Costs) -> Costs:
 
 
 def tables(found: dict[str, Any]) -> list[str]:
-    """Markdown: a table a sweep, with the settings that are measured."""
+    """Markdown: one table per sweep, with the settings that are measured."""
     columns = ("iofm best", "iofm final", "iofm_last final", "forwards", "work, s", *(f"{step}, s" for step in STEPS))
     lines = []
     for name, sweep in SWEEPS.items():
@@ -146,7 +146,7 @@ def tables(found: dict[str, Any]) -> list[str]:
                 value = {"L": setting.num, "H": setting.steps, "pool": setting.pool or "none"}[name]
                 lines.append(_line(value, found["settings"][setting.key]))
         lines.append("")
-    what = "AUROC; forwards of paths, a sample and snapshot; work of all four steps, then their seconds on the clock"
+    what = "AUROC; forwards of paths per sample and snapshot; work of all four steps, then their seconds on the clock"
     return [f"{found['cell']}: {what}", "", *lines[:-1]]
 
 

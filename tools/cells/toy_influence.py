@@ -8,7 +8,7 @@ and train on with the rest from the weights it has. The picture shows all points
 and the third iteration. It needs matplotlib.
 
 What the paper leaves open is our choice: tanh, inputs scaled to -1..1, Adam on the whole set, its steps, five
-validation points a class, OSD over samples, votes of both classes.
+verified points per class, OSD over samples, votes of both classes.
 
 Found: over 200 seeds the first iteration removes 17 points and the three together 42, about the paper's 20 and 20
 more. But of those removed 59% and 56% are flipped (40% would be by chance), and in 5% and 2% of the seeds no more
@@ -36,7 +36,7 @@ from rayclean.scores.influence_votes import fit_votes, gamma_count, noisy_probab
 
 NUM_POINTS = 100
 NUM_FLIPPED = 40
-NUM_VALIDATION = 5  # a class
+NUM_VALIDATION = 5  # per class
 NUM_ITERATIONS = 3
 NUM_HIDDEN = 50
 FIRST_STEPS = 100
@@ -115,7 +115,7 @@ def consensus(network: nn.Sequential, points: Points, validation: Points, gamma:
     Args:
         network: as trained on the points.
         points: N of them.
-        validation: points with their true labels as given ones.
+        validation: the verified points, with their true labels as given ones.
         gamma: share of the two classes whose votes it takes; 0.0 for OSM alone.
     """
     probabilities, residual, features = _outputs(network, points)

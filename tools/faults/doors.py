@@ -81,7 +81,7 @@ class Watch:
     _trials: list[threading.Thread] = field(default_factory=list)
 
     def __enter__(self) -> Watch:
-        """Begins."""
+        """Starts the thread that looks for what is open."""
         self._trials.append(threading.Thread(target=self._look_again))
         self._trials[0].start()
         return self
@@ -166,7 +166,7 @@ def outer_address() -> str:
 
 
 def table(watch: Watch) -> str:
-    """One line a kind of port: what is there, and what it came to."""
+    """One line per kind of port: what is there, and what it came to."""
     lines = [
         "| process | listens on | speaks | ports | calls tried | refused | let in | anybody is told | with the token |",
         "|---|---|---|--:|--:|--:|--:|---|---|",
@@ -203,7 +203,7 @@ def main() -> int:
         code = driver.process.wait()
         said = driver.err.read_text()
     sys.stdout.write(
-        f"{table(watch)}\n\n{len(CALLS)} calls and {len(REQUESTS)} requests a port, each without a token and with a "
+        f"{table(watch)}\n\n{len(CALLS)} calls and {len(REQUESTS)} requests per port, each without a token and with a "
         f"wrong one; {len(watch.missed)} ports were gone before they were tried; the token stood in the arguments of "
         f"{len(watch.leaks)} processes; the command ended with exit code {code}\n"
     )

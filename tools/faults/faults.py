@@ -1,4 +1,4 @@
-"""What breaks, what the user then sees, and what the same command makes of it: one fault a row.
+"""What breaks, what the user then sees, and what the same command makes of it: one fault per row.
 
     .venv/bin/python tools/faults/faults.py --list
     .venv/bin/python tools/faults/faults.py driver node         # these; all without a name

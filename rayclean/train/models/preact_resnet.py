@@ -17,7 +17,7 @@ FEATURE_DIM = 512
 
 
 class PreActBlock(nn.Module):
-    """BatchNorm and ReLU before each of two 3x3 convolutions; the shortcut branches off behind the first ReLU."""
+    """BatchNorm and ReLU before each of two 3x3 convolutions; the shortcut branches off after the first ReLU."""
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()

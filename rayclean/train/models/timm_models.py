@@ -22,7 +22,7 @@ def timm_images(name: str, weights: str | None = None) -> Images:
     """The images that timm made a network for.
 
     Args:
-        name: `timm:` and a name that timm lists. With the tag of its weights behind it (`timm:NAME.TAG`) the images
+        name: `timm:` and a name that timm lists. With the tag of its weights after it (`timm:NAME.TAG`) the images
             are those of that tag, else those of the default one.
         weights: as for `timm_body`; a tag names the images of these weights.
 

@@ -85,7 +85,7 @@ def torchvision_images(name: str, weights: str | None) -> Images:
 
 
 def autoaugment_cifar10(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """AutoAugment's CIFAR-10 policy (Cubuk et al., CVPR 2019), a draw for each image.
+    """AutoAugment's CIFAR-10 policy (Cubuk et al., CVPR 2019), one draw per image.
 
     Args:
         images: (N, H, W, 3) uint8.
@@ -142,10 +142,11 @@ def _member(name: str, weights: str) -> Any:
 
 
 def _remove_head(model: nn.Module, name: str) -> tuple[str, int]:
-    """Puts Identity in the place of the last linear layer; returns its name and its number of inputs."""
+    """Puts Identity in place of the last linear layer; returns its name and its number of inputs."""
     linear = [(path, module) for path, module in model.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
         raise ConfigError(f"model.name {name}: expected a network that ends in a linear layer, found none in it")
+    # By position: its name is fc, classifier or head, as the network has it.
     head_name, head = linear[-1]
     parent, _, child = head_name.rpartition(".")
     setattr(model.get_submodule(parent), child, nn.Identity())
