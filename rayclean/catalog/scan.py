@@ -239,14 +239,14 @@ def scan_shard(url: str, settings: ScanSettings, look: Look | None = None) -> Sh
     scan = _Scan(settings, look or settings.look())
     keys: dict[int, str] = {}
     outcomes: dict[int, _Row | BadSample] = {}
-    index = -1
+    index, last = -1, list[_Part]()
     with open_shard(url) as file:
         groups = group_members(scan.parts(file, url), lambda part: (part.member.key, part.member.extension))
         for index, group in enumerate(groups):
+            keys[index], last = group[0].member.key, group
             if not scan.is_sample(group):
                 scan.strays.update(kind_of(part.member.name) for part in group)
                 continue
-            keys[index] = group[0].member.key
             try:
                 outcomes[index] = scan.judge(index, group)
             except BadSample as bad:
@@ -256,7 +256,9 @@ def scan_shard(url: str, settings: ScanSettings, look: Look | None = None) -> Sh
         if isinstance(outcome, _Row):
             outcomes[index] = seen if isinstance(seen, BadSample) else outcome._replace(seen=seen)
     _mark_apart(keys, outcomes)
-    if scan.broken and index in outcomes:  # after the last sample nothing is lost
+    if scan.broken and last:
+        if index not in outcomes:  # what makes it a sample may have been cut off
+            scan.strays -= Counter(kind_of(part.member.name) for part in last)
         outcomes[index] = BadSample("truncated", scan.broken.reason)
     truncated = scan.broken.reason[:MAX_TEXT] if scan.broken else ""
     return _tables(keys, outcomes, settings, truncated, scan.strays)

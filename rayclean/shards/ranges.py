@@ -11,7 +11,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from rayclean.errors import InputError
-from rayclean.shards.environment import behind
 from rayclean.shards.urls import ENVIRONMENT, file_system
 
 ANSWER_S = 30
@@ -33,6 +32,8 @@ def check_ranges(urls: Sequence[str]) -> None:
             continue
         fs, path = file_system(url)
         if url.startswith(ENVIRONMENT):
+            from rayclean.shards.environment import behind  # loads fsspec, which scoring arrays in memory does without
+
             fs, path = behind(path)
         host = urlsplit(path).netloc
         if host in asked or "http" not in fs.protocol:

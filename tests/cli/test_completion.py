@@ -16,6 +16,7 @@ from rayclean.learn.methods import METHODS
 from rayclean.run.grow import stages
 
 CALL = "import sys; sys.argv[0] = 'rayclean'; from rayclean.cli import main; main()"
+NO_DETECTION = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}  # else it is the shell that runs the tests
 HEAVY = {"torch", "ray", "sklearn", "faiss"}
 
 
@@ -55,7 +56,7 @@ def test_names_of_a_registry_are_completed(option: str, registry: Registry[Any])
 
 def test_where_nothing_is_known_the_shell_offers_files() -> None:
     assert _completed("rayclean run con") == []
-    assert "complete -o default" in _asked("--show-completion", "bash").stdout
+    assert "complete -o default" in _asked("--show-completion", "bash", **NO_DETECTION).stdout
 
 
 def test_completion_loads_nothing_heavy() -> None:
@@ -67,6 +68,5 @@ def test_completion_loads_nothing_heavy() -> None:
 
 @pytest.mark.parametrize(("shell", "file"), [("bash", ".bash_completions/rayclean.sh"), ("zsh", ".zfunc/_rayclean")])
 def test_it_is_installed_for_a_shell(shell: str, file: str, tmp_path: Path) -> None:
-    named = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}  # else the shell that runs the tests
-    _asked("--install-completion", shell, HOME=str(tmp_path), **named)
+    _asked("--install-completion", shell, HOME=str(tmp_path), **NO_DETECTION)
     assert "_RAYCLEAN_COMPLETE" in (tmp_path / file).read_text()

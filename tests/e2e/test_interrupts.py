@@ -44,7 +44,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_leaves_nothing_running(
     with started(run.command(), env, tmp_path / "log") as driver:
         wait_for(f"a part of {stage}", lambda: seen(run.path, PARTS[stage]), RUN_TIMEOUT_S)
         driver.process.send_signal(number)
-        ended = driver.wait(60)
+        ended = driver.wait(RUN_TIMEOUT_S)
         wait_for("the end of Ray's processes", lambda: not driver.living(), 10)
     _has_one_word_of_it(ended, run)
     assert seen(run.path, "catalog-*/**/*") == catalog
@@ -59,6 +59,6 @@ def test_an_interrupt_while_ray_starts_is_no_other(
     with started(run.command(), env, tmp_path / "log") as driver:
         wait_for("the first process of Ray", lambda: len(driver.living()) > 1, RUN_TIMEOUT_S)
         driver.process.send_signal(number)
-        ended = driver.wait(60)
+        ended = driver.wait(RUN_TIMEOUT_S)
         wait_for("the end of Ray's processes", lambda: not driver.living(), 10)
     _has_one_word_of_it(ended, run)

@@ -43,7 +43,7 @@ def test_the_reader_agrees_with_tarfile_on_whole_tars(number: int) -> None:
     assert (reading.is_tar, reading.is_broken) == (True, False)
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         infos = [(split_name(info.name), info) for info in tar if info.isreg()]
-    expected = [(*name, info.offset_data, info.size) for name, info in infos if name]
+    expected = [(*name, info.offset_data, info.size, False) for name, info in infos if name]
     assert [(key, *member) for key, members in reading.samples for member in members] == expected
 
 

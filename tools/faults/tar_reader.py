@@ -16,11 +16,12 @@ NUMBERS = ((100, 108), (108, 116), (116, 124), (124, 136), (136, 148), (329, 337
 
 
 class Content(NamedTuple):
-    """A member: its extension, and where its content lies."""
+    """A member: its extension, where its content lies, and whether it is a link that has none in the tar."""
 
     extension: str
     offset: int
     size: int
+    is_link: bool = False
 
 
 @dataclass
@@ -36,8 +37,14 @@ class Reading:
     samples: list[tuple[str, list[Content]]] = field(default_factory=list)
     is_broken: bool = False
     is_tar: bool = True
+    places: dict[bytes, tuple[int, int]] = field(default_factory=dict)  # of files, which hard links name
 
-    def add(self, name: bytes, offset: int, size: int) -> None:
+    def link(self, name: bytes, target: bytes | None) -> None:
+        """Puts a link to its sample: a hard one has the content of the file before it that it names."""
+        place = self.places.get(target) if target is not None else None
+        self.add(name, *(place or (0, 0)), is_link=place is None)
+
+    def add(self, name: bytes, offset: int, size: int, is_link: bool = False) -> None:
         """Puts a member to its sample."""
         split = key_of(name)
         if split is None:
@@ -45,7 +52,7 @@ class Reading:
         key, extension = split
         if not self.samples or self.samples[-1][0] != key or extension in {c.extension for c in self.samples[-1][1]}:
             self.samples.append((key, []))
-        self.samples[-1][1].append(Content(extension, offset, size))
+        self.samples[-1][1].append(Content(extension, offset, size, is_link))
 
 
 class Broken(Exception):
@@ -103,7 +110,11 @@ def _read(file: BinaryIO, reading: Reading) -> None:
                 raise Broken
             size = int(said[b"size"])
         is_file = kind in (b"0", b"7") or (kind == b"\0" and not _text(block[:100]).endswith(b"/"))
+        if kind in (b"1", b"2"):
+            target = said.get(b"linkpath", _text(block[157:257]))
+            reading.link(name, target if kind == b"1" else None)
         if is_file:
+            reading.places[name] = position + BLOCK, size
             reading.add(name, position + BLOCK, size)
             if position + BLOCK + size > end:
                 raise Broken
