@@ -25,6 +25,7 @@ from rayclean.inspect.doctor_features import (
     missed_network,
     other_widths,
 )
+from rayclean.storage.amounts import size
 from rayclean.storage.store import Store
 from rayclean.train.models import MODEL_NAMES
 from rayclean.train.models.layers import convolutions_at_fault
@@ -63,7 +64,7 @@ def _features(config: Config) -> Iterator[Finding]:
 def _shards(config: Config) -> Iterator[Finding]:
     sources = find_sources(config.data).to_pylist()
     total = sum(source["size"] for source in sources)
-    yield Finding("ok", f"{len(sources):,} shards, {total / 1e9:.2f} GB")
+    yield Finding("ok", f"{len(sources):,} shards, {size(total)}")
     classes = ClassList.of(config.data)
     settings = scan_settings(config.data, classes, config.verified_label)
     step = max(1, len(sources) // SAMPLED_SHARDS)

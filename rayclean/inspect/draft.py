@@ -193,5 +193,5 @@ def _head(look: FirstLook) -> str:
     return (
         f"# Written by `rayclean init`, which looked at {look.num_samples:,} samples of {len(look.shards):,} shards:\n"
         f"# {json.dumps(counted)[1:-1]}\n"
-        "# All other fields have defaults: docs/design.md, section 7.\n"
+        "# All other fields have defaults: `rayclean fields` lists them.\n"
     )

@@ -11,7 +11,7 @@ from rich.text import Text
 from rayclean.catalog.table import STRAYS, counted
 from rayclean.inspect.errors import Errors
 from rayclean.inspect.status import Status
-from rayclean.report.amounts import duration
+from rayclean.storage.amounts import duration
 
 SHOWN_TEXT = 300  # of an error that is one of many
 

@@ -14,9 +14,9 @@ from rayclean.evaluate.evaluate import Evaluation
 from rayclean.evaluate.noise_words import rate_notes
 from rayclean.inspect.plan import Plan, SearchPlan
 from rayclean.inspect.plan_features import FeaturePlan
-from rayclean.report.amounts import duration, size
 from rayclean.report.run_text import print_left
 from rayclean.schema import NONE_OF_CLASSES
+from rayclean.storage.amounts import duration, size
 from rayclean.storage.published import Published
 from rayclean.storage.store import Store
 
