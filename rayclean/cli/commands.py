@@ -116,7 +116,7 @@ def errors(
     from rayclean.report.run_text import print_errors
 
     found = find_errors(config, limit)
-    print_json(found) if as_json else print_errors(out, found, limit)
+    print_json(found.to_json()) if as_json else print_errors(out, found, limit)
 
 
 @app.command()

@@ -27,11 +27,11 @@ def learn(
 ) -> None:
     """Train with the result of a run. The same command continues it."""
     config = override_config(load_run(folder), overrides or [])
-    from rayclean.evaluate.results_text import print_learned
     from rayclean.learn import command
+    from rayclean.learn.result import print_learned
 
     result = command.learn(config, method, err, verbose)
-    print_json(result.to_json()) if as_json else print_learned(out, folder, result.file, result.to_json())
+    print_json(result.to_json()) if as_json else print_learned(out, folder, result)
 
 
 def report(

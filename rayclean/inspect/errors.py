@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from itertools import islice
 from typing import Any
 
@@ -12,7 +14,7 @@ import pyarrow.compute as pc
 from rayclean.catalog.stage import UNUSED
 from rayclean.catalog.table import SHARDS_FILE, SOURCES_FILE, Catalog
 from rayclean.config import Config
-from rayclean.run.failures import read_failures
+from rayclean.run.failures import Failures, read_failures
 from rayclean.run.start import look
 from rayclean.storage.contents import open_table, read_table
 from rayclean.storage.store import Store
@@ -21,39 +23,91 @@ from rayclean.storage.units import block_name
 MAX_SHARDS = 1000  # that are looked at one by one, while the catalog is not finished
 
 
-def find_errors(config: Config, limit: int) -> dict[str, Any]:
-    """What `rayclean errors` prints, as plain values.
+@dataclass(frozen=True)
+class CutShard:
+    """A shard that breaks off, and how."""
+
+    shard: str
+    text: str
+
+
+@dataclass(frozen=True)
+class BadSample:
+    """A sample in quarantine.
+
+    Attributes:
+        sample: its position in the shard.
+        text: what is wrong in its case.
+    """
+
+    shard: str
+    sample: int
+    key: str
+    reason: str
+    text: str
+
+
+@dataclass(frozen=True)
+class BadData:
+    """What is wrong with the samples and shards of one data set.
+
+    Attributes:
+        data: the field that names it.
+        shards: how many it has.
+        shards_read: of how many of them all else speaks.
+        reasons: samples in quarantine by reason.
+        unused_features: how many are of no sample, where they lie in files beside the shards.
+        samples: the first of those in quarantine.
+    """
+
+    data: str
+    shards: int
+    shards_read: int
+    truncated: tuple[CutShard, ...]
+    reasons: dict[str, int]
+    unused_features: int | None
+    samples: tuple[BadSample, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values; without `unused_features` where there are no such files."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Errors:
+    """What `rayclean errors` says: failed units by stage, without those that are done meanwhile; each data set."""
+
+    failed: dict[str, Failures]
+    data: tuple[BadData, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        failed = [{"stage": stage, **asdict(entry)} for stage, entry in self.failed.items()]
+        return {"failed": failed, "data": [each.to_json() for each in self.data]}
+
+
+def find_errors(config: Config, limit: int) -> Errors:
+    """What failed in the last start, and what is wrong with the data.
 
     Args:
         config: the run.
         limit: samples that are listed of each data set; counts are of all.
-
-    Returns:
-        `failed`: one dict per stage; units that are done meanwhile are left out. `data`: one dict per data set with its
-        counts by reason, its first samples and its truncated shards; `shards_read` of `shards` say how far these reach;
-        `unused_features`: how many are of no sample, where they lie in files beside the shards.
     """
     this = look(config, Store(config.run.dir))
     data = [_bad_samples("data.shards", this.source, limit)]
     if this.validation is not None:
         data.append(_bad_samples("influence.validation", this.validation, limit))
-    return {"failed": _still_failed(this.store), "data": data}
+    return Errors(_still_failed(this.store), tuple(data))
 
 
-def _still_failed(store: Store) -> list[dict[str, Any]]:
-    listed: dict[str, list[str]] = {}
-    found = []
+def _still_failed(store: Store) -> dict[str, Failures]:
+    listed, found = cache(store.list), {}
     for stage, entry in read_failures(store).items():
-        units = []
-        for unit in entry["units"]:
-            folder, _, name = unit["file"].rpartition("/")
-            if folder not in listed:
-                listed[folder] = store.list(folder)
-            if name not in listed[folder]:
-                units.append(unit)
-        if units:
-            done = len(entry["units"]) - len(units)
-            found.append({"stage": stage, "at": entry["at"], "count": entry["count"] - done, "units": units})
+        places = [unit.file.rpartition("/") for unit in entry.units]
+        is_done = [name in listed(folder) for folder, _, name in places]
+        if not all(is_done):
+            units = tuple(unit for unit, done in zip(entry.units, is_done, strict=True) if not done)
+            found[stage] = replace(entry, count=entry.count - sum(is_done), units=units)
     return found
 
 
@@ -73,36 +127,29 @@ def shards_with_quarantine(catalog: Catalog) -> list[int]:
     return [int(name.partition(".")[0]) for name in catalog.store.list(f"{catalog.folder}/rows")]
 
 
-def _bad_samples(data: str, catalog: Catalog, limit: int) -> dict[str, Any]:
+def _bad_samples(data: str, catalog: Catalog, limit: int) -> BadData:
     names, shards = shard_names(catalog), shards_with_quarantine(catalog)
-    is_finished = catalog.store.exists(f"{catalog.folder}/{SHARDS_FILE}")
-    found: dict[str, Any] = {"data": data, "shards": len(names), "shards_read": len(names)}
-    if is_finished:
-        cut = pc.not_equal(catalog.shards["truncated"], "")
-        lines = catalog.shards.filter(cut).select(["name", "truncated"]).to_pylist()
-        found["truncated"] = [{"shard": line["name"], "text": line["truncated"]} for line in lines]
-        found["reasons"] = dict(catalog.summary["quarantined"])
-        if UNUSED in catalog.summary:
-            found[UNUSED] = catalog.summary[UNUSED]
+    if catalog.store.exists(f"{catalog.folder}/{SHARDS_FILE}"):
+        cut = catalog.shards.filter(pc.not_equal(catalog.shards["truncated"], ""))
+        truncated = tuple(map(CutShard, cut["name"].to_pylist(), cut["truncated"].to_pylist()))
+        read, reasons, unused = len(names), dict(catalog.summary["quarantined"]), catalog.summary.get(UNUSED)
     else:
         shards = shards[:MAX_SHARDS]
-        found["shards_read"] = len(shards)
-        found["truncated"] = [
-            {"shard": names[shard], "text": text} for shard in shards if (text := _truncation(catalog, shard))
-        ]
-        found["reasons"] = _reasons(catalog, shards)
-    found["samples"] = list(islice(_samples(catalog, names, shards), limit))
-    return found
+        texts = {shard: _truncation(catalog, shard) for shard in shards}
+        truncated = tuple(CutShard(names[shard], text) for shard, text in texts.items() if text)
+        read, reasons, unused = len(shards), _reasons(catalog, shards), None
+    samples = tuple(islice(_samples(catalog, names, shards), limit))
+    return BadData(data, len(names), read, truncated, reasons, unused, samples)
 
 
 def _quarantine(catalog: Catalog, shard: int) -> pa.Table:
     return read_table(catalog.store, f"{catalog.folder}/quarantine/{block_name(shard)}.parquet")
 
 
-def _samples(catalog: Catalog, names: list[str], shards: list[int]) -> Iterator[dict[str, Any]]:
+def _samples(catalog: Catalog, names: list[str], shards: list[int]) -> Iterator[BadSample]:
     for shard in shards:
         for line in _quarantine(catalog, shard).to_pylist():
-            yield {"shard": names[shard], **line}
+            yield BadSample(names[shard], **line)
 
 
 def _reasons(catalog: Catalog, shards: list[int]) -> dict[str, int]:

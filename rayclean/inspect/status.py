@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any
 
 import numpy as np
 
 from rayclean.config import Config
-from rayclean.run.failures import read_failures
+from rayclean.run.failures import Failures, read_failures
 from rayclean.run.grow import grow, stages
 from rayclean.run.record import wall_times
 from rayclean.run.saved import CONFIG_FILE
@@ -39,7 +39,7 @@ class Glance(Store):
         return self._listed(folder)
 
 
-@dataclass
+@dataclass(frozen=True)
 class StageStatus:
     """How far a stage is: all of its steps that are known.
 
@@ -66,6 +66,12 @@ class StageStatus:
     def is_done(self) -> bool:
         """Whether all units are there."""
         return self.done >= self.total and not self.open_jobs
+
+    def with_record(self, wall_s: float | None, failures: Failures | None) -> StageStatus:
+        """The same with what the starts have recorded of the stage; failures do not count where all is done."""
+        if failures is None or self.is_done:
+            return replace(self, wall_s=wall_s)
+        return replace(self, wall_s=wall_s, failed=failures.count, cause=failures.units[0].error)
 
     @property
     def left_s(self) -> float | None:
@@ -128,13 +134,9 @@ def read_status(config: Config, now_s: float | None = None) -> Status:
     # A start publishes its config before its first unit.
     since_s = store.modified_s(CONFIG_FILE) if store.exists(CONFIG_FILE) else 0.0
     graph = grow(this)
-    stages = list(_stages(graph, Missing(), since_s, now_s if driver and driver.is_alive else None))
     wall_s, failures = wall_times(store), read_failures(store)
-    for stage in stages:
-        stage.wall_s = wall_s.get(stage.stage)
-        if stage.stage in failures and not stage.is_done:
-            found = failures[stage.stage]
-            stage.failed, stage.cause = found["count"], found["units"][0]["error"]
+    counted = _stages(graph, Missing(), since_s, now_s if driver and driver.is_alive else None)
+    stages = [each.with_record(wall_s.get(each.stage), failures.get(each.stage)) for each in counted]
     return Status(stages, {each.stage: each.why for each in graph.unnamed}, driver)
 
 
@@ -154,25 +156,27 @@ def _stages(graph: Graph, missing: Missing, since_s: float, now_s: float | None)
 
 
 def _stage(stage: str, jobs: Sequence[Job], missing: Missing, since_s: float, now_s: float | None) -> StageStatus:
-    step, there = StageStatus(stage), list[str]()
+    if tasks := [job.task for job in jobs if isinstance(job, TrainJob)]:
+        return _training(stage, tasks, since_s)
+    there, total, open_jobs = list[str](), 0, 0
     for job in jobs:
-        if isinstance(job, TrainJob):
-            step.unit = "epochs"
-            done, total = _epochs(job.task)
-            step.done, step.total = step.done + done, step.total + total
-            if 0 < done < total:
-                step.per_s = _epochs_per_s(job.task, since_s)
-        elif (left := missing(job)) is not None:
-            units, todo = job.units(), set(left)
-            step.total += len(units)
-            there += [job.file(unit) for unit in units if unit not in todo]
-        else:
-            step.open_jobs += 1
-    if there:
-        step.done = len(there)
-        if step.done < step.total:
-            step.per_s = units_per_s(jobs[0].store, there, since_s, now_s)
-    return step
+        left = missing(job)
+        if left is None:
+            open_jobs += 1
+            continue
+        units, todo = job.units(), set(left)
+        total += len(units)
+        there += [job.file(unit) for unit in units if unit not in todo]
+    per_s = units_per_s(jobs[0].store, there, since_s, now_s) if 0 < len(there) < total else None
+    return StageStatus(stage, len(there), total, per_s=per_s, open_jobs=open_jobs)
+
+
+def _training(stage: str, tasks: Sequence[RoleTask], since_s: float) -> StageStatus:
+    """That of the roles; they are trained one after the other, so the rate is that of the last one at work."""
+    counts = [_epochs(task) for task in tasks]
+    at_work = [task for task, (done, total) in zip(tasks, counts, strict=True) if 0 < done < total]
+    done, total = map(sum, zip(*counts, strict=True))
+    return StageStatus(stage, done, total, "epochs", _epochs_per_s(at_work[-1], since_s) if at_work else None)
 
 
 def _epochs(task: RoleTask) -> tuple[int, int]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -16,13 +14,14 @@ from rayclean.catalog.table import SHARDS_FILE, SOURCES_FILE, Catalog
 from rayclean.cluster.progress import meter, watched
 from rayclean.config import Config, DataSection
 from rayclean.errors import InputError
-from rayclean.evaluate.evaluate import truth_by_shard
 from rayclean.learn.course import Course
 from rayclean.learn.feature_material import FeatureMaterial
 from rayclean.learn.material import ImageMaterial, Material
 from rayclean.learn.methods import METHODS
 from rayclean.learn.phase import Exam, Graded
 from rayclean.learn.posterior import Judged
+from rayclean.learn.removal import find_removal
+from rayclean.learn.result import Result
 from rayclean.learn.trial import Trial
 from rayclean.run.failures import note_failures, noted_failures
 from rayclean.run.ledger import do
@@ -31,9 +30,9 @@ from rayclean.run.roles import Role
 from rayclean.run.run import Run
 from rayclean.run.site import opened
 from rayclean.run.start import is_current, scanned, start
-from rayclean.schema import UNKNOWN, Array
+from rayclean.schema import Array
 from rayclean.scores.influence_stage import verified_rows
-from rayclean.storage.contents import map_arrays, read_table, write
+from rayclean.storage.contents import read_table, write
 from rayclean.storage.damage import mended
 from rayclean.storage.executor import Executor, Trainer, TrainFunction
 from rayclean.storage.fingerprint import fingerprint
@@ -48,31 +47,6 @@ from rayclean.train.stage import is_trained
 RESULTS = "learn"
 DONE_FILE = "learned.json"
 VERSION = 1
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a method gave.
-
-    Attributes:
-        file: where it is kept, in the run.
-        trials: its networks, in order.
-        removals: by trial, what its lesson left out, where it did.
-    """
-
-    method: str
-    file: str
-    trials: list[Trial]
-    removals: dict[str, dict[str, Any]]
-
-    def to_json(self) -> dict[str, Any]:
-        """The same as plain values."""
-        trials = [
-            {"name": t.name, "best": t.best, "last": t.last, "accuracy": t.accuracy, "validation": t.validation}
-            | {"facts": t.facts, "removal": self.removals.get(t.name)}
-            for t in self.trials
-        ]
-        return {"method": self.method, "trials": trials}
 
 
 def learn(config: Config, method: str, console: Console, verbose: bool = False) -> Result:
@@ -106,9 +80,9 @@ def learn_by(this: Run, method: str, executor: Executor, console: Console) -> Re
     """Does a method on a run that has begun, by whatever computes."""
     course = _course(this, executor, console)
     trials: list[Trial] = METHODS.get(method).load()(course)
-    removals = {t.name: _removal(this, t.facts["lesson"]) for t in trials if t.facts.get("lesson")}
+    removals = {t.name: find_removal(this, t.lesson) for t in trials if t.lesson}
     fields = {"learn": this.config.learn.model_dump(), "train": this.config.train.model_dump()}
-    mark = fingerprint(method, VERSION, fields, [str(t.facts.get("folder")) for t in trials])
+    mark = fingerprint(method, VERSION, fields, [t.folder for t in trials])
     result = Result(method, f"{RESULTS}/{method}-{mark}.json", trials, removals)
     write(this.store, result.file, result.to_json())
     return result
@@ -211,24 +185,3 @@ def _train(this: Run, phase: Graded, function: TrainFunction, train: Trainer, co
     write(store, done, {"name": phase.name, "epochs": phase.stop})
     store.remove(f"{phase.folder}/{CHECKPOINTS}")
     record(this.store, STEPS, {"step": RESULTS, "phase": phase.name, "wall_s": time.monotonic() - started_s})
-
-
-def _removal(this: Run, lesson: str) -> dict[str, Any]:
-    """What a lesson leaves out or relabels; where the truth is known, how much of that is right. For people alone."""
-    labels, given = map_arrays(this.store, lesson)["labels"], this.catalog.label
-    removed, relabelled = labels < 0, (labels >= 0) & (labels != given)
-    found: dict[str, Any] = {"removed": int(removed.sum()), "relabelled": int(relabelled.sum()), "rows": len(labels)}
-    if not this.config.has_truth:
-        return found
-    caught = known = right = kept = kept_right = 0
-    for rows, truth in truth_by_shard(this.catalog):
-        is_known, wrong = truth != UNKNOWN, truth != given[rows]
-        known += int((removed[rows] & is_known).sum())
-        caught += int((removed[rows] & is_known & wrong).sum())
-        right += int((relabelled[rows] & (truth == labels[rows])).sum())
-        kept += int((~removed[rows] & is_known).sum())
-        kept_right += int((~removed[rows] & is_known & (truth == labels[rows])).sum())
-    found["precision"] = caught / known if known else None
-    found["relabelled_right"] = right / found["relabelled"] if found["relabelled"] else None
-    found["kept_right"] = kept_right / kept if kept else None
-    return found

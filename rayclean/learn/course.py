@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 from rayclean.catalog.table import Catalog
 from rayclean.cluster.sizing import Workers
@@ -201,12 +200,10 @@ class Course:
     def graded(self, phase: Graded, function: TrainFunction) -> Trial:
         """Does a training by what each rank runs, or finds it done; its accuracies."""
         self.train_phase(phase, function)
-        facts: dict[str, Any] = {"folder": phase.folder}
-        if self.store.exists(phase.correct_file):
-            facts["correct"] = phase.correct_file
-        if phase.choice is not None:
-            facts["choice"] = read_json(self.store, phase.choice)
-        return Trial(phase.name, accuracies(phase, "test"), accuracies(phase, "validation"), facts)
+        correct = phase.correct_file if self.store.exists(phase.correct_file) else None
+        choice = None if phase.choice is None else read_json(self.store, phase.choice)
+        found = accuracies(phase, "test"), accuracies(phase, "validation")
+        return Trial(phase.name, phase.folder, *found, correct, choice)
 
     def embed(self, snapshot: Snapshot, catalog: Catalog | None = None) -> Space:
         """What a network makes of all rows, or of those of another catalog."""

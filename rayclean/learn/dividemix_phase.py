@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -182,8 +182,8 @@ def dividemix(course: Course) -> list[Trial]:
         seeds=(feed.seed, role_seed(course.config.run.seed, PURPOSES[1])),
     )
     trial = course.graded(phase, run_dividemix)
-    trial.facts["last"] = read_json(course.store, phase.facts_file(phase.stop))
-    return [*trials, trial]
+    last = read_json(course.store, phase.facts_file(phase.stop))
+    return [*trials, replace(trial, more={"last": last})]
 
 
 def _read_fields(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 
 from rayclean.catalog.table import Catalog
 from rayclean.config import TrainSection
 from rayclean.errors import ConfigError, InputError
-from rayclean.learn.course import Course, Learned, url_of
+from rayclean.learn.course import Course, url_of
 from rayclean.learn.lesson_jobs import LessonJob, RankLesson, RelabelLesson, lesson_folder
 from rayclean.learn.trial import Trial
 from rayclean.scores.influence_stage import FitJob, influence_jobs
@@ -41,17 +42,15 @@ def influential_rank(course: Course) -> list[Trial]:
         file = removal.lesson if removal else None
         start = url_of(course.store, network.file)
         learned = course.learn(course.phase(f"round {index}", _post_train(course), file, start=start))
-        facts = learned.trial.facts
-        facts["lesson"] = file
-        trials.append(learned.trial)
         before = learned.trial.validation[0] if best is None else best
         after = learned.trial.validation[learned.phase.stop]
-        facts["undone"] = after <= before and settings.removal != "nothing"
-        if facts["undone"]:
+        undone = after <= before and settings.removal != "nothing"
+        trials.append(replace(learned.trial, lesson=file, undone=undone))
+        if undone:
             break
         network, kept, lesson, best = learned.snapshot, file, removal, after
     if lesson is not None:
-        trials.append(_new_network(course, network, lesson).trial)
+        trials.append(_new_network(course, network, lesson))
     return trials
 
 
@@ -108,7 +107,7 @@ def _voters(course: Course, fitted: FitJob) -> int:
     return voters
 
 
-def _new_network(course: Course, network: Snapshot, lesson: LessonJob) -> Learned:
+def _new_network(course: Course, network: Snapshot, lesson: LessonJob) -> Trial:
     """Trained from the start on the corrected set."""
     rows, sure = course.embed(network), course.config.learn.rank.keep
     course.compute([rows])
@@ -116,5 +115,4 @@ def _new_network(course: Course, network: Snapshot, lesson: LessonJob) -> Learne
     corrected = RelabelLesson(course.store, folder, course.catalog, course.people, lesson.lesson, rows.embedding, sure)
     course.compute([corrected])
     learned = course.learn(course.phase("new network", course.train, corrected.lesson))
-    learned.trial.facts["lesson"] = corrected.lesson
-    return learned
+    return replace(learned.trial, lesson=corrected.lesson)

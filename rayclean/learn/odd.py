@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rayclean.errors import ConfigError
 from rayclean.learn.course import Course
 from rayclean.learn.lesson_jobs import OddLesson, lesson_folder
@@ -37,12 +39,14 @@ def odd(course: Course) -> list[Trial]:
     lesson = OddLesson(course.store, folder, course.catalog, course.people, None, judge)
     course.compute([lesson])
     second = course.learn(course.phase("ODD", train, lesson.lesson, goes_on=before))
-    accuracy, validation = (
-        first.trial.accuracy | second.trial.accuracy,
-        first.trial.validation | second.trial.validation,
+    whole = replace(
+        second.trial,
+        accuracy=first.trial.accuracy | second.trial.accuracy,
+        validation=first.trial.validation | second.trial.validation,
+        lesson=lesson.lesson,
+        more={"removed_after_epoch": last, "folders": [before.folder]},
     )
-    facts = second.trial.facts | {"lesson": lesson.lesson, "removed_after_epoch": last, "folders": [before.folder]}
-    return [Trial("ODD", accuracy, validation, facts)]
+    return [whole]
 
 
 def _simulate(course: Course, phase: Phase, snapshot: Snapshot) -> tuple[ThresholdJob, JudgeJob]:

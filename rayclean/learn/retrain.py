@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rayclean.errors import ConfigError
 from rayclean.learn.course import Course
 from rayclean.learn.lesson_jobs import TableLesson, lesson_folder
@@ -27,8 +29,7 @@ def retrain(course: Course) -> list[Trial]:
     lesson = _posterior_lesson(course) if by == "posterior" else _table_lesson(course)
     course.compute([lesson])
     learned = course.learn(course.phase(f"retrain by {by}", course.train, lesson.lesson))
-    learned.trial.facts["lesson"] = lesson.lesson
-    return [*plain(course), learned.trial]
+    return [*plain(course), replace(learned.trial, lesson=lesson.lesson)]
 
 
 def _table_lesson(course: Course) -> TableLesson:

@@ -85,5 +85,5 @@ def rog(course: Course) -> list[Trial]:
     course.compute([job])
     found = read_json(course.store, job.file(RESULT))
     share = {name: {0: counts["correct"] / counts["samples"]} for name, counts in found.items()}
-    facts = {"folder": folder} | ({"correct": f"{folder}/{CORRECT_FILE}"} if exams else {})
-    return [*trials, Trial("RoG", share.get("test", {}), share.get("validation", {}), facts)]
+    correct = f"{folder}/{CORRECT_FILE}" if exams else None
+    return [*trials, Trial("RoG", folder, share.get("test", {}), share.get("validation", {}), correct)]

@@ -19,7 +19,7 @@ from rayclean.config.secrets import refuse_secrets
 from rayclean.decisions.verified import NOTHING_VERIFIED, read_verified
 from rayclean.errors import ConfigError
 from rayclean.evaluate.results import doubts, warnings
-from rayclean.inspect.show import FinalTable, stream
+from rayclean.inspect.final_table import FinalTable, stream
 from rayclean.merge.models import Fitted
 from rayclean.merge.stage import MODEL
 from rayclean.report import page_views as views

@@ -9,12 +9,14 @@ from rich.console import Console
 from rich.text import Text
 
 from rayclean.catalog.table import STRAYS, counted
+from rayclean.inspect.errors import Errors
+from rayclean.inspect.status import Status
 from rayclean.storage.amounts import duration
 
 SHOWN_TEXT = 300  # of an error that is one of many
 
 
-def print_status(console: Console, status: Any) -> None:
+def print_status(console: Console, status: Status) -> None:
     """One line per stage, what has no name yet, and who holds the run, where anybody does."""
     for stage in status.stages:
         more = " and more" if stage.open_jobs else ""
@@ -23,7 +25,7 @@ def print_status(console: Console, status: Any) -> None:
             state += f", {duration(stage.wall_s)}"
         if stage.left_s is not None:
             state += f", {stage.per_s:.2g} {stage.unit}/s, {duration(stage.left_s)} left"
-        if stage.failed:
+        if stage.cause is not None:
             state += f", {stage.failed:,} failed in the last start, first with: {_shortened(stage.cause)}"
         _print(console, f"{stage.stage:<12} {state}")
     for name, why in status.later.items():
@@ -95,30 +97,31 @@ def print_graph(console: Console, lines: Sequence[Any], unnamed: Sequence[Any]) 
         _print(console, f"     {each.stage:<12} {each.why}")
 
 
-def print_errors(console: Console, found: dict[str, Any], limit: int) -> None:
+def print_errors(console: Console, found: Errors, limit: int) -> None:
     """Failed units, then the bad samples and shards of each data set: counts, and the first so many."""
-    for stage in found["failed"]:
-        _print(console, f"{stage['stage']}: {stage['count']:,} failed (noted {stage['at']})")
-        for unit in stage["units"][:limit]:
-            _print(console, f"  {unit['file']}: {unit['error']}")
-        _print_rest(console, stage["count"], min(limit, len(stage["units"])))
-    if not found["failed"]:
+    for stage, entry in found.failed.items():
+        _print(console, f"{stage}: {entry.count:,} failed (noted {entry.at})")
+        for unit in entry.units[:limit]:
+            _print(console, f"  {unit.file}: {unit.error}")
+        _print_rest(console, entry.count, min(limit, len(entry.units)))
+    if not found.failed:
         _print(console, "no failed units")
-    for data in found["data"]:
-        total, read = sum(data["reasons"].values()), data["shards_read"]
-        reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(data["reasons"].items()))
-        partly = f" in {read:,} of {data['shards']:,} shards read so far" if read < data["shards"] else ""
-        _print(console, f"{data['data']}: {total:,} samples in quarantine{partly}{f' ({reasons})' if reasons else ''}")
-        for sample in data["samples"]:
-            _print(console, f"  {sample['shard']} {sample['key']!r}: {sample['reason']}, {sample['text']}")
-        _print_rest(console, total, len(data["samples"]))
-        if unused := data.get("unused_features"):
-            _print(console, f"{data['data']}: {unused:,} features in files beside the shards are of no sample")
-        if data["truncated"]:
-            _print(console, f"{data['data']}: {len(data['truncated']):,} of {data['shards']:,} shards are cut short")
-        for shard in data["truncated"][:limit]:
-            _print(console, f"  {shard['shard']}: {shard['text']}")
-        _print_rest(console, len(data["truncated"]), min(limit, len(data["truncated"])))
+    for data in found.data:
+        total, cut = sum(data.reasons.values()), data.truncated
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(data.reasons.items()))
+        is_partly = data.shards_read < data.shards
+        partly = f" in {data.shards_read:,} of {data.shards:,} shards read so far" if is_partly else ""
+        _print(console, f"{data.data}: {total:,} samples in quarantine{partly}{f' ({reasons})' if reasons else ''}")
+        for sample in data.samples:
+            _print(console, f"  {sample.shard} {sample.key!r}: {sample.reason}, {sample.text}")
+        _print_rest(console, total, len(data.samples))
+        if unused := data.unused_features:
+            _print(console, f"{data.data}: {unused:,} features in files beside the shards are of no sample")
+        if cut:
+            _print(console, f"{data.data}: {len(cut):,} of {data.shards:,} shards are cut short")
+        for shard in cut[:limit]:
+            _print(console, f"  {shard.shard}: {shard.text}")
+        _print_rest(console, len(cut), min(limit, len(cut)))
 
 
 def _print_rest(console: Console, total: int, shown: int) -> None:

@@ -19,7 +19,7 @@ from rayclean.decisions.entries import Sample
 from rayclean.decisions.naming import REVIEW, Naming, note_classes
 from rayclean.errors import InputError
 from rayclean.evaluate.results_text import print_estimate
-from rayclean.inspect.show import FinalTable, stream
+from rayclean.inspect.final_table import FinalTable, stream
 from rayclean.review.estimate import estimate
 from rayclean.review.log import checked_reviewer
 from rayclean.review.queue import HELD, Queue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
@@ -17,6 +18,34 @@ FAILED_FILE = "record/failed.json"
 MAX_UNITS = 1000  # of a stage that are written down: a full disk fails all of a large stage, each for one reason
 MAX_TEXT = 2000
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FailedUnit:
+    """A unit's file, and the error with which the unit failed; of what failed as a whole its name."""
+
+    error: str
+    file: str
+
+
+@dataclass(frozen=True)
+class Failures:
+    """Failed units of one stage in the last start.
+
+    Attributes:
+        at: when they were noted, UTC.
+        count: how many there were.
+        units: the first MAX_UNITS of them.
+    """
+
+    at: str
+    count: int
+    units: tuple[FailedUnit, ...]
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> Failures:
+        """Of the record."""
+        return cls(entry["at"], entry["count"], tuple(FailedUnit(**unit) for unit in entry["units"]))
 
 
 def note_failures(store: Store, stage: str, failed: Mapping[str, str]) -> None:
@@ -32,12 +61,12 @@ def note_failures(store: Store, stage: str, failed: Mapping[str, str]) -> None:
     before = read_failures(store)
     after = {name: entry for name, entry in before.items() if name != stage}
     if failed:
-        units = [{"file": file, "error": error[:MAX_TEXT]} for file, error in islice(failed.items(), MAX_UNITS)]
-        after[stage] = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "count": len(failed), "units": units}
+        units = tuple(FailedUnit(error[:MAX_TEXT], file) for file, error in islice(failed.items(), MAX_UNITS))
+        after[stage] = Failures(datetime.now(UTC).isoformat(timespec="seconds"), len(failed), units)
     if after == before:
         return
     try:
-        write(store, FAILED_FILE, after)
+        write(store, FAILED_FILE, {name: asdict(entry) for name, entry in after.items()})
     except OSError as e:
         log.warning("%s: could not be written: %s", FAILED_FILE, e)
 
@@ -58,11 +87,11 @@ def noted_failures(store: Store, stage: str, what: str) -> Iterator[None]:
         raise
 
 
-def read_failures(store: Store) -> dict[str, Any]:
-    """By stage: when its failures were noted, how many there were, and the first MAX_UNITS of them."""
+def read_failures(store: Store) -> dict[str, Failures]:
+    """By stage."""
     try:
-        found: dict[str, Any] = read_json(store, FAILED_FILE) if store.exists(FAILED_FILE) else {}
+        found = read_json(store, FAILED_FILE) if store.exists(FAILED_FILE) else {}
     except DamagedFile as e:  # a record stops nobody
         log.warning("%s", e)
         return {}
-    return found
+    return {stage: Failures.from_json(entry) for stage, entry in found.items()}

@@ -176,13 +176,14 @@ def test_learn_takes_fields_over_the_config_of_the_last_start(
     started: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from rayclean.learn import command
+    from rayclean.learn.result import Result
     from rayclean.learn.trial import Trial
 
     asked: list[tuple[Config, str]] = []
 
-    def learn(config: Config, method: str, *_: object) -> command.Result:
+    def learn(config: Config, method: str, *_: object) -> Result:
         asked.append((config, method))
-        return command.Result(method, "learn/x.json", [Trial("a network", {1: 0.25})], {})
+        return Result(method, "learn/x.json", [Trial("a network", "learn-1", {1: 0.25})], {})
 
     monkeypatch.setattr(command, "learn", learn)
     moved = tmp_path / "moved"

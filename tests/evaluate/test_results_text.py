@@ -1,4 +1,4 @@
-"""What `rayclean learn` and `rayclean export` print holds all of the result, and no markup of strangers."""
+"""What `rayclean export` prints holds all of the result, and no markup of strangers."""
 
 from __future__ import annotations
 
@@ -6,25 +6,15 @@ import io
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from rich.console import Console
 
-from rayclean.evaluate.results_text import print_export, print_learned
-
-Result = dict[str, Any]
+from rayclean.evaluate.results_text import print_export
 
 
 def console() -> tuple[Console, io.StringIO]:
     """As the command line's: a file of 160 columns."""
     sink = io.StringIO()
     return Console(file=sink, width=160, soft_wrap=True, highlight=False, emoji=False), sink
-
-
-def learned(*trials: Result, root: str = "/runs/one") -> list[str]:
-    to, sink = console()
-    print_learned(to, root, "learn/odd-1.json", {"method": "odd", "trials": list(trials)})
-    return sink.getvalue().splitlines()
 
 
 def exported(out: str = "/out", **changes: Any) -> list[str]:
@@ -34,42 +24,8 @@ def exported(out: str = "/out", **changes: Any) -> list[str]:
     return sink.getvalue().splitlines()
 
 
-def trial(name: str = "on everything", accuracy: dict[int, float] | None = None, **more: Any) -> Result:
-    accuracy = accuracy or {}
-    best, last = max(accuracy.values(), default=None), accuracy[max(accuracy)] if accuracy else None
-    facts: Result = {"validation": {}, "facts": {}, "removal": None, **more}
-    return {"name": name, "best": best, "last": last, "accuracy": accuracy, **facts}
-
-
-@given(st.dictionaries(st.integers(1, 9), st.floats(0, 1), min_size=1), st.floats(0, 1))
-def test_each_network_is_a_line_of_its_figures(accuracy: dict[int, float], validation: float) -> None:
-    found = trial("ODD", accuracy, validation={1: 0.0, 2: validation})
-    _, line, kept = learned(found)
-    assert line.split() == ["ODD", *(f"{100 * value:.1f}%" for value in (found["best"], found["last"], validation))]
-    assert kept == "kept in /runs/one/learn/odd-1.json"
-
-
-def test_what_a_lesson_left_out_is_told_and_what_was_undone() -> None:
-    removal = {"removed": 1200, "relabelled": 0, "rows": 10_000}
-    lines = learned(
-        trial("round 1", {1: 0.5}, removal=removal | {"precision": 0.75}),
-        trial("round 2", {1: 0.5}, removal=removal | {"precision": None}, facts={"undone": True}),
-        trial("round 3", {1: 0.5}, removal=removal),  # of shards without a truth
-    )
-    assert lines[1].split()[-4:] == ["1,200", "of", "10,000", "75.0%"]
-    assert lines[2].startswith("round 2 (undone)")
-    assert [line.split()[-3:] for line in lines[2:4]] == [["1,200", "of", "10,000"]] * 2
-
-
-def test_without_test_samples_the_field_that_names_them_is_named() -> None:
-    said = "no accuracy: set learn.test to shards whose labels are right"
-    assert said in learned(trial(), trial())
-    assert said not in learned(trial(), trial(accuracy={1: 0.0}))
-
-
 @pytest.mark.parametrize("place", ["[red]/runs/x[/red]", "/runs/[/]", "s3://bucket/[bold]"])
 def test_a_place_is_printed_as_it_is(place: str) -> None:
-    assert learned(trial(), root=place)[-1] == f"kept in {place}/learn/odd-1.json"
     assert f" to {place} (" in exported(place)[0]
 
 

@@ -19,7 +19,8 @@ from rayclean.catalog.table import COLUMNS_FILE, SHARDS_FILE
 from rayclean.config import Config
 from rayclean.errors import InputError
 from rayclean.evaluate.evaluate import read_truth
-from rayclean.inspect.show import FinalTable, describe
+from rayclean.inspect.final_table import FinalTable
+from rayclean.inspect.show import describe
 from rayclean.report.run_text import print_sample
 from rayclean.run.run import Run
 from rayclean.storage.contents import read_table

@@ -20,6 +20,8 @@ from rayclean.errors import ConfigError, InputError
 from rayclean.evaluate.evaluate import read_truth
 from rayclean.learn import command
 from rayclean.learn.lesson_jobs import read_columns
+from rayclean.learn.result import Result
+from rayclean.learn.trial import Trial
 from rayclean.run.run import Run
 from rayclean.run.start import ONE_WORKER, start
 from rayclean.schema import Array
@@ -29,7 +31,7 @@ from rayclean.storage.fingerprint import fingerprint
 from rayclean.storage.resume import Resume
 from rayclean.storage.store import Store
 
-Learn = Callable[..., command.Result]
+Learn = Callable[..., Result]
 EPOCHS = "learn.train.epochs=3"
 
 
@@ -57,18 +59,18 @@ def opened(config: Config) -> Run:
 def learn(config: Config, one_thread: None) -> Learn:
     """`learn(method, "section.field=value", ...)` in this process, without Ray."""
 
-    def do(method: str, *overrides: str) -> command.Result:
+    def do(method: str, *overrides: str) -> Result:
         return command.learn_by(opened(override_config(config, overrides)), method, Inline(), Console(quiet=True))
 
     return do
 
 
-def weights_of(config: Config, trial: Any, epoch: int = 3) -> bytes:
-    return Store(config.run.dir).read(f"{trial.facts['folder']}/snapshots/epoch-{epoch:04d}.safetensors")
+def weights_of(config: Config, trial: Trial, epoch: int = 3) -> bytes:
+    return Store(config.run.dir).read(f"{trial.folder}/snapshots/epoch-{epoch:04d}.safetensors")
 
 
-def labels_of(config: Config, trial: Any) -> Array:
-    return map_arrays(Store(config.run.dir), trial.facts["lesson"])["labels"]
+def labels_of(config: Config, trial: Trial) -> Array:
+    return map_arrays(Store(config.run.dir), str(trial.lesson))["labels"]
 
 
 def test_every_network_is_examined_after_every_epoch(learn: Learn, config: Config) -> None:
@@ -104,7 +106,7 @@ def test_retrain_keeps_the_rows_above_the_cut(learn: Learn, config: Config) -> N
     result = learn("retrain", f"learn.retrain.cut={cut!r}")
     expected = np.where(table["label_score"] >= cut, given, -1)
     np.testing.assert_array_equal(labels_of(config, result.trials[-1]), expected)
-    assert 0 < result.removals["retrain by cut"]["removed"] < len(given)
+    assert 0 < result.removals["retrain by cut"].removed < len(given)
 
 
 def test_a_table_of_other_rows_is_refused(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +124,7 @@ def test_retrain_on_all_rows_is_plain_training(learn: Learn, config: Config) -> 
 
 def test_weights_are_the_scores(learn: Learn, config: Config) -> None:
     plain, weighted = learn("retrain", "learn.retrain.by=weight").trials
-    arrays = map_arrays(Store(config.run.dir), weighted.facts["lesson"])
+    arrays = map_arrays(Store(config.run.dir), str(weighted.lesson))
     np.testing.assert_array_equal(
         arrays["weights"], read_columns(opened(config).catalog, ["label_score"])["label_score"]
     )
@@ -160,8 +162,8 @@ def test_odd_removes_what_random_labels_could_be(learn: Learn, config: Config) -
     result = learn("odd", "simulated_loss.epoch=2", "simulated_loss.percentile=30")
     (odd,) = result.trials
     assert list(odd.accuracy) == [1, 2, 3]
-    assert odd.facts["removed_after_epoch"] == 2
-    assert result.removals["ODD"]["removed"] == (labels_of(config, odd) < 0).sum() > 0
+    assert odd.more["removed_after_epoch"] == 2
+    assert result.removals["ODD"].removed == (labels_of(config, odd) < 0).sum() > 0
     with pytest.raises(ConfigError, match="take an earlier one"):
         learn("odd", "simulated_loss.epoch=1.0")
 
@@ -171,17 +173,18 @@ def test_removals_are_compared_with_the_truth(learn: Learn, config: Config) -> N
     this = opened(config)
     truth, given = read_truth(this.catalog), this.catalog.label
     removed = labels_of(config, result.trials[0]) < 0
-    found = result.removals["ODD"]
-    assert found["precision"] == pytest.approx((truth != given)[removed].mean())
-    assert found["kept_right"] == pytest.approx((truth == given)[~removed].mean())
+    found = result.removals["ODD"].rightness
+    assert found is not None
+    assert found.precision == pytest.approx((truth != given)[removed].mean())
+    assert found.kept_right == pytest.approx((truth == given)[~removed].mean())
 
 
 def test_influential_rank_removes_and_goes_on(learn: Learn, config: Config) -> None:
     result = learn("influential_rank", "learn.from=main", "learn.rank.epochs=2", "influence.gamma=1")
     first = result.trials[0]
     assert list(first.accuracy) == [0, 1, 2]  # 0: before
-    assert result.removals["round 1"]["removed"] > 0
-    undone = [trial.facts.get("undone") for trial in result.trials if trial.name.startswith("round")]
+    assert result.removals["round 1"].removed > 0
+    undone = [trial.undone for trial in result.trials if trial.name.startswith("round")]
     for trial, is_undone in zip(result.trials, undone, strict=False):
         assert is_undone == (trial.validation[2] <= trial.validation[0])
     assert (result.trials[-1].name == "new network") == (not undone[0])
@@ -192,7 +195,7 @@ def test_a_round_without_removal_is_longer_training(learn: Learn, config: Config
     rounds = learn("influential_rank", *options).trials
     assert [trial.name for trial in rounds] == ["round 1", "round 2"]
     assert rounds[1].accuracy[0] == rounds[0].accuracy[2]
-    assert not any(trial.facts["lesson"] for trial in rounds)
+    assert [trial.facts()["lesson"] for trial in rounds] == [None, None]  # told all the same
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +220,7 @@ def test_gamma_is_a_share_of_the_classes_that_can_vote(
 ) -> None:
     """Of 6 classes .8 would be 5 votes, which 3 classes do not have."""
     result = learn("influential_rank", known_classes(num), *RANK_ONCE, "influence.gamma=0.8")
-    assert 0 < result.removals["round 1"]["removed"] < len(labels_of(config, result.trials[0]))
+    assert 0 < result.removals["round 1"].removed < len(labels_of(config, result.trials[0]))
     assert "removes no row" not in caplog.text
 
 
@@ -225,7 +228,7 @@ def test_a_round_that_removes_nothing_says_so_in_a_line(
     learn: Learn, config: Config, known_classes: Callable[[int], str], caplog: pytest.LogCaptureFixture
 ) -> None:
     result = learn("influential_rank", known_classes(3), *RANK_ONCE, "influence.gamma=4")
-    assert result.removals["round 1"]["removed"] == 0
+    assert result.removals["round 1"].removed == 0
     (line,) = caplog.messages
     assert "removes no row: none has 4 votes of the 3 classes (of 6) with verified rows" in line
     assert "influence.gamma (4)" in line
@@ -237,13 +240,13 @@ def test_verified_samples_of_which_no_class_has_two_are_refused(
     fields = (known_classes(3), "influence.validation_num=1", *RANK_ONCE)
     with pytest.raises(InputError, match=r"no class has two verified rows.*influence\.gamma=0"):
         learn("influential_rank", *fields)
-    assert learn("influential_rank", *fields, "influence.gamma=0").removals["round 1"]["removed"] > 0
+    assert learn("influential_rank", *fields, "influence.gamma=0").removals["round 1"].removed > 0
 
 
 def test_small_loss_removes_as_many_rows(learn: Learn, config: Config) -> None:
     options = ["learn.from=main", "learn.rank.epochs=1", "learn.rank.rounds=1", "influence.gamma=1"]
-    by_influence = learn("influential_rank", *options).removals["round 1"]["removed"]
-    by_loss = learn("influential_rank", *options, "learn.rank.removal=small_loss").removals["round 1"]["removed"]
+    by_influence = learn("influential_rank", *options).removals["round 1"].removed
+    by_loss = learn("influential_rank", *options, "learn.rank.removal=small_loss").removals["round 1"].removed
     assert by_loss == by_influence
 
 
@@ -282,9 +285,10 @@ def test_phases_keep_the_folders_that_they_had(learn: Learn, config: Config, mon
 @pytest.mark.parametrize("score", ["loss", "iofm", "inn", "joint"])
 def test_dividemix_by_any_score(score: str, learn: Learn, config: Config) -> None:
     fields = f"{{score: {score}, epochs: 2, warmup: 1, schedule: cosine, batch_size: 8}}"
-    (trial,) = learn("dividemix", f"learn.dividemix={fields}").trials
-    assert list(trial.accuracy) == [1, 2]
-    assert all(0 < share < 1 for share in trial.facts["last"]["labelled_share"])
+    result = learn("dividemix", f"learn.dividemix={fields}")
+    assert list(result.trials[0].accuracy) == [1, 2]
+    (told,) = result.to_json()["trials"]
+    assert all(0 < share < 1 for share in told["facts"]["last"]["labelled_share"])
 
 
 def test_dividemix_keeps_the_folders_that_it_had(learn: Learn, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,7 +320,7 @@ def test_dividemix_can_begin_with_the_scores_of_two_networks(learn: Learn, confi
     one, two, both = result.trials
     weights = [weights_of(config, trial) for trial in (one, two)]
     assert weights[0] != weights[1]  # other draws
-    starts = map_arrays(Store(config.run.dir), f"{both.facts['folder']}/starts.safetensors")
+    starts = map_arrays(Store(config.run.dir), f"{both.folder}/starts.safetensors")
     assert starts["0"].shape == starts["1"].shape
     assert (starts["0"] != starts["1"]).any()
 
@@ -332,7 +336,7 @@ def test_labels_that_people_gave_stand_above_all(learn: Learn, config: Config, t
     verified = f"merge.verified={tmp_path}/checked.csv"
     for method, *fields in (["retrain", "learn.retrain.cut=0.4"], ["retrain", "learn.retrain.by=weight"]):
         trial = learn(method, verified, *fields).trials[-1]
-        arrays = map_arrays(Store(config.run.dir), trial.facts["lesson"])
+        arrays = map_arrays(Store(config.run.dir), str(trial.lesson))
         assert arrays["labels"][[worst, best, dropped]].tolist() == [table["given_label"][worst], other, -1]
         if "weights" in arrays:
             assert arrays["weights"][[worst, best]].tolist() == [1, 1]
@@ -368,7 +372,7 @@ def test_a_phase_that_was_killed_goes_on_bit_for_bit(more: str, learn: Learn, co
     (unbroken,) = learn("plain", train).trials
     expected = weights_of(config, unbroken, 4)
     store = Store(config.run.dir)
-    store.remove(unbroken.facts["folder"])
+    store.remove(unbroken.folder)
 
     class Killed(Exception):
         pass

@@ -20,6 +20,7 @@ from rayclean.errors import ConfigError, InputError
 from rayclean.learn import command
 from rayclean.learn.decay import OUT_OF_FOLD, VERIFIED
 from rayclean.learn.lesson_jobs import read_columns
+from rayclean.learn.result import Result
 from rayclean.run.run import Run
 from rayclean.run.start import ONE_WORKER, start
 from rayclean.schema import LEFT_OUT
@@ -33,7 +34,7 @@ from rayclean.train.inputs import FeatureInputs
 from rayclean.train.spec import feature_spec
 from tests.helpers import write_tar
 
-Learn = Callable[..., command.Result]
+Learn = Callable[..., Result]
 K, D = 4, 24
 TRAIN, TEST, KNOWN = 480, 400, 80
 
@@ -97,7 +98,7 @@ def opened(config: Config) -> Run:
 def learn(config: Config, one_thread: None) -> Learn:
     """`learn(method, "section.field=value", ...)` in this process."""
 
-    def do(method: str, *overrides: str) -> command.Result:
+    def do(method: str, *overrides: str) -> Result:
         return command.learn_by(opened(override_config(config, overrides)), method, Inline(), Console(quiet=True))
 
     return do
@@ -137,11 +138,11 @@ def test_every_method_learns_and_comes_back_with_the_same_bytes(name: str, learn
     (trial,) = (each for each in first.trials if each.name == trial_name)
     assert trial.last is not None
     assert trial.last > 0.5
-    folder, store = trial.facts["folder"], Store(config.run.dir)
+    folder, store = trial.folder, Store(config.run.dir)
     before = bytes_of(config, folder)
     assert before
     store.remove(folder)
-    if lesson := trial.facts.get("lesson"):
+    if lesson := trial.lesson:
         store.remove(lesson)
     again = learn(method, *fields)
     assert [each.accuracy for each in again.trials] == [each.accuracy for each in first.trials]
@@ -152,7 +153,7 @@ def test_every_method_learns_and_comes_back_with_the_same_bytes(name: str, learn
 def test_which_samples_are_right_is_kept(name: str, learn: Learn, config: Config) -> None:
     method, trial_name, *fields = METHODS[name]
     (trial,) = (each for each in learn(method, *fields).trials if each.name == trial_name)
-    right = map_arrays(Store(config.run.dir), trial.facts["correct"])
+    right = map_arrays(Store(config.run.dir), str(trial.correct))
     assert {exam: len(each) for exam, each in right.items()} == {"test": TEST, "validation": 5 * K}
     assert right["test"].mean() == pytest.approx(trial.last)
 
@@ -168,7 +169,7 @@ def test_what_the_table_says_makes_learning_better(learn: Learn) -> None:
 
 def test_the_posterior_is_the_target(learn: Learn, config: Config) -> None:
     trial = learn("retrain", "learn.retrain.by=posterior").trials[-1]
-    arrays = map_arrays(Store(config.run.dir), trial.facts["lesson"])
+    arrays = map_arrays(Store(config.run.dir), str(trial.lesson))
     this = opened(config)
     np.testing.assert_allclose(arrays["values"].sum(axis=1), 1, rtol=1e-6)
     assert ((arrays["weights"] >= 0) & (arrays["weights"] <= 1 + 1e-6)).all()
@@ -190,9 +191,8 @@ def test_a_posterior_needs_the_joint_model(learn: Learn) -> None:
         learn("retrain", "merge.score=loss_oof", "learn.retrain.by=posterior")
 
 
-def choice_of(result: command.Result) -> dict[str, Any]:
-    found: dict[str, Any] = result.trials[-1].facts["choice"]
-    return found
+def choice_of(result: Result) -> dict[str, Any]:
+    return dict(result.trials[-1].choice or {})
 
 
 def test_the_weight_decay_is_chosen_without_the_test(learn: Learn, config: Config, tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_the_weight_decay_is_chosen_without_the_test(learn: Learn, config: Confi
 
 def test_a_weight_decay_that_is_given_wins(learn: Learn, config: Config) -> None:
     (trial,) = learn("plain", "learn.train={weight_decay: 0.07}").trials
-    assert "choice" not in trial.facts
+    assert "choice" not in trial.facts()
 
 
 def test_what_cannot_be_is_said(learn: Learn, config: Config, tmp_path: Path) -> None:

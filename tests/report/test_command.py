@@ -18,7 +18,7 @@ from rayclean.config import Config
 from rayclean.errors import ConfigError, InputError
 from rayclean.evaluate.evaluate import read_truth
 from rayclean.evaluate.results import evaluate_run
-from rayclean.inspect.show import FinalTable
+from rayclean.inspect.final_table import FinalTable
 from rayclean.report import command
 from rayclean.report.command import write_report
 from rayclean.report.page_files import MARK

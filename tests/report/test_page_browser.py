@@ -12,7 +12,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 from selenium.webdriver.support.ui import WebDriverWait
 
-from rayclean.inspect.show import FinalTable
+from rayclean.inspect.final_table import FinalTable
 from rayclean.report.command import write_report
 from rayclean.run.run import Run
 from rayclean.storage.published import Published

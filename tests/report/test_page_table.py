@@ -11,7 +11,7 @@ import pyarrow.dataset as ds
 import pytest
 
 from rayclean.evaluate.evaluate import read_truth
-from rayclean.inspect.show import FinalTable
+from rayclean.inspect.final_table import FinalTable
 from rayclean.report import page_near, page_table
 from rayclean.report.page_facts import Classes
 from rayclean.report.page_near import near_pairs

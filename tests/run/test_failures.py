@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from rayclean.errors import InputError, StageError
 from rayclean.inspect.errors import find_errors
 from rayclean.report.run_text import print_errors
 from rayclean.run import ledger, pipeline
-from rayclean.run.failures import MAX_UNITS, note_failures, read_failures
+from rayclean.run.failures import MAX_UNITS, FailedUnit, note_failures, read_failures
 from rayclean.run.run import Run
 from rayclean.run.start import look
 from rayclean.storage.executor import Executor, Inline, JobReport, Trainer, Watcher
@@ -76,17 +77,28 @@ def test_failed_units_are_written_down_until_they_are_done(run: Run) -> None:
     noted = read_failures(store)
     assert set(noted) == {"embed", "paths"}
     # Units of two jobs may have the same name.
-    assert [unit["file"] for unit in noted["paths"]["units"]] == ["brittle-00000000/1.json", "brittle-00000001/1.json"]
-    assert noted["paths"]["count"] == 2
-    assert noted["paths"]["units"][0]["error"] == "ValueError: [bold]unit 1[/bold] is broken"
-    found = {entry["stage"]: entry for entry in find_errors(run.config, 20)["failed"]}
-    assert found["paths"] == {"stage": "paths", **noted["paths"]}
+    assert [unit.file for unit in noted["paths"].units] == ["brittle-00000000/1.json", "brittle-00000001/1.json"]
+    assert noted["paths"].count == 2
+    assert noted["paths"].units[0].error == "ValueError: [bold]unit 1[/bold] is broken"
+    assert find_errors(run.config, 20).failed["paths"] == noted["paths"]
 
     store.remove("broken/1")
     do(run, *folders)
     assert set(read_failures(store)) == {"embed"}
     do(run, *folders)
     assert set(read_failures(store)) == {"embed"}
+
+
+def test_the_words_of_the_record_and_of_errors_json_are_those_of_earlier_releases(run: Run) -> None:
+    note_failures(run.store, "paths", {"paths-00000000/0.json": "OSError: full"})
+    written = json.loads(run.store.read("record/failed.json"))["paths"]
+    units = [{"error": "OSError: full", "file": "paths-00000000/0.json"}]
+    assert written == {"at": written["at"], "count": 1, "units": units}
+    told = json.loads(json.dumps(find_errors(run.config, 20).to_json()))
+    assert told["failed"] == [{"stage": "paths", **written}]
+    (data,) = told["data"]
+    assert list(data) == ["data", "shards", "shards_read", "truncated", "reasons", "samples"]
+    assert list(data["samples"][0]) == ["shard", "sample", "key", "reason", "text"]
 
 
 def test_a_stage_with_nothing_left_to_do_has_no_failures(run: Run) -> None:
@@ -100,12 +112,12 @@ def test_units_that_are_done_meanwhile_are_not_listed(run: Run) -> None:
     failed = {f"brittle-00000000/{unit}.json": "x" for unit in range(3)}
     note_failures(run.store, "paths", failed)
     run.store.publish("brittle-00000000/1.json", b"{}")
-    (entry,) = find_errors(run.config, 20)["failed"]
-    assert entry["count"] == 2
-    assert [unit["file"] for unit in entry["units"]] == ["brittle-00000000/0.json", "brittle-00000000/2.json"]
+    entry = find_errors(run.config, 20).failed["paths"]
+    assert entry.count == 2
+    assert [unit.file for unit in entry.units] == ["brittle-00000000/0.json", "brittle-00000000/2.json"]
     for unit in (0, 2):
         run.store.publish(f"brittle-00000000/{unit}.json", b"{}")
-    assert find_errors(run.config, 20)["failed"] == []
+    assert find_errors(run.config, 20).failed == {}
 
 
 class Nobody(Inline):
@@ -118,8 +130,8 @@ class Nobody(Inline):
 def test_a_run_that_ends_as_a_whole_is_written_down(run: Run) -> None:
     with pytest.raises(StageError, match="no resources"):
         do(run, "brittle-00000000", executor=Nobody())
-    (entry,) = find_errors(run.config, 20)["failed"]
-    assert entry["units"] == [{"file": "run", "error": "nothing has run for 300 s: no resources"}]
+    (entry,) = find_errors(run.config, 20).failed.values()
+    assert entry.units == (FailedUnit("nothing has run for 300 s: no resources", "run"),)
     do(run, "brittle-00000000")
     assert read_failures(run.store) == {}
 
@@ -132,8 +144,8 @@ def test_a_role_whose_training_fails_is_written_down(run: Run) -> None:
     anew = look(config, run.store)
     with pytest.raises(StageError, match="CUDA"):
         pipeline.compute(anew, Inline(train=cast(Trainer, broken)), QUIET, "train")
-    (unit,) = read_failures(run.store)["train"]["units"]
-    assert unit["error"].endswith("CUDA out of memory")
+    (unit,) = read_failures(run.store)["train"].units
+    assert unit.error.endswith("CUDA out of memory")
     pipeline.compute(anew, Inline(), QUIET, "train")
     assert read_failures(run.store) == {}
 
@@ -156,28 +168,28 @@ def test_the_note_of_very_many_failures_is_bounded(run: Run) -> None:
     num = MAX_UNITS + 500
     note_failures(run.store, "paths", {f"paths-00000000/{i}.json": "x" * 10_000 for i in range(num)})
     entry = read_failures(run.store)["paths"]
-    assert (entry["count"], len(entry["units"])) == (num, MAX_UNITS)
+    assert (entry.count, len(entry.units)) == (num, MAX_UNITS)
     assert len(run.store.read("record/failed.json")) < 3 * 2**20
 
 
 def test_samples_in_quarantine_are_counted_and_listed(run: Run) -> None:
     found = find_errors(run.config, 20)
-    (data,) = found["data"]
-    assert found["failed"] == []
-    assert data["reasons"] == {"missing_label": 1}
-    assert (data["shards"], data["shards_read"], data["truncated"]) == (4, 4, [])
-    (line,) = data["samples"]
-    assert (line["key"], line["reason"]) == ("bad", "missing_label")
-    assert line["shard"] in run.catalog.shards["name"].to_pylist()
-    assert find_errors(run.config, 0)["data"][0]["samples"] == []
+    (data,) = found.data
+    assert found.failed == {}
+    assert data.reasons == {"missing_label": 1}
+    assert (data.shards, data.shards_read, data.truncated) == (4, 4, ())
+    (line,) = data.samples
+    assert (line.key, line.reason) == ("bad", "missing_label")
+    assert line.shard in run.catalog.shards["name"].to_pylist()
+    assert find_errors(run.config, 0).data[0].samples == ()
 
 
 def test_an_unfinished_catalog_says_how_far_it_has_got(run: Run) -> None:
-    whole = find_errors(run.config, 20)["data"]
+    whole = find_errors(run.config, 20).data
     run.store.remove(f"{run.catalog.folder}/{SHARDS_FILE}")
-    assert find_errors(run.config, 20)["data"] == whole  # all shards are read, but not joined
+    assert find_errors(run.config, 20).data == whole  # all shards are read, but not joined
     run.store.remove(f"{run.catalog.folder}/rows/000000.parquet")
-    assert find_errors(run.config, 20)["data"][0]["shards_read"] == 3
+    assert find_errors(run.config, 20).data[0].shards_read == 3
 
 
 def test_bad_samples_of_all_kinds_are_printed_as_they_are(
@@ -196,13 +208,13 @@ def test_bad_samples_of_all_kinds_are_printed_as_they_are(
     config = tiny_config(tmp_path / "run", f"data.shards={pattern}")
     run = finish(config)
     found = find_errors(config, 20)
-    (data,) = found["data"]
-    assert data["reasons"] == {"bad_label": 3, "truncated": 1}
-    assert [(line["shard"], line["key"]) for line in data["samples"]] == [
+    (data,) = found.data
+    assert data.reasons == {"bad_label": 3, "truncated": 1}
+    assert [(line.shard, line.key) for line in data.samples] == [
         *(("03.tar", key) for key in strange),
         ("04.tar", "cut"),
     ]
-    assert [line["shard"] for line in data["truncated"]] == ["04.tar"]
+    assert [line.shard for line in data.truncated] == ["04.tar"]
     run.store.remove(f"{run.catalog.folder}/{SHARDS_FILE}")
     assert find_errors(config, 20) == found  # from the shards' own files, before they are joined
 

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from rayclean.cli.commands import app
 from rayclean.config import Config, dump_config, load_config
 from rayclean.learn import command, methods
+from rayclean.learn.result import Result as Learned
 from rayclean.learn.trial import Trial
 from tools.cells import learn
 from tools.cells.learn import (
@@ -72,10 +73,10 @@ class Commands:
         assert ended.exit_code == 0, ended.output
         return subprocess.CompletedProcess(text, 0, ended.stdout)
 
-    def learn(self, config: Config, method: str, *_: object) -> command.Result:
+    def learn(self, config: Config, method: str, *_: object) -> Learned:
         """In the place of `rayclean.learn.command.learn`."""
         self.lessons.append((method, config))
-        return command.Result(method, "learn/x.json", [Trial("a network", {1: 0.25})], {})
+        return Learned(method, "learn/x.json", [Trial("a network", "learn-1", {1: 0.25})], {})
 
 
 @pytest.fixture
