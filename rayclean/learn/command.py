@@ -23,6 +23,7 @@ from rayclean.learn.posterior import Judged
 from rayclean.learn.removal import find_removal
 from rayclean.learn.result import Result
 from rayclean.learn.trial import Trial
+from rayclean.run.before import look_before
 from rayclean.run.failures import note_failures, noted_failures
 from rayclean.run.ledger import do
 from rayclean.run.record import STEPS, record
@@ -62,7 +63,7 @@ def learn(config: Config, method: str, console: Console, verbose: bool = False) 
         RaycleanError: see `rayclean.errors`.
     """
     METHODS.get(method)  # what is wrong is said before anything starts
-    sources, place = find_sources(config.data), Store(config.run.dir)
+    sources, place = look_before(config), Store(config.run.dir)
     place.check()
     with hold(place) as store, opened(config, store, verbose) as site:
 

@@ -12,11 +12,12 @@ import yaml
 from rich.console import Console
 
 from rayclean.catalog.labels import one_based_hint
-from rayclean.catalog.stage import ONE_BASED, find_sources
+from rayclean.catalog.stage import ONE_BASED
 from rayclean.catalog.table import STRAYS, counted
 from rayclean.config import Config, dump_config
 from rayclean.errors import ConfigError, InputError
 from rayclean.merge.publish import publish_labels
+from rayclean.run.before import look_before
 from rayclean.run.grow import grow, stages
 from rayclean.run.ledger import do
 from rayclean.run.run import Run
@@ -53,9 +54,8 @@ def run(
     """
     if until is not None and until not in stages():
         raise ConfigError(f"--until {until}: no such stage; stages: {', '.join(stages())}")
-    config.merge_score()
     log.info("run %s: looking for its shards", config.run.dir)
-    sources = find_sources(config.data)  # what cannot be read fails before anything starts
+    sources = look_before(config)
     log.info("shards: %s, %s MB", f"{sources.num_rows:,}", f"{sum(sources['size'].to_pylist()) / 1e6:,.1f}")
     place = Store(config.run.dir)
     place.check()

@@ -16,8 +16,6 @@ from rayclean.catalog.table import SOURCES_FILE, Catalog
 from rayclean.cluster.sizing import Workers
 from rayclean.config import Config, DataSection
 from rayclean.decisions.naming import note_classes
-from rayclean.decisions.verified import VerifiedFile
-from rayclean.embed.features_stage import check_features
 from rayclean.embed.sources import feature_source, features_asked
 from rayclean.errors import ConfigError, InputError, RaycleanError
 from rayclean.run.run import Run
@@ -83,7 +81,6 @@ def start(
         _note_catalog(store, catalog, validation, features_asked(config))
     run = Run(config, store, catalog, validation, workers, precision, features=features, old=_old_run(config))
     note_classes(store)
-    _check_given(run)
     note_sources(run, read_table(store, f"{catalog.folder}/{SOURCES_FILE}"))
     return run
 
@@ -106,14 +103,6 @@ def _note_places(store: Store, catalog: Catalog, sources: pa.Table) -> None:
     file = f"{catalog.folder}/{SOURCES_FILE}"
     if not store.exists(file) or read_table(store, file) != sources:
         write(store, file, sources)
-
-
-def _check_given(run: Run) -> None:
-    """A file that people gave and that cannot be read is an error now, not after the training."""
-    if isinstance(run.verified, VerifiedFile):
-        run.verified.read()
-    if run.config.inn.file is not None and "inn" in run.config.score_names():
-        check_features(run.config.inn.file)
 
 
 def scanned(

@@ -113,7 +113,9 @@ MISTAKES = [
     Mistake("a section twice", "run twice.yaml", before=_other_config("twice.yaml", CONFIG + "run: {dir: runs/b}\n")),
     Mistake("a pattern that matches nothing", "run {config} 'data.shards=nowhere/*.tar'"),
     Mistake("a folder for a pattern", "run {config} data.shards=demo/digits"),
-    Mistake("pictures in folders for shards", "run {config} 'data.shards=pictures/*/*.png'", before=_pictures),
+    Mistake(
+        "pictures in folders for shards", "run {config} run.dir=runs/b 'data.shards=pictures/*/*.png'", before=_pictures
+    ),
     Mistake("a compressed shard", "run {config} 'data.shards=zipped/*.tar.gz'", before=_compressed),
     Mistake("a label field that is not there", "run {config} run.dir=runs/c data.label=json:class"),
     Mistake("too few classes", "run {config} run.dir=runs/d data.classes=5 --until catalog", code=3),
@@ -215,11 +217,17 @@ def page(said: list[Ended], found: list[tuple[Mistake, Ended]], names: dict[str,
     lines += ["## Mistakes", "", f"{right} of {len(found)} end as they should, without a traceback.", ""]
     lines += ["| mistake | command | exit code | s | what is said |", "|---|---|--:|--:|---|"]
     for mistake, end in found:
-        last = " / ".join(line.strip() for line in plain(end.output).strip().splitlines()[-3:]).replace("|", "\\|")
+        last = " / ".join(_told(plain(end.output).strip().splitlines())).replace("|", "\\|")
         code = f"{end.code}" if end.code == mistake.code else f"**{end.code}**, not {mistake.code}"
         command = plain(end.command).replace("|", "\\|")
         lines.append(f"| {mistake.what} | `{command}` | {code} | {end.seconds:.1f} | {last} |")
     return "\n".join(lines) + "\n"
+
+
+def _told(lines: list[str]) -> list[str]:
+    """The error, or the last three lines where there is none."""
+    errors = [line for line in lines if line.startswith("rayclean: ")]
+    return [line.strip() for line in errors or lines[-3:]]
 
 
 if __name__ == "__main__":
