@@ -18,6 +18,7 @@ LAYERS = (
     ("errors",),
     ("schema",),
     ("late",),
+    ("interrupts",),
     ("config",),
     ("storage",),
     ("cluster",),
@@ -35,7 +36,7 @@ LAYERS = (
     ("cli",),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-ROOT_MODULES = {"__init__", "errors", "late", "schema"}
+ROOT_MODULES = {"__init__", "errors", "interrupts", "late", "schema"}
 # Libraries that one adapter alone may import, so that a user without them never meets them.
 ADAPTERS = {
     "torchvision": "rayclean/train/models/torchvision_models.py",

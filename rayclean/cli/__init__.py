@@ -1,6 +1,6 @@
 """The command line: parse, load the config, call; no logic."""
 
-from rayclean.cli.interrupts import handle, leave_at_once
+from rayclean.interrupts import handle, leave_at_once
 
 __all__ = ["main"]
 

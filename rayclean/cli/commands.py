@@ -30,12 +30,12 @@ from rayclean.cli.common import (
     out,
     print_json,
 )
-from rayclean.cli.interrupts import INTERRUPTED, raise_interrupts
 from rayclean.config import load_config
 from rayclean.config.noise_kinds import IMBALANCES, NOISE_KINDS
 from rayclean.config.reference import Sections
 from rayclean.config.score_families import FAMILIES
 from rayclean.errors import RaycleanError
+from rayclean.interrupts import INTERRUPTED, raise_interrupts
 from rayclean.run.saved import load_run
 from rayclean.storage.units import is_full_disk
 

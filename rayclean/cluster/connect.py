@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
-import threading
 from collections.abc import Iterator
 from typing import Any
 
 import ray
 
+from rayclean import interrupts
 from rayclean.cluster.private_ray import closed, private_folder
 from rayclean.errors import ClusterError, ConfigError
 
@@ -39,8 +38,9 @@ def connect(verbose: bool = False) -> Iterator[None]:
         if address == "local":
             stack.enter_context(closed())
             options = {"include_dashboard": False, "object_store_memory": 256 * 2**20, "_temp_dir": private_folder()}
+        stack.callback(ray.shutdown)  # of what has started, where that is not all
         try:
-            with _same_sigterm(), contextlib.nullcontext() if verbose else _stderr_closed():
+            with interrupts.kept(), contextlib.nullcontext() if verbose else _stderr_closed():
                 level = "info" if verbose else "error"
                 ray.init(address=address, log_to_driver=verbose, logging_level=level, **options)
         except Exception as e:  # Ray's own start raises bare ones, as where a busy machine takes over 30 s
@@ -50,19 +50,7 @@ def connect(verbose: bool = False) -> Iterator[None]:
             if isinstance(e, ConnectionError | ray.exceptions.AuthenticationError):
                 raise ConfigError(f"RAY_ADDRESS={address}: no cluster answers there ({last_line(e)})") from e
             raise
-        stack.callback(ray.shutdown)
         yield
-
-
-@contextlib.contextmanager
-def _same_sigterm() -> Iterator[None]:
-    """Puts the handler of SIGTERM back that Ray, or its core with a stack trace, sets in its place."""
-    kept = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, kept)
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from rayclean import interrupts
 from rayclean.cluster.metrics import StepMetrics, step_metrics
 from rayclean.storage import executor
 from rayclean.storage.executor import Watcher
@@ -168,6 +169,7 @@ class Board(Watcher, AbstractContextManager["Board"]):
 
     def opened(self, counts: Mapping[str, int]) -> None:
         """Takes in, by stage, how many units can run by now and are not done."""
+        interrupts.check()
         for stage, count in counts.items():
             if stage in self.meters:
                 found = self.meters[stage]

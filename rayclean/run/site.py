@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
+from rayclean import interrupts
 from rayclean.cluster.sizing import Workers
 from rayclean.config import Config
 from rayclean.run.start import ONE_WORKER, precision_here
@@ -54,6 +55,7 @@ def opened(config: Config, store: Store, verbose: bool = False, mixes: bool | No
         threads = int(os.environ.get("OMP_NUM_THREADS") or 1)
         yield Site(Inline(environment_stamp(threads, "cpu"), mixes=mixes), ONE_WORKER)
         return
+    interrupts.check()
     log.info("connecting to the cluster of RAY_ADDRESS" if os.environ.get("RAY_ADDRESS") else "starting Ray")
     from rayclean.cluster import nodes
     from rayclean.cluster.actors import Actors

@@ -33,7 +33,7 @@ main()
 """
 TWICE = """
 import os, sys, time
-from rayclean.cli import interrupts
+from rayclean import interrupts
 interrupts.raise_interrupts()
 for number, later_s in ((2, 0), (15, 0), (15, interrupts.SAME_S + 1)):
     clock, started = time.monotonic, time.monotonic()
@@ -75,3 +75,25 @@ def test_an_interrupt_at_work_is_one_line_that_says_how_to_go_on(
 def test_a_signal_that_comes_twice_at_once_is_one_and_a_later_one_ends_all() -> None:
     ended = _ended(TWICE)
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, "raised\nwent on\n", "")
+
+
+LOST = """
+import os, signal
+from rayclean import interrupts
+interrupts.raise_interrupts()
+try:
+    with interrupts.kept():
+        signal.signal(signal.SIGTERM, lambda *_: None)  # as Ray does while it starts
+        os.kill(os.getpid(), signal.SIGTERM)
+except KeyboardInterrupt:
+    print("told")
+try:
+    interrupts.check()
+except KeyboardInterrupt:
+    print("told again")
+"""
+
+
+def test_a_signal_that_another_handler_took_is_told_afterwards() -> None:
+    ended = subprocess.run([sys.executable, "-c", LOST], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout.split("\n")) == (0, ["told", "told again", ""])

@@ -17,6 +17,7 @@ from rayclean.config import Config
 from rayclean.embed.features_stage import check_features, features_job, strict_features
 from rayclean.embed.given import FileFeatures, open_given
 from rayclean.errors import ConfigError, InputError
+from rayclean.run.before import look_before
 from rayclean.run.run import Run
 from rayclean.schema import Array
 from rayclean.scores.trajectory import trajectory_scores
@@ -234,16 +235,15 @@ def test_features_that_are_none(odd: list[float | None] | None, tmp_path: Path) 
         strict_features(given, "s", ["a", "c"])
 
 
-def test_a_file_of_features_that_is_cut_stops_the_run(tiny_config: Tiny, finish: Finish, tmp_path: Path) -> None:
+def test_a_file_of_features_that_is_cut_stops_the_run(tiny_config: Tiny, tmp_path: Path) -> None:
     pq.write_table(pa.table({"key": ["a"], "features": [[1.0]]}), tmp_path / "f.parquet")
     whole = (tmp_path / "f.parquet").read_bytes()
     for num in (0, len(whole) // 2):
         (tmp_path / "f.parquet").write_bytes(whole[:num])
         with pytest.raises(ConfigError, match=r"inn\.features .*f\.parquet: cannot be read, is it whole"):
-            finish(tiny_config(tmp_path / "run", "scores=[inn]", f"inn.features=file:{tmp_path}/f.parquet"))
-    assert not list((tmp_path / "run").glob("embed-*")), "the run had begun"
+            look_before(tiny_config(tmp_path / "run", "scores=[inn]", f"inn.features=file:{tmp_path}/f.parquet"))
 
 
-def test_a_file_that_is_not_there(tiny_config: Tiny, finish: Finish, tmp_path: Path) -> None:
+def test_a_file_that_is_not_there(tiny_config: Tiny, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"inn.features: .*nowhere.parquet: no file matches; check the path"):
-        finish(tiny_config(tmp_path / "run", "scores=[inn]", f"inn.features=file:{tmp_path}/nowhere.parquet"))
+        look_before(tiny_config(tmp_path / "run", "scores=[inn]", f"inn.features=file:{tmp_path}/nowhere.parquet"))
