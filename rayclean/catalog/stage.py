@@ -17,7 +17,7 @@ from rayclean.catalog.table import SOURCES_FILE, STRAYS, Catalog
 from rayclean.config import DataSection
 from rayclean.errors import ShardChangedError
 from rayclean.shards.ranges import check_ranges
-from rayclean.shards.urls import ShardIdentity, expand_shards, identify_shards, short_names, stat_shard
+from rayclean.shards.urls import SHARDS, ShardIdentity, expand_shards, identify_shards, short_names, stat_shard
 from rayclean.storage.contents import read_table
 from rayclean.storage.draws import draw_id
 from rayclean.storage.fingerprint import fingerprint
@@ -30,13 +30,15 @@ ONE_BASED = "labels_past_last"  # of a summary: labels one past the last class, 
 UNUSED = "unused_features"  # of a summary: features in files beside the shards that are of no sample
 
 
-def find_sources(data: DataSection) -> pa.Table:
+def find_sources(data: DataSection, field: str = SHARDS) -> pa.Table:
     """The shards of a config: url, name (below the longest common folder), size, tag.
+
+    `field`: of the config, for errors.
 
     Raises:
         InputError: a pattern matches nothing, or a shard cannot be reached or not read in parts.
     """
-    urls = expand_shards(data.shards)
+    urls = expand_shards(data.shards, field)
     identities = identify_shards(urls)
     check_ranges(urls)
     return pa.table(

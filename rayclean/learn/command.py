@@ -98,7 +98,9 @@ def _course(this: Run, executor: Executor, console: Console) -> Course:
         do(executor, lambda: graph, console, this.store)
 
     verified = config.validation_data()
-    known = this.derived.get("held_out") if verified is None else _scanned(this, verified, compute)
+    known = (
+        this.derived.get("held_out") if verified is None else _scanned(this, verified, "influence.validation", compute)
+    )
     known_rows = np.empty(0, np.int64) if known is None else verified_rows(known, config.influence, config.run.seed)
     material = _material(this, compute)
     return Course(
@@ -143,9 +145,9 @@ def _is_usable(this: Run, name: str, role: Role) -> bool:
     return name not in this.planted and is_trained(role.task)
 
 
-def _scanned(this: Run, data: DataSection, compute: Callable[[Sequence[Job]], None]) -> Catalog:
+def _scanned(this: Run, data: DataSection, field: str, compute: Callable[[Sequence[Job]], None]) -> Catalog:
     """The catalog of shards that are not the run's own, made now where it is not there."""
-    catalog = scanned(this.store, data, this.source_classes, find_sources(data), features=this.features)
+    catalog = scanned(this.store, data, this.source_classes, find_sources(data, field), features=this.features)
     num_shards = read_table(this.store, f"{catalog.folder}/{SOURCES_FILE}", ["name"]).num_rows
     settings, kind = (
         scan_settings(data, this.source_classes),
@@ -163,7 +165,7 @@ def _exam(
     data = this.config.test_data()
     if data is None:
         return None
-    catalog = _scanned(this, data, compute)
+    catalog = _scanned(this, data, "learn.test", compute)
     if not catalog.num_rows:
         raise InputError(f"learn.test: {this.config.learn.test} holds no usable sample; check learn.test_label")
     rows = np.arange(catalog.num_rows)

@@ -71,7 +71,10 @@ def start(
     features = feature_source(config, workers["gpu"].device, precision[1])
     catalog = scanned(store, config.data, classes, sources, config.verified_label, features)
     verified = config.validation_data()
-    validation = None if verified is None else scanned(store, verified, classes, find_sources(verified), None, features)
+    validation = None
+    if verified is not None:
+        there = find_sources(verified, "influence.validation")
+        validation = scanned(store, verified, classes, there, None, features)
     if config.data.truth is not None and config.influence.held_out and config.influence.validation_label is None:
         log.warning(
             "influence.validation=split keeps rows apart with their given labels, since data.truth is read by evaluate "
