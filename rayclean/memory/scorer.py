@@ -12,11 +12,11 @@ import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 
-from rayclean.config import Config, parse_config
-from rayclean.config.sections import NO_IMAGE
+from rayclean.config import Config
 from rayclean.errors import ConfigError
 from rayclean.memory.arrays import as_items
 from rayclean.memory.blind import fit_predicted, score_predictions
+from rayclean.memory.configs import on_features, on_images, on_predictions
 from rayclean.memory.inputs import (
     check_columns,
     read_features,
@@ -30,7 +30,7 @@ from rayclean.memory.inputs import (
 from rayclean.memory.labels import read_labels, read_verified_labels
 from rayclean.memory.merge import MEMORY, merged
 from rayclean.memory.rows import Samples
-from rayclean.memory.run import Scored, begin, begin_features, score, train_fields_of
+from rayclean.memory.run import Scored, begin, begin_features, score
 from rayclean.memory.training import AfterEpoch, Training, torch_settings_kept, train_further
 from rayclean.merge.models import Fitted
 from rayclean.schema import Array
@@ -77,7 +77,7 @@ class LabelScorer(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no t
         **sections: Mapping[str, Any],
     ) -> None:
         self.model, self.scores, self.device, self.seed, self.sections = model, scores, device, seed, sections
-        config = self._config(2, None)  # what is wrong shows here, not after the training
+        config = on_images(self._tree, 2, None)  # what is wrong shows here, not after the training
         if config.merge.verified is not None:
             raise ConfigError(f"merge.verified {config.merge.verified}: such a file is for runs, not for LabelScorer")
         if config.noise.is_on:
@@ -112,16 +112,10 @@ class LabelScorer(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no t
             **{name: dict(section) for name, section in self.sections.items()},
         }
 
-    def _config(self, num_classes: int, size: int | None) -> Config:
-        tree = {**self._tree, "data": {"shards": MEMORY, "classes": num_classes, "size": size}}
-        # That `osd` has verified samples is seen by `fit`, which is given them.
-        tree["influence"] = {**tree.get("influence", {}), "validation": MEMORY}
-        return parse_config(tree, "LabelScorer")
-
     @property
     def role_names(self) -> tuple[str, ...]:
         """The networks that `fit` trains, in its order: `main`, and those that the scores need."""
-        return self._config(2, None).role_names()
+        return on_images(self._tree, 2, None).role_names()
 
     def train(
         self,
@@ -153,7 +147,7 @@ class LabelScorer(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no t
             InputError: the arrays do not fit.
         """
         given = read_samples(images, labels, keys, num_classes, classes)
-        config, training = self._config(len(given.classes), given.images.shape[1]), training or Training()
+        config, training = on_images(self._tree, len(given.classes), given.images.shape[1]), training or Training()
         if role not in config.role_names():
             raise ConfigError(f"role {role}: there is none for these scores; roles: {', '.join(config.role_names())}")
         with torch_settings_kept():
@@ -188,7 +182,7 @@ class LabelScorer(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no t
             InputError: the arrays do not fit.
         """
         given = read_samples(images, labels, keys, num_classes, classes)
-        config = self._config(len(given.classes), given.images.shape[1])
+        config = on_images(self._tree, len(given.classes), given.images.shape[1])
         if "inn" in config.score_names() and config.inn.file is not None:
             raise ConfigError(f"inn.features {config.inn.features}: files are for runs; name a role, or self")
         if "osd" in config.score_names() and verified is None:
@@ -237,27 +231,13 @@ class LabelScorer(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no t
         values, names_of = read_stored_features(features, num_rows), read_keys(keys, num_rows)
         together = None if groups is None else read_keys(groups, num_rows, "groups")
         known = read_verified_labels(verified, num_rows, label_names)
-        config = self._of_features(len(label_names), heads)
+        config = on_features(self._tree, len(label_names), heads)
         with torch_settings_kept():
             run = begin_features(config, values, given, names_of, together, self._device, known)
             found = score(run, {})
         for name, doubt in found.summary.get("doubts", {}).items():
             warnings.warn(f"{name}: {doubt}", stacklevel=2)
         return self._scored_by(found, label_names)
-
-    def _of_features(self, num_classes: int, heads: HeadSettings | None) -> Config:
-        """The config of a run on features.
-
-        Raises:
-            ConfigError: a score needs more than features.
-        """
-        if "osd" in (self._tree["scores"] or ()):
-            raise ConfigError("score osd needs verified samples beside these; name it in a run, or leave it out")
-        data = {"shards": MEMORY, "classes": num_classes, "features": "npy", "image": NO_IMAGE}
-        tree = {**self._tree, "data": data, "model": {}}
-        if heads is not None:
-            tree["train"] = {**tree.get("train", {}), **train_fields_of(heads)}
-        return parse_config(tree, "LabelScorer")
 
     def _scored_by(self, found: Scored, classes: list[str]) -> LabelScorer:
         self._scored, self.classes_, self.labels_, self._scores = found, classes, found.table, found.scores
@@ -304,28 +284,12 @@ class LabelScorer(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no t
         space = None if features is None else told_apart(read_features(features, num_rows))
         names_of, known = read_keys(keys, num_rows), read_verified_labels(verified, num_rows, label_names)
         possible = ("loss", "margin") if space is None else ("loss", "margin", "vote")
-        names = self._possible(possible, possible, "predictions")
+        config = on_predictions(self._tree, num_classes, possible)
         digests = [pixel_digest(np.array(i)) for i in range(num_rows)]  # without pixels none is known as a copy
         samples = Samples.make(given, digests, names_of)
-        config = self._in_memory(names, num_classes)
         scored = score_predictions(config, samples, belief, space)
         fitted, block = fit_predicted(config, samples, scored, out_of_fold, known)
         return self._finish(config, samples, names_of, label_names, block, fitted, known)
-
-    def _possible(self, possible: Sequence[str], default: Sequence[str], what: str) -> list[str]:
-        """The scores that are wanted of those that are possible.
-
-        Raises:
-            ConfigError: others are wanted.
-        """
-        wanted = list(self._tree["scores"] or default)
-        if not set(wanted) <= set(possible):
-            raise ConfigError(f"scores: {what} give {', '.join(possible)}; the others need images")
-        return wanted
-
-    def _in_memory(self, names: Sequence[str], num_classes: int) -> Config:
-        tree = {**self._tree, "scores": list(names), "data": {"shards": MEMORY, "classes": num_classes}}
-        return parse_config(tree, "LabelScorer")
 
     def _finish(
         self,

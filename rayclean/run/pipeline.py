@@ -25,6 +25,7 @@ from rayclean.run.saved import CONFIG_FILE
 from rayclean.run.site import opened
 from rayclean.run.start import start
 from rayclean.run.tidy import tidy
+from rayclean.storage.amounts import size
 from rayclean.storage.damage import mended
 from rayclean.storage.executor import Executor
 from rayclean.storage.graph import Graph
@@ -56,7 +57,7 @@ def run(
         raise ConfigError(f"--until {until}: no such stage; stages: {', '.join(stages())}")
     log.info("run %s: looking for its shards", config.run.dir)
     sources = look_before(config)
-    log.info("shards: %s, %s MB", f"{sources.num_rows:,}", f"{sum(sources['size'].to_pylist()) / 1e6:,.1f}")
+    log.info("shards: %s, %s", f"{sources.num_rows:,}", size(sum(sources["size"].to_pylist())))
     place = Store(config.run.dir)
     place.check()
     with hold(place) as store, opened(config, store, verbose) as site:

@@ -41,20 +41,22 @@ def digit_samples() -> list[tuple[str, dict[str, bytes]]]:
     digits = load_digits()
     truth = digits.target[:NUM_GOOD].astype(np.int64)
     samples = []
-    for row, (pixels, label) in enumerate(zip(digits.images, move_labels(truth, 0.3, seed=0), strict=False)):
+    given = move_labels(truth, 0.3, seed=0)
+    for row, (pixels, label, true) in enumerate(zip(digits.images, given, truth, strict=False)):
         buffer = io.BytesIO()
         Image.fromarray(np.rint(pixels * (255 / 16)).astype(np.uint8)).convert("RGB").save(buffer, "PNG")
-        samples.append((f"{row:03d}", {"png": buffer.getvalue(), "json": json.dumps({"label": int(label)}).encode()}))
+        facts = json.dumps({"label": int(label), "truth": int(true)})
+        samples.append((f"{row:03d}", {"png": buffer.getvalue(), "json": facts.encode()}))
     samples.insert(10, ("no-label", {"png": samples[0][1]["png"]}))
     samples.insert(200, ("no-image", {"png": b"?", "json": samples[0][1]["json"]}))
     return samples
 
 
-def write_config(folder: Path) -> Path:
-    """The config of all runs; run folder and shards are given with each command."""
+def write_config(folder: Path, **data: object) -> Path:
+    """The config of all runs, with fields of `data`; run folder and shards are given with each command."""
     tree: dict[str, dict[str, object]] = {
         "run": {"dir": "given on the command line", "keep": "all"},
-        "data": {"shards": "given on the command line", "label": "json:label", "classes": 10, "size": 8},
+        "data": {"shards": "given on the command line", "label": "json:label", "classes": 10, "size": 8} | data,
         "model": {"width": 4},
         "train": {"epochs": 4, "snapshot_every": 2, "batch_size": 32, "precision": "float32"},
         "score": {"precision": "float32", "batch_size": 32},
