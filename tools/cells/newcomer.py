@@ -24,16 +24,19 @@ ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 1200
 HOW = """A fresh environment and a folder of its own, by
 
-    python3 -m venv VENV; VENV/bin/pip install '.[lite]'     # or the wheel of `make wheel`, with -c constraints.txt: the same
+    python3 -m venv VENV; VENV/bin/pip install '.[lite]'    # or the wheel of `make wheel`: the same
     python tools/cells/newcomer.py FOLDER --rayclean VENV/bin/rayclean --out docs/results/newcomer.md
 
 Two cores, no GPU. Seconds are by the wall clock, on a machine that others use too."""
 LOOKED_AT = """## Looked at
 
-The terminal (bars for each stage at work, side by side; lines where there is none), report and review of the demo at 1,400 and 400
-pixels, light and dark, by `python tools/cells/page_picture.py RUN/report/index.html report.png --size 1400x900 --dark`. Text is
-readable in all eight (browser tests measure the contrast); at 400 x 800 the review page shows the picture, both labels and all
-buttons. What is cut there is the command that takes decisions in (whole in its title)."""
+The terminal (bars for each stage at work, side by side; lines where there is none), report and review of the demo at
+1,400 and 400 pixels, light and dark, by
+
+    python tools/cells/page_picture.py RUN/report/index.html report.png --size 1400x900 --dark
+
+Text is readable in all eight (browser tests measure the contrast); at 400 x 800 the review page shows the picture, both
+labels and all buttons. What is cut there is the command that takes decisions in (whole in its title)."""
 MAX_LINES = 14  # of an output that the page shows
 
 
